@@ -1,0 +1,69 @@
+//! Identifiers as types, so that a session id can never stand where a user id belongs.
+//!
+//! Ids are UUIDv7 (RFC 9562, section 5.7): they sort by time and are no secrets.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::clock::Timestamp;
+use super::random::Random;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id for this moment.
+            #[must_use]
+            pub fn new(now: Timestamp, random: &dyn Random) -> Self {
+                let mut bytes = [0; 10];
+                random.fill(&mut bytes);
+                let millis = u64::try_from(now.as_millis()).unwrap_or(0);
+                Self(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            /// Only the canonical hyphenated form.
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let id = Uuid::try_parse(text)?;
+                if text.len() == 36 { Ok(Self(id)) } else { Err(Uuid::try_parse("").expect_err("empty text is no UUID")) }
+            }
+        }
+    };
+}
+
+id!(
+    /// An account.
+    UserId
+);
+id!(
+    /// One sign-in on one device (`sid`).
+    SessionId
+);
+id!(
+    /// A browser or program that a person uses.
+    DeviceId
+);
+id!(
+    /// A row of the audit log.
+    EventId
+);
+id!(
+    /// One access token (`jti`).
+    TokenId
+);

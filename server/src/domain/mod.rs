@@ -1,0 +1,16 @@
+//! The rules: pure, without HTTP, SQL or user interface. Time and random bytes come in as values.
+
+pub mod audit;
+pub mod clock;
+pub mod device;
+pub mod id;
+pub mod jwt;
+pub mod keys;
+pub mod mfa;
+pub mod password;
+pub mod policy;
+pub mod random;
+pub mod refresh;
+pub mod session;
+pub mod sign_in;
+pub mod user;

@@ -1,0 +1,251 @@
+//! A session: one sign-in on one device, its limits, and how it ends.
+
+use std::time::Duration;
+
+use super::clock::Timestamp;
+use super::id::{DeviceId, SessionId, UserId};
+use super::policy::{Limits, Rule};
+use super::user::{User, UserStatus};
+
+/// Kind of client; native programs get their tokens in the response body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// A browser: tokens only in cookies.
+    Browser,
+    /// A program without a browser.
+    Native,
+}
+
+impl Client {
+    /// The text in the database and in the claim `client_id`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Browser => "browser",
+            Self::Native => "native",
+        }
+    }
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "documented in `app::types::EndReason`, which has the same names")]
+pub enum EndReason {
+    SignedOut,
+    EndedByUser,
+    EndedByAdmin,
+    Idle,
+    Expired,
+    PasswordChanged,
+    FactorChanged,
+    UserDisabled,
+    TokenReused,
+    DatabaseRolledBack,
+    Replaced,
+    TooManySessions,
+}
+
+impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::SignedOut,
+        Self::EndedByUser,
+        Self::EndedByAdmin,
+        Self::Idle,
+        Self::Expired,
+        Self::PasswordChanged,
+        Self::FactorChanged,
+        Self::UserDisabled,
+        Self::TokenReused,
+        Self::DatabaseRolledBack,
+        Self::Replaced,
+        Self::TooManySessions,
+    ];
+
+    /// The code in the database, the audit log and the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignedOut => "signed_out",
+            Self::EndedByUser => "ended_by_user",
+            Self::EndedByAdmin => "ended_by_admin",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::PasswordChanged => "password_changed",
+            Self::FactorChanged => "factor_changed",
+            Self::UserDisabled => "user_disabled",
+            Self::TokenReused => "token_reused",
+            Self::DatabaseRolledBack => "database_rolled_back",
+            Self::Replaced => "replaced",
+            Self::TooManySessions => "too_many_sessions",
+        }
+    }
+
+    /// From its code.
+    #[must_use]
+    pub fn parse(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == code)
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: EndReason,
+    /// The rule behind it, where a limit was the reason.
+    pub rule: Option<Rule>,
+    /// That limit.
+    pub limit: Option<Duration>,
+}
+
+/// A row of the sessions table, without its secret.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// `sid`.
+    pub id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// On which device.
+    pub device_id: Option<DeviceId>,
+    /// Kind of client.
+    pub client: Client,
+    /// Session secret, sealed with the key-encryption key; refresh tokens are derived from it.
+    pub secret_sealed: Vec<u8>,
+    /// One step per rotation; the refresh token of this generation is the child.
+    pub generation: u64,
+    /// Last rotation.
+    pub rotated_at: Timestamp,
+    /// The client itself has shown something of this generation.
+    pub child_confirmed: bool,
+    /// How often the child was handed out again.
+    pub reissues: u32,
+    /// `exp` of the access token that went out with this generation.
+    pub access_expires_at: Timestamp,
+    /// Access tokens of a smaller generation are refused.
+    pub min_generation: u64,
+    /// The user's epoch at sign-in.
+    pub auth_epoch: i64,
+    /// The user's grant epoch when tokens were last issued.
+    pub grant_epoch: i64,
+    /// Sign-in.
+    pub started_at: Timestamp,
+    /// Last factor shown (`auth_time`).
+    pub authenticated_at: Timestamp,
+    /// Last activity of the person's own.
+    pub last_active_at: Timestamp,
+    /// Lifetime of access tokens.
+    pub access: Duration,
+    /// Idle limit.
+    pub idle: Duration,
+    /// Set it.
+    pub idle_rule: Rule,
+    /// Absolute end.
+    pub absolute_expires_at: Timestamp,
+    /// Set it.
+    pub absolute_rule: Rule,
+    /// Methods of RFC 8176, space-separated.
+    pub amr: String,
+    /// Address at sign-in.
+    pub address: String,
+    /// Browser as it named itself at sign-in.
+    pub user_agent: String,
+    /// Set once, never taken back.
+    pub ending: Option<Ending>,
+}
+
+/// Authentication context class of a session with these methods: `aal2` with a second factor, else `aal1`.
+#[must_use]
+pub fn acr(amr: &str) -> &'static str {
+    if amr.split(' ').any(|method| method == "otp" || method == "recovery") { "aal2" } else { "aal1" }
+}
+
+/// A session looked at now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It lives, under these limits.
+    Alive(Tightened),
+    /// It is over; if `ending.at` is now, nobody has written that down yet.
+    Over(Ending),
+}
+
+/// Limits of a living session after the policies in force were applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tightened {
+    /// Access token lifetime.
+    pub access: Duration,
+    /// Idle limit.
+    pub idle: Duration,
+    /// Set it.
+    pub idle_rule: Rule,
+    /// Absolute end.
+    pub absolute_expires_at: Timestamp,
+    /// Set it.
+    pub absolute_rule: Rule,
+    /// Differs from what the row says: write it.
+    pub changed: bool,
+}
+
+impl Session {
+    /// The session under the policies in force: a tighter policy applies at once, a looser one does not
+    /// (TOKENS.md §6). Pure; whoever calls writes what it finds.
+    #[must_use]
+    pub fn standing(&self, user: &User, limits: Option<&Limits>, now: Timestamp) -> Standing {
+        if let Some(ending) = &self.ending {
+            return Standing::Over(ending.clone());
+        }
+        let over = |reason, rule, limit| Standing::Over(Ending { at: now, reason, rule, limit });
+        // Without any role nobody signs in; that is the same as being disabled.
+        let Some(limits) = limits else { return over(EndReason::UserDisabled, None, None) };
+        if user.status != UserStatus::Active {
+            return over(EndReason::UserDisabled, None, None);
+        }
+        if user.auth_epoch != self.auth_epoch {
+            return over(EndReason::PasswordChanged, None, None);
+        }
+        let mut tight = Tightened {
+            access: self.access.min(limits.lifetimes.access),
+            idle: self.idle,
+            idle_rule: self.idle_rule.clone(),
+            absolute_expires_at: self.absolute_expires_at,
+            absolute_rule: self.absolute_rule.clone(),
+            changed: limits.lifetimes.access < self.access,
+        };
+        if limits.lifetimes.idle < self.idle {
+            tight.idle = limits.lifetimes.idle;
+            tight.idle_rule = limits.idle_rule.clone();
+            tight.changed = true;
+        }
+        let absolute = self.started_at.plus(limits.lifetimes.absolute);
+        if absolute < self.absolute_expires_at {
+            tight.absolute_expires_at = absolute;
+            tight.absolute_rule = limits.absolute_rule.clone();
+            tight.changed = true;
+        }
+        if now >= tight.absolute_expires_at {
+            let limit = tight.absolute_expires_at.since(self.started_at);
+            return over(EndReason::Expired, Some(tight.absolute_rule), Some(limit));
+        }
+        if now >= self.last_active_at.plus(tight.idle) {
+            return over(EndReason::Idle, Some(tight.idle_rule), Some(tight.idle));
+        }
+        Standing::Alive(tight)
+    }
+
+    /// Takes over tightened limits.
+    pub fn tighten(&mut self, tight: &Tightened) {
+        self.access = tight.access;
+        self.idle = tight.idle;
+        self.idle_rule = tight.idle_rule.clone();
+        self.absolute_expires_at = tight.absolute_expires_at;
+        self.absolute_rule = tight.absolute_rule.clone();
+    }
+
+    /// When it ends if nothing more happens.
+    #[must_use]
+    pub fn idle_expires_at(&self) -> Timestamp {
+        self.last_active_at.plus(self.idle)
+    }
+}
