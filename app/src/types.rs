@@ -91,8 +91,10 @@ pub struct PageContext {
     pub form_token: String,
     /// Content-hashed file names of this build.
     pub assets: Assets,
-    /// Theme chosen by the person (`light` or `dark`), if any.
+    /// Theme chosen by the person (`light` or `dark`, from the cookie `theme`), if any.
     pub theme: Option<String>,
+    /// News kept over one redirect for a page whose own data carries none (`FormExpired`, `PolicySaved`).
+    pub notice: Option<Notice>,
 }
 
 /// Paths of the style sheet and of the islands' code.
