@@ -1,0 +1,256 @@
+//! The opened keys in memory: parsed once, looked up by exact id.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::{DecodingKey, EncodingKey};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+
+use super::record::SEAL_PURPOSE;
+use super::{Algorithm, KeyAlgorithm, KeyEncryptionKey, KeyError, KeyPurpose, KeyRecord, KeyState};
+
+/// The key that signs access tokens now.
+#[derive(Debug)]
+pub struct SigningKey {
+    kid: String,
+    algorithm: Algorithm,
+    encoding: EncodingKey,
+}
+
+impl SigningKey {
+    /// Its id, the `kid` of what it signs.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// Its one algorithm.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The private key in the form the signing library takes.
+    pub(in crate::domain) const fn encoding(&self) -> &EncodingKey {
+        &self.encoding
+    }
+}
+
+/// A key that access tokens are verified with.
+#[derive(Debug)]
+pub struct VerifyingKey {
+    algorithm: Algorithm,
+    state: KeyState,
+    decoding: DecodingKey,
+    jwk: Value,
+}
+
+impl VerifyingKey {
+    /// Its one algorithm: the key says which, not the token.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Next, active or retired.
+    #[must_use]
+    pub const fn state(&self) -> KeyState {
+        self.state
+    }
+
+    /// The public key in the form the verifying library takes.
+    pub(in crate::domain) const fn decoding(&self) -> &DecodingKey {
+        &self.decoding
+    }
+}
+
+/// A secret key for the outer tag of refresh tokens.
+pub struct EdgeKey(hmac::Key);
+
+impl fmt::Debug for EdgeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EdgeKey([redacted])")
+    }
+}
+
+impl EdgeKey {
+    /// HMAC-SHA256 of the message, first 16 bytes.
+    #[must_use]
+    pub fn tag(&self, message: &[u8]) -> [u8; 16] {
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&hmac::sign(&self.0, message).as_ref()[..16]);
+        tag
+    }
+
+    /// Whether the tag is the message's; takes equally long for every tag of 16 bytes.
+    #[must_use]
+    pub fn verify(&self, message: &[u8], tag: &[u8]) -> bool {
+        self.tag(message).ct_eq(tag).into()
+    }
+}
+
+/// Every key in use, opened. Built again when the stored keys change.
+#[derive(Debug)]
+pub struct KeyRing {
+    active: SigningKey,
+    verifying: BTreeMap<String, VerifyingKey>,
+    edge_active: u8,
+    edge: BTreeMap<u8, EdgeKey>,
+}
+
+impl KeyRing {
+    /// Opens stored keys; removed ones are left out. Public keys are derived from the sealed private
+    /// parts, so that nobody who can only write to the database adds a key of their own.
+    ///
+    /// # Errors
+    /// [`KeyError::DoesNotOpen`] with another key-encryption key, [`KeyError::Inconsistent`] for a row
+    /// that contradicts itself, [`KeyError::NotOneActive`] without exactly one active key per purpose.
+    pub fn open(records: Vec<KeyRecord>, kek: &KeyEncryptionKey) -> Result<Self, KeyError> {
+        let mut signing = Vec::new();
+        let mut verifying = BTreeMap::new();
+        let mut edge_ids = Vec::new();
+        let mut edge = BTreeMap::new();
+        for record in records.into_iter().filter(|record| record.state != KeyState::Removed) {
+            let active = record.state == KeyState::Active;
+            match record.purpose {
+                KeyPurpose::Signing => {
+                    let (private, public) = open_signing(&record, kek)?;
+                    if active {
+                        signing.push(private);
+                    }
+                    verifying.insert(record.id, public);
+                }
+                KeyPurpose::Edge => {
+                    let (id, key) = open_edge(&record, kek)?;
+                    if active {
+                        edge_ids.push(id);
+                    }
+                    edge.insert(id, key);
+                }
+            }
+        }
+        if edge_ids.len() != 1 {
+            return Err(KeyError::NotOneActive("edge", edge_ids.len()));
+        }
+        let (found, active) = (signing.len(), signing.pop());
+        match active {
+            Some(active) if found == 1 => Ok(Self { active, verifying, edge_active: edge_ids[0], edge }),
+            _ => Err(KeyError::NotOneActive("signing", found)),
+        }
+    }
+
+    /// The key to sign with.
+    #[must_use]
+    pub const fn active_signing(&self) -> &SigningKey {
+        &self.active
+    }
+
+    /// The key of this id, compared exactly, if its tokens are accepted.
+    #[must_use]
+    pub fn verifying(&self, kid: &str) -> Option<&VerifyingKey> {
+        self.verifying.get(kid)
+    }
+
+    /// The edge key for new refresh tokens, with its id.
+    ///
+    /// # Panics
+    /// Never: [`Self::open`] saw to it that the active key is there.
+    #[must_use]
+    pub fn edge_active(&self) -> (u8, &EdgeKey) {
+        (self.edge_active, &self.edge[&self.edge_active])
+    }
+
+    /// The edge key of this id.
+    #[must_use]
+    pub fn edge(&self, mac_key_id: u8) -> Option<&EdgeKey> {
+        self.edge.get(&mac_key_id)
+    }
+
+    /// The JWK set (RFC 7517) of next, active and retired keys: public members only.
+    #[must_use]
+    pub fn jwks(&self) -> Value {
+        json!({ "keys": self.verifying.values().map(|key| &key.jwk).collect::<Vec<_>>() })
+    }
+}
+
+fn open_signing(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(SigningKey, VerifyingKey), KeyError> {
+    let inconsistent = || KeyError::Inconsistent(record.id.clone());
+    let algorithm = match record.algorithm {
+        KeyAlgorithm::Es256 => Algorithm::Es256,
+        KeyAlgorithm::EdDsa => Algorithm::EdDsa,
+        KeyAlgorithm::Hs256 => return Err(inconsistent()),
+    };
+    let pkcs8 = kek.open(SEAL_PURPOSE, record.id.as_bytes(), &record.private_sealed)?;
+    let Jwk { kid, json, public } = public_jwk(algorithm, &pkcs8).ok_or_else(inconsistent)?;
+    let stored = record.public_jwk.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    if kid != record.id || stored.as_ref() != Some(&json) {
+        return Err(inconsistent());
+    }
+    // "From DER" takes the raw public key too, which is what the backend then verifies with.
+    let (encoding, decoding) = match algorithm {
+        Algorithm::Es256 => (EncodingKey::from_ec_der(&pkcs8), DecodingKey::from_ec_der(&public)),
+        Algorithm::EdDsa => (EncodingKey::from_ed_der(&pkcs8), DecodingKey::from_ed_der(&public)),
+    };
+    Ok((
+        SigningKey { kid, algorithm, encoding },
+        VerifyingKey { algorithm, state: record.state, decoding, jwk: json },
+    ))
+}
+
+fn open_edge(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(u8, EdgeKey), KeyError> {
+    let inconsistent = || KeyError::Inconsistent(record.id.clone());
+    let id: u8 = record.id.strip_prefix("edge-").and_then(|n| n.parse().ok()).ok_or_else(inconsistent)?;
+    if record.algorithm != KeyAlgorithm::Hs256 || record.id != format!("edge-{id}") {
+        return Err(inconsistent());
+    }
+    let bytes = kek.open(SEAL_PURPOSE, record.id.as_bytes(), &record.private_sealed)?;
+    if bytes.len() != 32 {
+        return Err(inconsistent());
+    }
+    Ok((id, EdgeKey(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
+}
+
+/// The public side of a signing key.
+pub(super) struct Jwk {
+    /// RFC 7638 thumbprint.
+    pub(super) kid: String,
+    /// Public members.
+    pub(super) json: Value,
+    /// 0x04 | x | y on P-256, 32 bytes on Ed25519.
+    pub(super) public: Vec<u8>,
+}
+
+/// Derives it from the private key; none if this is no PKCS#8 key of that algorithm.
+pub(super) fn public_jwk(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Jwk> {
+    let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    // The thumbprint is over the required members in the order of the alphabet, without spaces.
+    let (public, thumbprint, mut json) = match algorithm {
+        Algorithm::Es256 => {
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
+            let public = pair.public_key().as_ref().to_vec();
+            let [0x04, point @ ..] = public.as_slice() else { return None };
+            let (x, y) = point.split_at_checked(32)?;
+            let (x, y) = (encode(x), encode(y));
+            let thumbprint = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+            let json = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y });
+            (public, thumbprint, json)
+        }
+        Algorithm::EdDsa => {
+            let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
+            let public = pair.public_key().as_ref().to_vec();
+            let x = encode(&public);
+            let thumbprint = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+            (public, thumbprint, json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
+        }
+    };
+    let kid = encode(digest(&SHA256, thumbprint.as_bytes()).as_ref());
+    json["kid"] = json!(kid);
+    json["use"] = json!("sig");
+    json["alg"] = json!(algorithm.as_str());
+    Some(Jwk { kid, json, public })
+}
