@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Field, Problem};
+
 /// Why a session is over. The sentence for people is [`crate::words::ending`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,6 +35,8 @@ pub enum EndReason {
     Replaced,
     /// The most sessions at once were exceeded; the oldest made room.
     TooManySessions,
+    /// A role now demands a second factor.
+    FactorRequired,
 }
 
 /// The rule that set a limit, to be named in words ("role finance, policy 7").
@@ -394,6 +398,9 @@ pub struct PolicyPreview {
     pub people: u32,
     /// People who would have to set up a second factor.
     pub must_enrol: u32,
+    /// What keeps these limits from being saved, to be shown at its field. With
+    /// [`Problem::NeedsJustification`] they can be saved once the justification is written.
+    pub refusal: Option<(Field, Problem)>,
 }
 
 /// A saved version of a role's policy.
