@@ -93,12 +93,7 @@ impl KeyEncryptionKey {
     ///
     /// # Errors
     /// [`KeyError::DoesNotOpen`] for anything else.
-    pub fn open(
-        &self,
-        purpose: &'static str,
-        context: &[u8],
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    pub fn open(&self, purpose: &'static str, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let rest = sealed.strip_prefix(&[VERSION]).ok_or(KeyError::DoesNotOpen)?;
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LEN>().ok_or(KeyError::DoesNotOpen)?;
         let mut plaintext = Zeroizing::new(ciphertext.to_vec());

@@ -196,10 +196,7 @@ fn open_signing(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(SigningKe
         Algorithm::Es256 => (EncodingKey::from_ec_der(&pkcs8), DecodingKey::from_ec_der(&public)),
         Algorithm::EdDsa => (EncodingKey::from_ed_der(&pkcs8), DecodingKey::from_ed_der(&public)),
     };
-    Ok((
-        SigningKey { kid, algorithm, encoding },
-        VerifyingKey { algorithm, state: record.state, decoding, jwk: json },
-    ))
+    Ok((SigningKey { kid, algorithm, encoding }, VerifyingKey { algorithm, state: record.state, decoding, jwk: json }))
 }
 
 fn open_edge(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(u8, EdgeKey), KeyError> {

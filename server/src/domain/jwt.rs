@@ -1,0 +1,81 @@
+//! Access tokens: their claims, signing, and the strict verification around `jsonwebtoken` (TOKENS.md,
+//! section 4).
+//!
+//! Owns steps 1 to 5 of the verification; step 6, revocation, needs state and is the caller's. Must not read
+//! a clock or choose a key by anything in the token but its exact `kid`. The library does the signatures and
+//! nothing else: its own checks accept too much and read the system clock.
+
+mod claims;
+mod compact;
+mod verify;
+
+pub use claims::{AccessClaims, Claim};
+pub use compact::MAX_TOKEN_BYTES;
+pub use verify::{MAX_TOLERANCE, Refusal, Verifier};
+
+use jsonwebtoken::Header;
+use secrecy::SecretString;
+
+use super::keys::{Algorithm, KeyRing};
+
+/// The kinds of signed token; each has a `typ` of its own and is refused in the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A person's access token (RFC 9068).
+    Access,
+}
+
+impl TokenKind {
+    /// The header's `typ`.
+    #[must_use]
+    pub const fn typ(self) -> &'static str {
+        match self {
+            Self::Access => "at+jwt",
+        }
+    }
+}
+
+/// A token that could not be signed. Says nothing of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JwtError {
+    /// The cryptographic library refused.
+    #[error("the access token could not be signed")]
+    Signing,
+    /// The token would be longer than any verifier of ours accepts.
+    #[error("the access token would be too long")]
+    TooLong,
+}
+
+/// Makes AWS-LC the one backend of token signatures and of TLS. Call it first thing in the process and in
+/// tests; calling it again does nothing.
+pub fn install_crypto() {
+    // An error only says that it was done before.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Signs an access token with the active key: header `alg`, `kid` and `typ`, nothing else.
+///
+/// # Errors
+/// [`JwtError`], both infrastructure failures: the caller rolls back.
+pub fn sign_access(ring: &KeyRing, claims: &AccessClaims) -> Result<SecretString, JwtError> {
+    let key = ring.active_signing();
+    let mut header = Header::new(library_algorithm(key.algorithm()));
+    header.typ = Some(TokenKind::Access.typ().to_owned());
+    header.kid = Some(key.kid().to_owned());
+    let token = jsonwebtoken::encode(&header, claims, key.encoding()).map_err(|_| JwtError::Signing)?;
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(JwtError::TooLong);
+    }
+    Ok(SecretString::from(token))
+}
+
+const fn library_algorithm(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    match algorithm {
+        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! What an access token says, and the strict reading of it: every claim there, of its type, and no other.
+
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::verify::Refusal;
+use crate::domain::id::{SessionId, TokenId, UserId};
+
+/// The claims of an access token (RFC 9068, section 2.2, and ours). Times are Unix seconds. No personal data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AccessClaims {
+    /// Issuer: this installation's URL.
+    pub iss: String,
+    /// Audience. We issue one text, and accept only that (RFC 7519 would allow a list).
+    pub aud: String,
+    /// The account.
+    pub sub: UserId,
+    /// The client it was issued to.
+    pub client_id: String,
+    /// The session.
+    pub sid: SessionId,
+    /// The session's refresh generation at issue.
+    pub rg: u64,
+    /// Id of this token.
+    pub jti: TokenId,
+    /// Issued at.
+    pub iat: i64,
+    /// Not before.
+    pub nbf: i64,
+    /// Not from then on.
+    pub exp: i64,
+    /// When the person last showed a factor.
+    pub auth_time: i64,
+    /// How strongly: authentication context class.
+    pub acr: String,
+    /// With what: authentication methods (RFC 8176).
+    pub amr: Vec<String>,
+    /// Roles at issue.
+    pub roles: Vec<String>,
+}
+
+/// Names of the claims, for refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the claim of that name, documented at AccessClaims")]
+pub enum Claim {
+    Iss,
+    Aud,
+    Sub,
+    ClientId,
+    Sid,
+    Rg,
+    Jti,
+    Iat,
+    Nbf,
+    Exp,
+    AuthTime,
+    Acr,
+    Amr,
+    Roles,
+}
+
+impl Claim {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Iss,
+        Self::Aud,
+        Self::Sub,
+        Self::ClientId,
+        Self::Sid,
+        Self::Rg,
+        Self::Jti,
+        Self::Iat,
+        Self::Nbf,
+        Self::Exp,
+        Self::AuthTime,
+        Self::Acr,
+        Self::Amr,
+        Self::Roles,
+    ];
+
+    /// The name in the token.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Iss => "iss",
+            Self::Aud => "aud",
+            Self::Sub => "sub",
+            Self::ClientId => "client_id",
+            Self::Sid => "sid",
+            Self::Rg => "rg",
+            Self::Jti => "jti",
+            Self::Iat => "iat",
+            Self::Nbf => "nbf",
+            Self::Exp => "exp",
+            Self::AuthTime => "auth_time",
+            Self::Acr => "acr",
+            Self::Amr => "amr",
+            Self::Roles => "roles",
+        }
+    }
+}
+
+/// Reads claims one by one out of the token's object; what is left over is refused.
+struct Reader(Map<String, Value>);
+
+impl Reader {
+    fn take<T>(&mut self, claim: Claim, read: impl FnOnce(Value) -> Option<T>) -> Result<T, Refusal> {
+        let value = self.0.remove(claim.as_str()).ok_or(Refusal::ClaimMissing(claim))?;
+        read(value).ok_or(Refusal::ClaimMistyped(claim))
+    }
+
+    fn text(&mut self, claim: Claim) -> Result<String, Refusal> {
+        self.take(claim, text)
+    }
+
+    fn texts(&mut self, claim: Claim) -> Result<Vec<String>, Refusal> {
+        self.take(claim, |value| match value {
+            Value::Array(items) => items.into_iter().map(text).collect(),
+            _ => None,
+        })
+    }
+
+    /// Whole seconds since 1970, without fraction.
+    fn time(&mut self, claim: Claim) -> Result<i64, Refusal> {
+        self.take(claim, |value| value.as_i64().filter(|seconds| *seconds >= 0))
+    }
+
+    /// An id in exactly the form in which we write it.
+    fn id<T: FromStr + ToString>(&mut self, claim: Claim) -> Result<T, Refusal> {
+        self.take(claim, |value| {
+            let text = text(value)?;
+            text.parse::<T>().ok().filter(|id| id.to_string() == text)
+        })
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+impl AccessClaims {
+    /// Every claim present, of its type, and no other one.
+    pub(super) fn read(object: Map<String, Value>) -> Result<Self, Refusal> {
+        let mut reader = Reader(object);
+        let claims = Self {
+            iss: reader.text(Claim::Iss)?,
+            aud: reader.text(Claim::Aud)?,
+            sub: reader.id(Claim::Sub)?,
+            client_id: reader.text(Claim::ClientId)?,
+            sid: reader.id(Claim::Sid)?,
+            rg: reader.take(Claim::Rg, |value| value.as_u64())?,
+            jti: reader.id(Claim::Jti)?,
+            iat: reader.time(Claim::Iat)?,
+            nbf: reader.time(Claim::Nbf)?,
+            exp: reader.time(Claim::Exp)?,
+            auth_time: reader.time(Claim::AuthTime)?,
+            acr: reader.text(Claim::Acr)?,
+            amr: reader.texts(Claim::Amr)?,
+            roles: reader.texts(Claim::Roles)?,
+        };
+        if reader.0.is_empty() { Ok(claims) } else { Err(Refusal::ClaimUnknown) }
+    }
+}

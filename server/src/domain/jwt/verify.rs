@@ -1,0 +1,212 @@
+//! Steps 2 to 5: header, key, signature, claims, times. Every refusal has a name for audit and metrics, and
+//! none carries a piece of the token.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::claims::{AccessClaims, Claim};
+use super::compact::Compact;
+use super::{TokenKind, library_algorithm};
+use crate::domain::clock::{Timestamp, millis};
+use crate::domain::keys::{KeyRing, VerifyingKey};
+
+/// Most clock tolerance there can be, whatever the configuration says.
+pub const MAX_TOLERANCE: Duration = Duration::from_mins(2);
+const MAX_KEY_ID_LENGTH: usize = 64;
+/// Header members that bring keys, change the encoding or demand extensions. We use none of them.
+const FORBIDDEN: [&str; 10] = ["crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"];
+const KNOWN: [&str; 3] = ["alg", "kid", "typ"];
+
+/// Why an access token is refused. A closed list, so that metrics stay bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// More than 8 KiB.
+    TooLong,
+    /// Not three parts.
+    Parts,
+    /// A part is not canonical base64url.
+    Base64,
+    /// Header or claims are not UTF-8.
+    Utf8,
+    /// Header or claims are not a JSON object.
+    Json,
+    /// A member occurs twice.
+    DuplicateMember,
+    /// A header member that brings a key, an encoding or an extension.
+    HeaderForbidden,
+    /// A header member nobody knows.
+    HeaderUnknown,
+    /// `typ` is not that of an access token.
+    Typ,
+    /// `kid` is missing, too long or of strange characters.
+    KeyId,
+    /// No such key, or it was removed.
+    KeyUnknown,
+    /// `alg` is not the key's own.
+    Algorithm,
+    /// The signature is not this key's over these bytes.
+    Signature,
+    /// A claim is missing.
+    ClaimMissing(Claim),
+    /// A claim has the wrong type or form.
+    ClaimMistyped(Claim),
+    /// A claim we do not issue.
+    ClaimUnknown,
+    /// Another issuer, such as another environment.
+    Issuer,
+    /// Made for somebody else.
+    Audience,
+    /// Past its end.
+    Expired,
+    /// Before its beginning.
+    NotYetValid,
+    /// Issued in the future.
+    IssuedInFuture,
+    /// Lives longer than any policy allows, or not at all.
+    Lifetime,
+}
+
+impl Refusal {
+    /// One word for metrics and the audit log; claims are told by [`Self::claim`].
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLong => "too_long",
+            Self::Parts => "parts",
+            Self::Base64 => "base64",
+            Self::Utf8 => "utf8",
+            Self::Json => "json",
+            Self::DuplicateMember => "duplicate_member",
+            Self::HeaderForbidden => "header_forbidden",
+            Self::HeaderUnknown => "header_unknown",
+            Self::Typ => "typ",
+            Self::KeyId => "key_id",
+            Self::KeyUnknown => "key_unknown",
+            Self::Algorithm => "algorithm",
+            Self::Signature => "signature",
+            Self::ClaimMissing(_) => "claim_missing",
+            Self::ClaimMistyped(_) => "claim_mistyped",
+            Self::ClaimUnknown => "claim_unknown",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::Lifetime => "lifetime",
+        }
+    }
+
+    /// The claim it is about, where it is about one.
+    #[must_use]
+    pub const fn claim(self) -> Option<Claim> {
+        match self {
+            Self::ClaimMissing(claim) | Self::ClaimMistyped(claim) => Some(claim),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.claim() {
+            Some(claim) => write!(f, "{} {}", self.as_str(), claim.as_str()),
+            None => f.write_str(self.as_str()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What this server expects of an access token.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    /// `iss`, compared exactly.
+    pub issuer: String,
+    /// `aud`, compared exactly.
+    pub audience: String,
+    /// The one clock tolerance, for `exp`, `nbf` and `iat`; never more than [`MAX_TOLERANCE`] is used.
+    pub tolerance: Duration,
+    /// Longest `exp - iat` any policy allows.
+    pub max_lifetime: Duration,
+}
+
+impl Verifier {
+    /// Steps 1 to 5 of TOKENS.md, section 4, in that order. The caller goes on with step 6, revocation, before
+    /// it trusts the claims.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] met.
+    pub fn verify_access(&self, ring: &KeyRing, token: &str, now: Timestamp) -> Result<AccessClaims, Refusal> {
+        let token = Compact::parse(token)?;
+        let key = check_header(&token.header, TokenKind::Access, ring)?;
+        check_signature(&token, key)?;
+        let claims = AccessClaims::read(token.claims)?;
+        if claims.iss != self.issuer {
+            return Err(Refusal::Issuer);
+        }
+        if claims.aud != self.audience {
+            return Err(Refusal::Audience);
+        }
+        self.check_times(&claims, now)?;
+        Ok(claims)
+    }
+
+    fn check_times(&self, claims: &AccessClaims, now: Timestamp) -> Result<(), Refusal> {
+        let tolerance = self.tolerance.min(MAX_TOLERANCE);
+        let at = Timestamp::from_seconds;
+        // RFC 7519, section 4.1.4: "on or after" exp it is over.
+        if now >= at(claims.exp).plus(tolerance) {
+            return Err(Refusal::Expired);
+        }
+        if now < at(claims.nbf).minus(tolerance) {
+            return Err(Refusal::NotYetValid);
+        }
+        if now < at(claims.iat).minus(tolerance) {
+            return Err(Refusal::IssuedInFuture);
+        }
+        let lifetime = at(claims.exp).as_millis().saturating_sub(at(claims.iat).as_millis());
+        if lifetime <= 0 || lifetime > millis(self.max_lifetime) {
+            return Err(Refusal::Lifetime);
+        }
+        Ok(())
+    }
+}
+
+/// Step 2: nothing in the header but `alg`, `kid` and `typ`; the key by its exact id; the algorithm is the key's.
+fn check_header<'r>(
+    header: &Map<String, Value>,
+    kind: TokenKind,
+    ring: &'r KeyRing,
+) -> Result<&'r VerifyingKey, Refusal> {
+    if header.keys().any(|name| FORBIDDEN.contains(&name.as_str())) {
+        return Err(Refusal::HeaderForbidden);
+    }
+    if header.keys().any(|name| !KNOWN.contains(&name.as_str())) {
+        return Err(Refusal::HeaderUnknown);
+    }
+    let text = |name| header.get(name).and_then(Value::as_str);
+    if text("typ") != Some(kind.typ()) {
+        return Err(Refusal::Typ);
+    }
+    let key_id = text("kid").filter(|id| is_safe_key_id(id)).ok_or(Refusal::KeyId)?;
+    let key = ring.verifying(key_id).ok_or(Refusal::KeyUnknown)?;
+    if text("alg") != Some(key.algorithm().as_str()) {
+        return Err(Refusal::Algorithm);
+    }
+    Ok(key)
+}
+
+fn is_safe_key_id(kid: &str) -> bool {
+    (1..=MAX_KEY_ID_LENGTH).contains(&kid.len())
+        && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// Step 3. The algorithm handed to the library is the key's; the library sees nothing else of the token.
+fn check_signature(token: &Compact<'_>, key: &VerifyingKey) -> Result<(), Refusal> {
+    let algorithm = library_algorithm(key.algorithm());
+    match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), key.decoding(), algorithm) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(Refusal::Signature),
+    }
+}
