@@ -102,17 +102,21 @@ fn is_common(lower: &str) -> bool {
 /// "aaaaaaaa", "abababab", "passwordpassword".
 fn repeats_a_piece(lower: &str) -> bool {
     let bytes = lower.as_bytes();
-    (1..=bytes.len() / 2).filter(|piece| bytes.len().is_multiple_of(*piece)).any(|length| {
-        let (piece, rest) = bytes.split_at(length);
-        rest.chunks_exact(length).all(|next| next == piece)
-            && std::str::from_utf8(piece)
-                .is_ok_and(|piece| piece.chars().count() <= LONGEST_REPEATED_PIECE || is_common(piece))
-    })
+    (1..=bytes.len() / 2)
+        .filter(|piece| bytes.len().is_multiple_of(*piece))
+        .any(|length| {
+            let (piece, rest) = bytes.split_at(length);
+            rest.chunks_exact(length).all(|next| next == piece)
+                && std::str::from_utf8(piece)
+                    .is_ok_and(|piece| piece.chars().count() <= LONGEST_REPEATED_PIECE || is_common(piece))
+        })
 }
 
 fn is_context(lower: &str, context: &[&str]) -> bool {
     let same = |word: &str| !word.is_empty() && word.nfc().collect::<String>().to_lowercase() == lower;
-    context.iter().any(|word| same(word) || word.split_once('@').is_some_and(|(local, _)| same(local)))
+    context
+        .iter()
+        .any(|word| same(word) || word.split_once('@').is_some_and(|(local, _)| same(local)))
 }
 
 /// The cost of one hash.
@@ -130,7 +134,11 @@ pub struct HashParamsOutOfRange;
 
 impl HashParams {
     /// Least cost, and the default: m=19 MiB, t=2, p=1 (OWASP password storage).
-    pub const LEAST: Self = Self { memory_kib: 19_456, iterations: 2, parallelism: 1 };
+    pub const LEAST: Self = Self {
+        memory_kib: 19_456,
+        iterations: 2,
+        parallelism: 1,
+    };
 
     /// Checked parameters. The upper bounds keep a slip of the pen from stopping the server.
     ///
@@ -140,7 +148,15 @@ impl HashParams {
         let allowed = (Self::LEAST.memory_kib..=1_048_576).contains(&memory_kib)
             && (Self::LEAST.iterations..=32).contains(&iterations)
             && (Self::LEAST.parallelism..=16).contains(&parallelism);
-        if allowed { Ok(Self { memory_kib, iterations, parallelism }) } else { Err(HashParamsOutOfRange) }
+        if allowed {
+            Ok(Self {
+                memory_kib,
+                iterations,
+                parallelism,
+            })
+        } else {
+            Err(HashParamsOutOfRange)
+        }
     }
 
     /// Memory of one hash, in KiB.
@@ -221,13 +237,19 @@ pub fn verify(
     pepper: &[u8; 32],
 ) -> Result<Verification, HashError> {
     let stored = PasswordHash::new(stored).map_err(|_| HashError::Damaged)?;
-    let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else { return Err(HashError::Damaged) };
+    let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
+        return Err(HashError::Damaged);
+    };
     if stored.algorithm.as_str() != "argon2id" || stored.version != Some(Version::V0x13.into()) {
         return Err(HashError::Damaged);
     }
     let cost = |name| stored.params.get_decimal(name).ok_or(HashError::Damaged);
     // A stored cost below today's least is still read, so that people keep their passwords when it rises.
-    let stored_params = HashParams { memory_kib: cost("m")?, iterations: cost("t")?, parallelism: cost("p")? };
+    let stored_params = HashParams {
+        memory_kib: cost("m")?,
+        iterations: cost("t")?,
+        parallelism: cost("p")?,
+    };
     let upper = HashParams::new(
         stored_params.memory_kib.max(HashParams::LEAST.memory_kib),
         stored_params.iterations.max(HashParams::LEAST.iterations),
@@ -289,7 +311,9 @@ fn stretch(
     let peppered = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), password.text().as_bytes());
     let params = library_params(params).map_err(|_| HashError::Damaged)?;
     let mut memory: Vec<Block> = Vec::new();
-    memory.try_reserve_exact(params.block_count().max(ROOM)).map_err(|_| HashError::OutOfMemory)?;
+    memory
+        .try_reserve_exact(params.block_count().max(ROOM))
+        .map_err(|_| HashError::OutOfMemory)?;
     memory.resize(params.block_count(), Block::new());
     let mut output = Zeroizing::new([0; 32]);
     Argon2::new(argon2::Algorithm::Argon2id, Version::V0x13, params)

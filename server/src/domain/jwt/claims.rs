@@ -163,6 +163,10 @@ impl AccessClaims {
             amr: reader.texts(Claim::Amr)?,
             roles: reader.texts(Claim::Roles)?,
         };
-        if reader.0.is_empty() { Ok(claims) } else { Err(Refusal::ClaimUnknown) }
+        if reader.0.is_empty() {
+            Ok(claims)
+        } else {
+            Err(Refusal::ClaimUnknown)
+        }
     }
 }

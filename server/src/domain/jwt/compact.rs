@@ -37,7 +37,12 @@ impl<'a> Compact<'a> {
         let header = decode(header)?;
         let claims = decode(claims)?;
         decode(signature)?;
-        Ok(Self { header: object(&header)?, claims: object(&claims)?, signed, signature })
+        Ok(Self {
+            header: object(&header)?,
+            claims: object(&claims)?,
+            signed,
+            signature,
+        })
     }
 }
 

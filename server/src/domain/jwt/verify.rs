@@ -15,7 +15,9 @@ use crate::domain::keys::{KeyRing, VerifyingKey};
 pub const MAX_TOLERANCE: Duration = Duration::from_mins(2);
 const MAX_KEY_ID_LENGTH: usize = 64;
 /// Header members that bring keys, change the encoding or demand extensions. We use none of them.
-const FORBIDDEN: [&str; 10] = ["crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"];
+const FORBIDDEN: [&str; 10] = [
+    "crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256",
+];
 const KNOWN: [&str; 3] = ["alg", "kid", "typ"];
 
 /// Why an access token is refused. A closed list, so that metrics stay bounded.
@@ -199,7 +201,9 @@ fn check_header<'r>(
 
 fn is_safe_key_id(kid: &str) -> bool {
     (1..=MAX_KEY_ID_LENGTH).contains(&kid.len())
-        && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        && kid
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// Step 3. The algorithm handed to the library is the key's; the library sees nothing else of the token.

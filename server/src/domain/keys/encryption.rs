@@ -41,7 +41,10 @@ impl KeyEncryptionKey {
         let root = Zeroizing::new(bytes);
         let sealing = derive(&root, "sealing");
         let sealing = UnboundKey::new(&AES_256_GCM, sealing.as_slice()).expect("AES-256 takes any 32 bytes");
-        Self { root, sealing: LessSafeKey::new(sealing) }
+        Self {
+            root,
+            sealing: LessSafeKey::new(sealing),
+        }
     }
 
     /// From base64 or base64url of 32 bytes, with or without padding, with nothing around it.
@@ -171,35 +174,62 @@ mod tests {
         for i in 0..sealed.len() {
             let mut altered = sealed.clone();
             altered[i] ^= 1;
-            assert_eq!(key().open("totp", b"row", &altered), Err(KeyError::DoesNotOpen), "byte {i}");
-            assert_eq!(key().open("totp", b"row", &sealed[..i]), Err(KeyError::DoesNotOpen), "length {i}");
+            assert_eq!(
+                key().open("totp", b"row", &altered),
+                Err(KeyError::DoesNotOpen),
+                "byte {i}"
+            );
+            assert_eq!(
+                key().open("totp", b"row", &sealed[..i]),
+                Err(KeyError::DoesNotOpen),
+                "length {i}"
+            );
         }
     }
 
     #[test]
     fn the_same_value_is_never_sealed_to_the_same_bytes() {
         let random = SystemRandom::default();
-        assert_ne!(key().seal("a", b"b", b"c", &random), key().seal("a", b"b", b"c", &random));
+        assert_ne!(
+            key().seal("a", b"b", b"c", &random),
+            key().seal("a", b"b", b"c", &random)
+        );
     }
 
     #[test]
     fn derived_keys_differ_by_label_and_are_stable() {
         assert_eq!(key().derive("audit"), key().derive("audit"));
         assert_ne!(key().derive("audit"), key().derive("pepper"));
-        assert_ne!(key().derive("sealing").as_slice(), derive(&key().root, "sealing").as_slice());
+        assert_ne!(
+            key().derive("sealing").as_slice(),
+            derive(&key().root, "sealing").as_slice()
+        );
     }
 
     #[test]
     fn base64_in_the_usual_spellings_is_read_and_nothing_else() {
         let bytes: [u8; 32] = std::array::from_fn(|i| u8::try_from(i * 8 + 3).unwrap());
         let expected = KeyEncryptionKey::from_bytes(bytes).derive("x");
-        for text in [BASE64.encode(&bytes), BASE64URL_NOPAD.encode(&bytes), BASE64URL.encode(&bytes)] {
+        for text in [
+            BASE64.encode(&bytes),
+            BASE64URL_NOPAD.encode(&bytes),
+            BASE64URL.encode(&bytes),
+        ] {
             assert_eq!(KeyEncryptionKey::from_base64(&text).unwrap().derive("x"), expected);
         }
-        for text in ["", "short", &BASE64.encode(&bytes[..31]), &format!(" {}", BASE64.encode(&bytes)), "ä"] {
+        for text in [
+            "",
+            "short",
+            &BASE64.encode(&bytes[..31]),
+            &format!(" {}", BASE64.encode(&bytes)),
+            "ä",
+        ] {
             assert_eq!(KeyEncryptionKey::from_base64(text).unwrap_err(), KeyError::Malformed);
         }
-        assert_eq!(KeyEncryptionKey::from_base64(&BASE64.encode(&[0; 32])).unwrap_err(), KeyError::Weak);
+        assert_eq!(
+            KeyEncryptionKey::from_base64(&BASE64.encode(&[0; 32])).unwrap_err(),
+            KeyError::Weak
+        );
     }
 
     #[test]

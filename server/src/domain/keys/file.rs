@@ -69,7 +69,11 @@ pub fn load_or_create_key_file(
             Ok(()) => load(path),
             // Another process was quicker; its key counts.
             Err(cause) if cause.kind() == ErrorKind::AlreadyExists => load(path),
-            Err(cause) => Err(KeyFileError::Io { path: path.to_owned(), doing: "made", cause }),
+            Err(cause) => Err(KeyFileError::Io {
+                path: path.to_owned(),
+                doing: "made",
+                cause,
+            }),
         },
         loaded => loaded,
     }
@@ -78,7 +82,11 @@ pub fn load_or_create_key_file(
 fn load(path: &Path) -> Result<KeyEncryptionKey, KeyFileError> {
     let failed = |cause: io::Error| match cause.kind() {
         ErrorKind::NotFound => KeyFileError::Missing(path.to_owned()),
-        _ => KeyFileError::Io { path: path.to_owned(), doing: "read", cause },
+        _ => KeyFileError::Io {
+            path: path.to_owned(),
+            doing: "read",
+            cause,
+        },
     };
     let named = fs::symlink_metadata(path).map_err(failed)?;
     if !named.is_file() {
@@ -92,11 +100,17 @@ fn load(path: &Path) -> Result<KeyEncryptionKey, KeyFileError> {
     }
     let mode = opened.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileError::TooOpen { path: path.to_owned(), mode });
+        return Err(KeyFileError::TooOpen {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut content = Zeroizing::new(Vec::with_capacity(256));
     file.take(LARGEST_FILE + 1).read_to_end(&mut content).map_err(failed)?;
-    let unusable = |cause| KeyFileError::Unusable { path: path.to_owned(), cause };
+    let unusable = |cause| KeyFileError::Unusable {
+        path: path.to_owned(),
+        cause,
+    };
     let text = std::str::from_utf8(&content).map_err(|_| unusable(KeyError::Malformed))?;
     KeyEncryptionKey::from_base64(text.trim_ascii_end()).map_err(unusable)
 }

@@ -137,6 +137,10 @@ impl KeyRecord {
     ///
     /// # Errors
     /// [`KeyError::Generation`] if the library makes none.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the library makes key pairs from its own generator only"
+    )]
     pub fn generate_signing(
         algorithm: Algorithm,
         kek: &KeyEncryptionKey,
@@ -209,7 +213,10 @@ impl KeyRecord {
     /// # Errors
     /// [`KeyError::Backwards`] if it is removed already.
     pub fn remove(&mut self, now: Timestamp) -> Result<(), KeyError> {
-        self.advance(&[KeyState::Next, KeyState::Active, KeyState::Retired], KeyState::Removed)?;
+        self.advance(
+            &[KeyState::Next, KeyState::Active, KeyState::Retired],
+            KeyState::Removed,
+        )?;
         self.removed_at = Some(now);
         self.private_sealed.clear();
         Ok(())
@@ -217,7 +224,10 @@ impl KeyRecord {
 
     fn advance(&mut self, from: &[KeyState], to: KeyState) -> Result<(), KeyError> {
         if !from.contains(&self.state) {
-            return Err(KeyError::Backwards { from: self.state.as_str(), to: to.as_str() });
+            return Err(KeyError::Backwards {
+                from: self.state.as_str(),
+                to: to.as_str(),
+            });
         }
         self.state = to;
         Ok(())

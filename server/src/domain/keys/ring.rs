@@ -139,7 +139,12 @@ impl KeyRing {
         }
         let (found, active) = (signing.len(), signing.pop());
         match active {
-            Some(active) if found == 1 => Ok(Self { active, verifying, edge_active: edge_ids[0], edge }),
+            Some(active) if found == 1 => Ok(Self {
+                active,
+                verifying,
+                edge_active: edge_ids[0],
+                edge,
+            }),
             _ => Err(KeyError::NotOneActive("signing", found)),
         }
     }
@@ -187,7 +192,10 @@ fn open_signing(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(SigningKe
     };
     let pkcs8 = kek.open(SEAL_PURPOSE, record.id.as_bytes(), &record.private_sealed)?;
     let Jwk { kid, json, public } = public_jwk(algorithm, &pkcs8).ok_or_else(inconsistent)?;
-    let stored = record.public_jwk.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let stored = record
+        .public_jwk
+        .as_deref()
+        .and_then(|text| serde_json::from_str::<Value>(text).ok());
     if kid != record.id || stored.as_ref() != Some(&json) {
         return Err(inconsistent());
     }
@@ -196,12 +204,28 @@ fn open_signing(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(SigningKe
         Algorithm::Es256 => (EncodingKey::from_ec_der(&pkcs8), DecodingKey::from_ec_der(&public)),
         Algorithm::EdDsa => (EncodingKey::from_ed_der(&pkcs8), DecodingKey::from_ed_der(&public)),
     };
-    Ok((SigningKey { kid, algorithm, encoding }, VerifyingKey { algorithm, state: record.state, decoding, jwk: json }))
+    Ok((
+        SigningKey {
+            kid,
+            algorithm,
+            encoding,
+        },
+        VerifyingKey {
+            algorithm,
+            state: record.state,
+            decoding,
+            jwk: json,
+        },
+    ))
 }
 
 fn open_edge(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(u8, EdgeKey), KeyError> {
     let inconsistent = || KeyError::Inconsistent(record.id.clone());
-    let id: u8 = record.id.strip_prefix("edge-").and_then(|n| n.parse().ok()).ok_or_else(inconsistent)?;
+    let id: u8 = record
+        .id
+        .strip_prefix("edge-")
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(inconsistent)?;
     if record.algorithm != KeyAlgorithm::Hs256 || record.id != format!("edge-{id}") {
         return Err(inconsistent());
     }
@@ -230,7 +254,9 @@ pub(super) fn public_jwk(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Jwk> {
         Algorithm::Es256 => {
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
             let public = pair.public_key().as_ref().to_vec();
-            let [0x04, point @ ..] = public.as_slice() else { return None };
+            let [0x04, point @ ..] = public.as_slice() else {
+                return None;
+            };
             let (x, y) = point.split_at_checked(32)?;
             let (x, y) = (encode(x), encode(y));
             let thumbprint = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
