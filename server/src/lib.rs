@@ -1,1 +1,12 @@
-//! x
+//! Mayfly: sign-in and session server.
+//!
+//! `domain` holds the rules, `storage` the SQL, `services` the acts (one transaction each), `http` the edge.
+//! `startup` puts them together, for the binary and for the tests alike.
+
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod http;
+pub mod services;
+pub mod startup;
+pub mod storage;

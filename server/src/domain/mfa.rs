@@ -27,6 +27,7 @@ const DIGITS: u8 = 6;
 const SECRET_BYTES: usize = 20;
 /// Longest account name put into the QR code; more would only make it hard to read for a camera.
 const MAX_ACCOUNT_LENGTH: usize = 64;
+const MAX_ISSUER_LENGTH: usize = 32;
 
 /// The secret shared with an authenticator app: 160 bits. Wiped on drop, redacted in `Debug`.
 #[derive(Clone)]
@@ -57,11 +58,24 @@ impl TotpSecret {
         self.0.as_slice()
     }
 
+    /// Base32 without padding, as it is kept while an authenticator is being set up.
+    #[must_use]
+    pub fn to_base32(&self) -> String {
+        data_encoding::BASE32_NOPAD.encode(self.as_bytes())
+    }
+
+    /// From what [`Self::to_base32`] gave; none for anything else.
+    #[must_use]
+    pub fn from_base32(text: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(data_encoding::BASE32_NOPAD.decode(text.as_bytes()).ok()?);
+        Self::from_bytes(&bytes)
+    }
+
     /// Base32 in groups of four, for typing it into an app: "ABCD EFGH …".
     #[must_use]
-    pub fn to_base32_groups(&self) -> Zeroizing<String> {
-        let base32 = Zeroizing::new(data_encoding::BASE32_NOPAD.encode(self.as_bytes()));
-        let mut groups = Zeroizing::new(String::with_capacity(base32.len() * 5 / 4));
+    pub fn to_base32_groups(&self) -> String {
+        let base32 = Zeroizing::new(self.to_base32());
+        let mut groups = String::with_capacity(base32.len() * 5 / 4);
         for (i, character) in base32.chars().enumerate() {
             if i > 0 && i % 4 == 0 {
                 groups.push(' ');
@@ -69,27 +83,6 @@ impl TotpSecret {
             groups.push(character);
         }
         groups
-    }
-
-    /// The address authenticator apps read (`otpauth://totp/…`): SHA-1, six digits, 30 seconds, which is what
-    /// every app understands. Colons in names separate parts there and become spaces.
-    ///
-    /// # Errors
-    /// [`OtpauthError`] if no account name is left to show.
-    pub fn otpauth_url(&self, account: &str, issuer: &str) -> Result<Zeroizing<String>, OtpauthError> {
-        let plain = |name: &str| {
-            name.replace(':', " ")
-                .chars()
-                .take(MAX_ACCOUNT_LENGTH)
-                .collect::<String>()
-        };
-        self.builder()
-            .with_account_name(plain(account))
-            .with_issuer(Some(plain(issuer)))
-            .build()
-            .and_then(|totp| totp.to_url())
-            .map(Zeroizing::new)
-            .map_err(|_| OtpauthError)
     }
 
     fn builder(&self) -> Builder {
@@ -108,10 +101,42 @@ impl TotpSecret {
     }
 }
 
-/// No address for an authenticator app could be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no authenticator address can be made for this account name")]
-pub struct OtpauthError;
+/// An address that authenticator apps read. It contains the secret: wiped on drop, redacted in `Debug`.
+pub struct OtpauthUrl(Zeroizing<String>);
+
+impl fmt::Debug for OtpauthUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OtpauthUrl([redacted])")
+    }
+}
+
+impl OtpauthUrl {
+    /// The address, for a link that opens the app.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The address for an authenticator app (`otpauth://totp/…`): SHA-1, six digits, 30 seconds, which is what every
+/// app understands. Colons separate parts there, so those in names become spaces; long names are cut, for they
+/// are only shown.
+///
+/// # Panics
+/// Never: the library refuses only names that are empty or contain colons.
+#[must_use]
+pub fn otpauth_url(secret: &TotpSecret, account: &str, issuer: &str) -> OtpauthUrl {
+    let shown = |name: &str, length| name.replace(':', " ").chars().take(length).collect::<String>();
+    let account = if account.is_empty() { "account" } else { account };
+    let url = secret
+        .builder()
+        .with_account_name(shown(account, MAX_ACCOUNT_LENGTH))
+        .with_issuer(Some(shown(issuer, MAX_ISSUER_LENGTH)))
+        .build()
+        .and_then(|totp| totp.to_url())
+        .expect("names without colons make an address");
+    OtpauthUrl(Zeroizing::new(url))
+}
 
 /// The step whose code this is, if it may be accepted now: the current step or the one before it (RFC 6238,
 /// section 5.2, allows one step for delay), later than `last_step`, never one of the future. Spaces in the
@@ -135,19 +160,16 @@ pub fn check(secret: &TotpSecret, code: &str, now: Timestamp, last_step: i64) ->
     (step > last_step).then_some(step)
 }
 
-/// Text too long for a QR code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this address is too long for a QR code")]
-pub struct QrTooLong;
-
 /// A QR code as an `<svg>` element for a page: an image with a name for screen readers, without inline styles.
 /// Always dark on white with its quiet zone, also in a dark theme, because many cameras read nothing else; size
 /// it by its class `qr-code`.
 ///
-/// # Errors
-/// [`QrTooLong`] beyond about 2,300 bytes; no address of [`TotpSecret::otpauth_url`] is.
-pub fn qr_svg(url: &str) -> Result<String, QrTooLong> {
-    let code = QrCode::with_error_correction_level(url, EcLevel::M).map_err(|_| QrTooLong)?;
+/// # Panics
+/// Never: no address is longer than 2,000 bytes, and a code of this level holds 2,331.
+#[must_use]
+pub fn qr_svg(url: &OtpauthUrl) -> String {
+    let code =
+        QrCode::with_error_correction_level(url.as_str(), EcLevel::M).expect("the address fits into a QR code");
     let document = code
         .render::<Color<'_>>()
         .dark_color(Color("#000"))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::clock::Timestamp;
 use super::id::{DeviceId, SessionId, UserId};
-use super::policy::{Limits, Rule};
+use super::policy::{Limits, Mfa, Rule};
 use super::user::{User, UserStatus};
 
 /// Kind of client; native programs get their tokens in the response body.
@@ -43,11 +43,12 @@ pub enum EndReason {
     DatabaseRolledBack,
     Replaced,
     TooManySessions,
+    FactorRequired,
 }
 
 impl EndReason {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SignedOut,
         Self::EndedByUser,
         Self::EndedByAdmin,
@@ -60,6 +61,7 @@ impl EndReason {
         Self::DatabaseRolledBack,
         Self::Replaced,
         Self::TooManySessions,
+        Self::FactorRequired,
     ];
 
     /// The code in the database, the audit log and the API.
@@ -78,6 +80,7 @@ impl EndReason {
             Self::DatabaseRolledBack => "database_rolled_back",
             Self::Replaced => "replaced",
             Self::TooManySessions => "too_many_sessions",
+            Self::FactorRequired => "factor_required",
         }
     }
 
@@ -204,6 +207,10 @@ impl Session {
         }
         if user.auth_epoch != self.auth_epoch {
             return over(EndReason::PasswordChanged, None, None);
+        }
+        if limits.lifetimes.mfa == Mfa::Required && acr(&self.amr) != "aal2" {
+            // A role that demands a second factor was given, or a policy tightened: sign in again and show one.
+            return over(EndReason::FactorRequired, None, None);
         }
         let mut tight = Tightened {
             access: self.access.min(limits.lifetimes.access),

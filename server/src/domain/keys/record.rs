@@ -170,11 +170,21 @@ impl KeyRecord {
     }
 
     /// A new edge key, state `next`. `mac_key_id` is the byte that names it in refresh tokens.
-    #[must_use]
-    pub fn generate_edge(mac_key_id: u8, kek: &KeyEncryptionKey, now: Timestamp, random: &dyn Random) -> Self {
+    ///
+    /// # Errors
+    /// [`KeyError::Generation`] for the id 0, which stays free so that zeroed bytes name no key.
+    pub fn generate_edge(
+        mac_key_id: u8,
+        kek: &KeyEncryptionKey,
+        now: Timestamp,
+        random: &dyn Random,
+    ) -> Result<Self, KeyError> {
+        if mac_key_id == 0 {
+            return Err(KeyError::Generation);
+        }
         let id = format!("edge-{mac_key_id}");
         let bytes: Zeroizing<[u8; 32]> = secret(random);
-        Self {
+        Ok(Self {
             private_sealed: kek.seal(SEAL_PURPOSE, id.as_bytes(), bytes.as_slice(), random),
             id,
             purpose: KeyPurpose::Edge,
@@ -185,7 +195,7 @@ impl KeyRecord {
             activated_at: None,
             retired_at: None,
             removed_at: None,
-        }
+        })
     }
 
     /// `next` becomes `active`. The caller retires the one before in the same transaction.

@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use secrecy::ExposeSecret;
+
+use crate::config::Settings;
+use crate::domain::clock::SystemClock;
+use crate::domain::random::SystemRandom;
+use crate::services::demo;
+use crate::startup::{self, Application};
+
+/// Sign-in and session server.
+#[derive(Debug, Parser)]
+#[command(name = "mayfly", version)]
+pub struct Cli {
+    /// TOML file with settings; environment variables `MAYFLY__SECTION__KEY` win over it.
+    #[arg(long, global = true, env = "MAYFLY_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; makes folder, secrets, database and keys on the first run.
+    Serve {
+        /// Fill an empty database with a demo realm first (5 roles, 60 people, a month of events).
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Bring the database to this version's tables.
+    Migrate,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Administrators.
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check it and print it, secrets redacted.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Add an administrator and print the one-time link to set the password with.
+    Create {
+        /// Sign-in name.
+        #[arg(long)]
+        username: String,
+        /// E-mail address.
+        #[arg(long, default_value = "")]
+        email: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Verify the whole seal; names the first row that does not fit.
+    Verify,
+}
+
+/// Anything that ends the program, in one sentence.
+pub type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a command.
+///
+/// # Errors
+/// One clear sentence.
+pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let settings = Settings::load(cli.config.as_deref())?;
+    if let Command::Config(ConfigCommand::Check) = cli.command {
+        println!("{settings}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    startup::install_logging(&settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(execute(cli.command, settings))
+}
+
+async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliError> {
+    let clock = Arc::new(SystemClock);
+    let random = Arc::new(SystemRandom::default());
+    match command {
+        Command::Config(ConfigCommand::Check) => {}
+        Command::Serve { demo } => {
+            if demo {
+                demo::fill_if_empty(&settings, random.clone()).await?;
+            }
+            Application::build(settings, clock, random).await?.run().await?;
+        }
+        Command::Migrate => {
+            startup::open_store(&settings, true).await?.close().await;
+            println!("The database is at this version's tables.");
+        }
+        Command::Admin(AdminCommand::Create { username, email }) => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            match backend.create_admin(username, email).await? {
+                Ok(link) => println!("Open this link once, within 24 hours: {}", link.expose_secret()),
+                Err(refused) => return Err(format!("not added: {refused:?}").into()),
+            }
+        }
+        Command::Audit(AuditCommand::Verify) => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            let report = backend.verify_audit(&settings.checkpoint_path()).await?;
+            println!("{report}");
+            return Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,171 @@
+//! Refresh tokens: how they are derived and read, and the one decision about a presented one (TOKENS.md §2, §3).
+//!
+//! Nothing about a token is stored: each can be derived again from its session's row.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use data_encoding::BASE64URL_NOPAD;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use super::clock::Timestamp;
+use super::id::SessionId;
+use super::keys::KeyRing;
+use super::policy::Limits;
+use super::session::{Ending, Session, Standing, Tightened};
+use super::user::User;
+
+const PREFIX: &str = "mfr_";
+const VERSION: u8 = 1;
+const TAG: usize = 16;
+/// version, mac key id, sid, generation.
+const HEAD: usize = 1 + 1 + 16 + 8;
+const LENGTH: usize = HEAD + TAG + TAG;
+
+/// A client that rotated less than this ago already holds a fresh pair.
+pub const FRESH: Duration = Duration::from_secs(10);
+/// A token superseded less than this ago lost a race between tabs.
+pub const SUPERSEDED: Duration = Duration::from_secs(60);
+/// Most re-issues of one unconfirmed child.
+pub const MAX_REISSUES: u32 = 5;
+
+/// The 32 bytes that a session's refresh tokens are derived from; wiped on drop.
+pub struct SessionSecret(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionSecret(redacted)")
+    }
+}
+
+impl SessionSecret {
+    /// From the bytes.
+    #[must_use]
+    pub const fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
+    }
+
+    /// From opened bytes; `None` if there are not 32.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        Some(Self(Zeroizing::new(bytes.try_into().ok()?)))
+    }
+
+    /// The bytes, to be sealed.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    fn inner_tag(&self, session: SessionId, generation: u64) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.expose()), &inner_message(session, generation))
+    }
+}
+
+fn inner_message(session: SessionId, generation: u64) -> Vec<u8> {
+    [b"rt1".as_slice(), session.0.as_bytes(), &generation.to_be_bytes()].concat()
+}
+
+/// A token whose outer tag is right: made by this server, but not yet held against its session.
+pub struct Presented {
+    /// Session it names.
+    pub session_id: SessionId,
+    /// Generation it names.
+    pub generation: u64,
+    inner: [u8; TAG],
+}
+
+impl std::fmt::Debug for Presented {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Presented({}, generation {}, redacted)", self.session_id, self.generation)
+    }
+}
+
+impl Presented {
+    /// The inner tag is the session's own; compared in constant time.
+    #[must_use]
+    pub fn is_authentic(&self, secret: &SessionSecret) -> bool {
+        use subtle::ConstantTimeEq;
+        let expected = secret.inner_tag(self.session_id, self.generation);
+        expected.as_ref()[..TAG].ct_eq(&self.inner).into()
+    }
+}
+
+/// Derives the refresh token of a generation. The same input gives the same token, byte for byte.
+#[must_use]
+pub fn derive(ring: &KeyRing, secret: &SessionSecret, session: SessionId, generation: u64) -> SecretString {
+    let (key_id, edge) = ring.edge_active();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LENGTH));
+    bytes.extend_from_slice(&[VERSION, key_id]);
+    bytes.extend_from_slice(session.0.as_bytes());
+    bytes.extend_from_slice(&generation.to_be_bytes());
+    bytes.extend_from_slice(&secret.inner_tag(session, generation).as_ref()[..TAG]);
+    let outer = edge.tag(&bytes);
+    bytes.extend_from_slice(&outer);
+    SecretString::from(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes)))
+}
+
+/// Reads a token and checks its outer tag, without any look at the database.
+///
+/// `None`: malformed, of an unknown version or key id, or with a wrong tag.
+#[must_use]
+pub fn parse(ring: &KeyRing, text: &str) -> Option<Presented> {
+    let encoded = text.strip_prefix(PREFIX)?;
+    if encoded.len() != BASE64URL_NOPAD.encode_len(LENGTH) {
+        return None;
+    }
+    let bytes: [u8; LENGTH] = BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?.try_into().ok()?;
+    let (signed, outer) = bytes.split_at(HEAD + TAG);
+    if signed[0] != VERSION || !ring.edge(signed[1])?.verify(signed, outer) {
+        return None;
+    }
+    Some(Presented {
+        session_id: SessionId(uuid::Uuid::from_slice(&signed[2..18]).ok()?),
+        generation: u64::from_be_bytes(signed[18..26].try_into().ok()?),
+        inner: signed[HEAD..].try_into().ok()?,
+    })
+}
+
+/// What is to be done about an authentic token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The session is over.
+    Over(Ending),
+    /// Next generation, under these limits.
+    Rotate(Tightened),
+    /// No tokens: the client already holds a fresh pair. The child has been shown, so it is confirmed.
+    Fresh(Tightened),
+    /// The very same child again; nothing slides.
+    Reissue(Tightened),
+    /// No tokens: another tab won.
+    Superseded(Tightened),
+    /// Somebody holds a copy: the session ends.
+    Reuse,
+    /// The database went back in time: the session ends.
+    Ahead,
+}
+
+/// The table of TOKENS.md §3, from "any" downwards, as a pure function.
+#[must_use]
+pub fn decide(session: &Session, user: &User, limits: Option<&Limits>, presented: u64, now: Timestamp) -> Decision {
+    let tight = match session.standing(user, limits, now) {
+        Standing::Over(ending) => return Decision::Over(ending),
+        Standing::Alive(tight) => tight,
+    };
+    // A clock that went back must neither withhold tokens nor cry theft.
+    let went_back = now < session.rotated_at;
+    let age = now.since(session.rotated_at);
+    if presented > session.generation {
+        Decision::Ahead
+    } else if presented == session.generation {
+        let grants_changed = user.grant_epoch != session.grant_epoch;
+        if age >= FRESH || went_back || grants_changed { Decision::Rotate(tight) } else { Decision::Fresh(tight) }
+    } else if presented + 1 == session.generation && !session.child_confirmed && session.reissues < MAX_REISSUES {
+        Decision::Reissue(tight)
+    } else if age < SUPERSEDED {
+        Decision::Superseded(tight)
+    } else {
+        Decision::Reuse
+    }
+}

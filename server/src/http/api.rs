@@ -1,0 +1,192 @@
+//! The JSON API for a person's own sessions, the key set, and the OpenAPI document made from the code.
+
+use axum::extract::{Extension, Path, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tower_sessions::Session as WebSession;
+use utoipa::{OpenApi, ToSchema};
+
+use super::error::Problem;
+use super::viewer::{Channel, Deliveries, Viewer};
+use super::{AppState, auth, protect};
+use crate::domain::audit::Circumstances;
+use crate::domain::device::{coarse_network, describe};
+use crate::domain::id::SessionId;
+use crate::domain::session::{Session, acr};
+use crate::services::account::EndOutcome;
+use crate::services::ports::Delivery;
+use crate::services::sessions::Live;
+
+/// Routes under `/api`, and the key set.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/api/v1/me/sessions", get(list_sessions).delete(end_other_sessions))
+        .route("/api/v1/me/sessions/{id}", axum::routing::delete(end_session))
+}
+
+/// Routes that need no viewer.
+pub fn public_routes() -> Router<AppState> {
+    Router::new().route("/.well-known/jwks.json", get(jwks)).route("/api/openapi.json", get(openapi))
+}
+
+/// The OpenAPI document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Mayfly", description = "Sign-in and session server"),
+    paths(
+        auth::login, auth::mfa, auth::refresh, auth::logout, list_sessions, end_session, end_other_sessions, jwks,
+        super::health::healthz, super::health::readyz
+    )
+)]
+struct Document;
+
+/// A living session of the caller.
+#[derive(Serialize, ToSchema)]
+pub struct SessionResponse {
+    id: String,
+    /// It is the one that asks.
+    current: bool,
+    /// Browser and system in words.
+    device: String,
+    /// Coarse network in words.
+    network: String,
+    /// Unix milliseconds.
+    started_at: i64,
+    /// Unix milliseconds.
+    last_active_at: i64,
+    /// Unix milliseconds.
+    idle_expires_at: i64,
+    /// Unix milliseconds.
+    absolute_expires_at: i64,
+    /// Authentication context class.
+    acr: &'static str,
+    /// Methods of RFC 8176.
+    amr: Vec<String>,
+}
+
+/// How many sessions ended.
+#[derive(Serialize, ToSchema)]
+pub struct EndedResponse {
+    ended: u32,
+}
+
+fn response(session: &Session, current: SessionId) -> SessionResponse {
+    SessionResponse {
+        id: session.id.to_string(),
+        current: session.id == current,
+        device: describe(&session.user_agent).to_string(),
+        network: session.address.parse().map_or_else(|_| "unknown network".to_owned(), coarse_network),
+        started_at: session.started_at.as_millis(),
+        last_active_at: session.last_active_at.as_millis(),
+        idle_expires_at: session.idle_expires_at().as_millis(),
+        absolute_expires_at: session.absolute_expires_at.as_millis(),
+        acr: acr(&session.amr),
+        amr: session.amr.split(' ').map(str::to_owned).collect(),
+    }
+}
+
+fn signed_in(viewer: &Viewer) -> Result<&Live, Problem> {
+    viewer.0.as_deref().ok_or_else(|| {
+        Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first.")
+            .with_header("www-authenticate", "Bearer")
+    })
+}
+
+/// RFC 9470, section 3.
+fn step_up(live: &Live) -> Problem {
+    let age = live.limits.lifetimes.step_up.as_secs();
+    let challenge = format!("Bearer error=\"insufficient_user_authentication\", max_age={age}");
+    Problem::new(StatusCode::UNAUTHORIZED, "insufficient_user_authentication", "Show a factor again first.")
+        .with_header("www-authenticate", &challenge)
+}
+
+/// Cookies alone do not carry an unsafe request: the page's form token has to come along (C8).
+async fn require_form_token(channel: Channel, web: &WebSession, headers: &HeaderMap) -> Result<(), Problem> {
+    if channel == Channel::Bearer || protect::header_token_is_right(web, headers).await {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::FORBIDDEN, "form_token", "The header x-form-token is missing or wrong."))
+}
+
+/// The caller's living sessions, the current one first.
+#[utoipa::path(get, path = "/api/v1/me/sessions", responses((status = 200, body = [SessionResponse]), (status = 401)))]
+pub async fn list_sessions(
+    State(state): State<AppState>,
+    Extension(from): Extension<Circumstances>,
+    Extension(viewer): Extension<Viewer>,
+) -> Result<Json<Vec<SessionResponse>>, Problem> {
+    let live = signed_in(&viewer)?;
+    let (living, _) =
+        state.backend.list_sessions(live).await.map_err(|error| Problem::from_service(&error, Some(&from)))?;
+    Ok(Json(living.iter().map(|session| response(session, live.session.id)).collect()))
+}
+
+/// Ends one of the caller's sessions. A foreign id is as unknown as one that never was.
+#[utoipa::path(delete, path = "/api/v1/me/sessions/{id}", params(("id" = String, Path)), responses(
+    (status = 200, body = EndedResponse), (status = 401), (status = 404)))]
+pub async fn end_session(
+    State(state): State<AppState>,
+    Extension(from): Extension<Circumstances>,
+    Extension(viewer): Extension<Viewer>,
+    Extension(channel): Extension<Channel>,
+    Extension(deliveries): Extension<Deliveries>,
+    web: WebSession,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<EndedResponse>, Problem> {
+    let live = signed_in(&viewer)?;
+    require_form_token(channel, &web, &headers).await?;
+    let not_found = || Problem::new(StatusCode::NOT_FOUND, "not_found", "No such session.");
+    let target: SessionId = id.parse().map_err(|_| not_found())?;
+    let outcome = state.backend.end_own_session(live, target, &from).await;
+    match outcome.map_err(|error| Problem::from_service(&error, Some(&from)))? {
+        EndOutcome::Ended(ended) => {
+            if target == live.session.id {
+                let mut waiting = deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                waiting.push(Delivery::SignedOut);
+            }
+            Ok(Json(EndedResponse { ended }))
+        }
+        EndOutcome::NotFound => Err(not_found()),
+        EndOutcome::StepUpRequired => Err(step_up(live)),
+    }
+}
+
+/// Ends all of the caller's sessions but this one.
+#[utoipa::path(delete, path = "/api/v1/me/sessions", responses((status = 200, body = EndedResponse), (status = 401)))]
+pub async fn end_other_sessions(
+    State(state): State<AppState>,
+    Extension(from): Extension<Circumstances>,
+    Extension(viewer): Extension<Viewer>,
+    Extension(channel): Extension<Channel>,
+    web: WebSession,
+    headers: HeaderMap,
+) -> Result<Json<EndedResponse>, Problem> {
+    let live = signed_in(&viewer)?;
+    require_form_token(channel, &web, &headers).await?;
+    let outcome = state.backend.end_other_sessions(live, &from).await;
+    match outcome.map_err(|error| Problem::from_service(&error, Some(&from)))? {
+        EndOutcome::Ended(ended) => Ok(Json(EndedResponse { ended })),
+        EndOutcome::NotFound | EndOutcome::StepUpRequired => Err(step_up(live)),
+    }
+}
+
+/// The public signing keys (RFC 7517).
+#[utoipa::path(get, path = "/.well-known/jwks.json", responses((status = 200, description = "JWK set")))]
+pub async fn jwks(State(state): State<AppState>) -> impl IntoResponse {
+    ([(CACHE_CONTROL, "public, max-age=300")], Json(state.backend.keys().jwks()))
+}
+
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+/// Unknown paths under `/api` and `/auth`.
+pub async fn not_found(method: Method) -> Problem {
+    let _ = method;
+    Problem::new(StatusCode::NOT_FOUND, "not_found", "No such resource.")
+}

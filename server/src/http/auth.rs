@@ -1,0 +1,282 @@
+//! The JSON doors for signing in, refreshing and signing out.
+//!
+//! A browser (it sends `Sec-Fetch-Site` or `Origin`) gets its tokens as cookies only; a program gets them in the
+//! body (M2).
+
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use tower_sessions::Session as WebSession;
+use utoipa::ToSchema;
+
+use super::error::{Problem, StrictJson};
+use super::viewer::{Deliveries, Viewer, session_over};
+use super::{AppState, caller, cookies, is_browser};
+use crate::domain::audit::Circumstances;
+use crate::domain::session::Client;
+use crate::domain::sign_in::{Flow, Step};
+use crate::domain::user::canonical;
+use crate::http::client::ClientAddress;
+use crate::services::ports::{Delivery, Throttle, slot};
+use crate::services::sessions::Issued;
+use crate::services::sign_in::{Caller, CodeOutcome, PasswordOutcome, SignedIn};
+use crate::services::tokens::RefreshOutcome;
+
+/// Routes under `/auth`.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/auth/login", post(login))
+        .route("/auth/mfa", post(mfa))
+        .route("/auth/refresh", post(refresh))
+        .route("/auth/logout", post(logout))
+}
+
+/// Name and password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// Sign-in name or e-mail address.
+    identifier: String,
+    /// Password.
+    password: String,
+}
+
+/// A second factor.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MfaRequest {
+    /// A code of the authenticator app, or a recovery code.
+    code: String,
+}
+
+/// A program's refresh token; browsers send an empty object and their cookie.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshRequest {
+    /// Refresh token.
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+/// Where a sign-in stands.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum SignInResponse {
+    /// Signed in. The tokens are there for programs only; browsers have them in cookies.
+    SignedIn {
+        /// Session.
+        session_id: String,
+        /// Tokens, for programs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tokens: Option<TokenResponse>,
+    },
+    /// Send a code to `/auth/mfa`.
+    MfaRequired,
+    /// The role requires a second factor and none is set up: sign in on the web page first.
+    EnrolmentRequired,
+}
+
+/// A pair of tokens (RFC 6749, section 5.1).
+#[derive(Serialize, ToSchema)]
+pub struct TokenResponse {
+    /// Access token.
+    access_token: String,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: i64,
+    /// Refresh token.
+    refresh_token: String,
+}
+
+fn token_response(issued: &Issued, state: &AppState) -> TokenResponse {
+    let left = issued.access_expires_at.since(state.backend.now());
+    TokenResponse {
+        access_token: issued.access.expose_secret().to_owned(),
+        token_type: "Bearer",
+        expires_in: i64::try_from(left.as_secs()).unwrap_or(0),
+        refresh_token: issued.refresh.expose_secret().to_owned(),
+    }
+}
+
+fn too_many(wait_s: u32) -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
+        .with_header("retry-after", &wait_s.to_string())
+}
+
+async fn hand_out(
+    state: &AppState,
+    web: &WebSession,
+    caller: &Caller,
+    deliveries: &Deliveries,
+    signed_in: SignedIn,
+) -> Result<Response, Problem> {
+    web.flush().await.map_err(|error| Problem::from_service(&error.into(), Some(&caller.from)))?;
+    let session_id = signed_in.issued.live.session.id.to_string();
+    let tokens = (caller.client == Client::Native).then(|| token_response(&signed_in.issued, state));
+    let mut waiting = deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    waiting.push(Delivery::Tokens(signed_in.issued));
+    if caller.client == Client::Browser {
+        waiting.push(Delivery::Device(signed_in.device));
+    }
+    Ok(Json(SignInResponse::SignedIn { session_id, tokens }).into_response())
+}
+
+/// Signs in with a password; tells whether a second factor is due.
+#[utoipa::path(post, path = "/auth/login", request_body = LoginRequest, responses(
+    (status = 200, body = SignInResponse), (status = 401, description = "Wrong name or password"),
+    (status = 429, description = "Too many tries"), (status = 503, description = "Busy; see Retry-After")))]
+pub async fn login(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Extension(from): Extension<Circumstances>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(deliveries): Extension<Deliveries>,
+    web: WebSession,
+    StrictJson(body): StrictJson<LoginRequest>,
+) -> Result<Response, Problem> {
+    let caller = caller(&headers, from, address);
+    let fault = |error| Problem::from_service(&error, Some(&caller.from));
+    let account = canonical(&body.identifier);
+    state.limits.try_password(&caller, &account).map_err(too_many)?;
+    let outcome = state
+        .backend
+        .check_password(&body.identifier, &body.password, "/".to_owned(), &caller)
+        .await
+        .map_err(fault)?;
+    match outcome {
+        PasswordOutcome::Wrong => Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "wrong_credentials",
+            "The name or the password is not right.",
+        )),
+        PasswordOutcome::SignedIn(signed_in) => hand_out(&state, &web, &caller, &deliveries, signed_in).await,
+        PasswordOutcome::Continue(flow) => {
+            let answer = match flow.step {
+                Step::Code { .. } => SignInResponse::MfaRequired,
+                Step::Enrol { .. } => SignInResponse::EnrolmentRequired,
+            };
+            web.cycle_id().await.map_err(|error| fault(error.into()))?;
+            web.insert(slot::FLOW, flow).await.map_err(|error| fault(error.into()))?;
+            Ok(Json(answer).into_response())
+        }
+    }
+}
+
+/// The second factor of a sign-in in progress (the cookie of `/auth/login` names it).
+#[utoipa::path(post, path = "/auth/mfa", request_body = MfaRequest, responses(
+    (status = 200, body = SignInResponse), (status = 401, description = "Wrong code, or the sign-in is over"),
+    (status = 429, description = "Too many tries")))]
+pub async fn mfa(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Extension(from): Extension<Circumstances>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(deliveries): Extension<Deliveries>,
+    web: WebSession,
+    StrictJson(body): StrictJson<MfaRequest>,
+) -> Result<Response, Problem> {
+    let caller = caller(&headers, from, address);
+    let fault = |error| Problem::from_service(&error, Some(&caller.from));
+    let over =
+        || Problem::new(StatusCode::UNAUTHORIZED, "flow_expired", "This sign-in is over. Begin again with the password.");
+    let flow: Option<Flow> = web.get(slot::FLOW).await.map_err(|error| fault(error.into()))?;
+    let flow = flow.filter(|flow| flow.is_open(state.backend.now())).ok_or_else(over)?;
+    state.limits.try_code(&caller, &flow.user_id.to_string()).map_err(too_many)?;
+    match state.backend.check_code(flow, &body.code, &caller).await.map_err(fault)? {
+        CodeOutcome::Wrong(flow) => {
+            web.insert(slot::FLOW, flow).await.map_err(|error| fault(error.into()))?;
+            Err(Problem::new(StatusCode::UNAUTHORIZED, "wrong_code", "The code is not right, too old or already used."))
+        }
+        CodeOutcome::FlowOver => {
+            web.flush().await.map_err(|error| fault(error.into()))?;
+            Err(over())
+        }
+        CodeOutcome::SignedIn(signed_in) => hand_out(&state, &web, &caller, &deliveries, signed_in).await,
+    }
+}
+
+/// Exchanges the refresh token for the next pair (TOKENS.md §3). The header `mayfly-refresh` names the outcome.
+#[utoipa::path(post, path = "/auth/refresh", request_body = RefreshRequest, responses(
+    (status = 200, body = TokenResponse, description = "Programs get the body; browsers an empty object and cookies"),
+    (status = 400, description = "Not a refresh token of this server: `invalid_grant`"),
+    (status = 401, description = "The session is over; says why"),
+    (status = 409, description = "A fresh pair is already there, or another tab won: look again")))]
+pub async fn refresh(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    Extension(from): Extension<Circumstances>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(deliveries): Extension<Deliveries>,
+    StrictJson(body): StrictJson<RefreshRequest>,
+) -> Result<Response, Problem> {
+    state.limits.try_refresh(&address).map_err(too_many)?;
+    let browser = is_browser(&headers);
+    let cookie = cookies::read(&headers, cookies::REFRESH).map(str::to_owned);
+    let token = if browser { cookie } else { body.refresh_token };
+    let invalid_grant =
+        || Problem::new(StatusCode::BAD_REQUEST, "invalid_grant", "Not a refresh token of this server.");
+    let token = token.ok_or_else(invalid_grant)?;
+    // A program's refresh shows that it is in use; a browser's may be background traffic (M20).
+    let outcome = state
+        .backend
+        .refresh(&token, !browser, &from)
+        .await
+        .map_err(|error| Problem::from_service(&error, Some(&from)))?;
+    let name = outcome.name();
+    let named = |problem: Problem| problem.with_header("mayfly-refresh", name);
+    match outcome {
+        RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
+            let native = issued.live.session.client == Client::Native;
+            if native == browser {
+                // A token of one kind of client shown by the other: not this one's grant.
+                return Err(invalid_grant());
+            }
+            let body = if native {
+                Json(token_response(&issued, &state)).into_response()
+            } else {
+                Json(serde_json::json!({})).into_response()
+            };
+            deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Delivery::Tokens(issued));
+            Ok(([("mayfly-refresh", name)], body).into_response())
+        }
+        RefreshOutcome::Fresh(_) => Err(named(Problem::new(
+            StatusCode::CONFLICT,
+            "fresh",
+            "This client already holds a fresh pair of tokens.",
+        ))),
+        RefreshOutcome::Superseded(_) => Err(named(Problem::new(
+            StatusCode::CONFLICT,
+            "superseded",
+            "Another request refreshed first. Use the newer token.",
+        ))),
+        RefreshOutcome::Malformed | RefreshOutcome::Forged => Err(named(invalid_grant())),
+        RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => {
+            Err(named(session_over(&ending)))
+        }
+    }
+}
+
+/// Ends this session. Signing out twice is no error.
+#[utoipa::path(post, path = "/auth/logout", responses((status = 204)))]
+pub async fn logout(
+    State(state): State<AppState>,
+    Extension(from): Extension<Circumstances>,
+    Extension(Viewer(live)): Extension<Viewer>,
+    deliveries: Option<Extension<Deliveries>>,
+    web: WebSession,
+) -> Result<StatusCode, Problem> {
+    let fault = |error| Problem::from_service(&error, Some(&from));
+    if let Some(live) = live {
+        state.backend.sign_out(&live.session, &from).await.map_err(fault)?;
+    }
+    web.flush().await.map_err(|error| fault(error.into()))?;
+    if let Some(Extension(deliveries)) = deliveries {
+        deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Delivery::SignedOut);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,65 @@
+//! The HTTP edge: which layers a request passes, in which order, before a service is asked.
+//!
+//! From outside in: panic handler → response headers → time and body limits → who knocks (address, request id)
+//! → doubled cookies → origin gate → flow state (tower-sessions) → form token → viewer (renewal) → handler.
+
+pub mod api;
+pub mod assets;
+pub mod auth;
+pub mod client;
+pub mod cookies;
+pub mod error;
+pub mod health;
+pub mod limits;
+pub mod listen;
+pub mod pages;
+pub mod protect;
+pub mod viewer;
+pub mod web_session;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use app::types::Assets;
+use axum::http::HeaderMap;
+
+use crate::config::Settings;
+use crate::domain::audit::Circumstances;
+use crate::domain::session::Client;
+use crate::services::Backend;
+use crate::services::sign_in::{Caller, DeviceCookie};
+
+use client::ClientAddress;
+use limits::Limits;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct AppState {
+    /// The services.
+    pub backend: Arc<Backend>,
+    /// Configuration.
+    pub settings: Arc<Settings>,
+    /// Rate limits.
+    pub limits: Arc<Limits>,
+    /// Names of the built files.
+    pub assets: Assets,
+    /// Readiness is false once the server is asked to stop.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// A browser says where a request comes from; programs do not.
+#[must_use]
+pub fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-site") || headers.contains_key("origin")
+}
+
+/// Who knocks, for the services.
+#[must_use]
+pub fn caller(headers: &HeaderMap, from: Circumstances, address: ClientAddress) -> Caller {
+    Caller {
+        from,
+        address: address.0,
+        client: if is_browser(headers) { Client::Browser } else { Client::Native },
+        device: cookies::read(headers, cookies::DEVICE).and_then(DeviceCookie::parse),
+    }
+}

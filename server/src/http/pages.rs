@@ -1,0 +1,132 @@
+//! Pages and their forms: hands every request's visit to `app` through the leptos context.
+
+use std::sync::Arc;
+
+use app::types::{Notice, PageContext};
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::Router;
+use leptos::nonce::use_nonce;
+use leptos::prelude::{provide_context, use_context};
+use leptos_axum::{LeptosRoutes, ResponseOptions, generate_route_list};
+use tower_sessions::Session as WebSession;
+
+use super::error::Problem;
+use super::viewer::{Deliveries, Viewer};
+use super::{AppState, caller, cookies, protect, web_session};
+use crate::domain::audit::Circumstances;
+use crate::http::client::ClientAddress;
+use crate::services::ServiceError;
+use crate::services::ports::{Visit, slot};
+
+/// Pages, server functions, and the opening of one-time links.
+pub fn routes(state: &AppState) -> Router<AppState> {
+    let list = generate_route_list(app::App);
+    let pages = Router::new().leptos_routes_with_handler(list, get(page));
+    pages
+        .route("/actions/{action}", post(action))
+        .route("/welcome/open/{secret}", get(open_link))
+        .fallback(page)
+        .with_state::<AppState>(state.clone())
+}
+
+struct Opened {
+    visit: Arc<Visit>,
+    context: PageContext,
+}
+
+async fn open(state: &AppState, request: &Request, takes_notice: bool) -> Result<Opened, Problem> {
+    let extensions = request.extensions();
+    let from = extensions.get::<Circumstances>().cloned().unwrap_or_default();
+    let fault = |error: ServiceError| Problem::from_service(&error, Some(&from));
+    let web = extensions
+        .get::<WebSession>()
+        .cloned()
+        .ok_or_else(|| fault(ServiceError::Contradiction("the flow layer is missing")))?;
+    let address = extensions
+        .get::<ClientAddress>()
+        .copied()
+        .ok_or_else(|| fault(ServiceError::Contradiction("the client layer is missing")))?;
+    let live = extensions.get::<Viewer>().and_then(|viewer| viewer.0.as_deref().cloned());
+    let form_token =
+        web_session::form_token(&web, state.backend.random()).await.map_err(|error| fault(error.into()))?;
+    let notice: Option<Notice> = if takes_notice {
+        web.remove(slot::NOTICE).await.map_err(|error| fault(error.into()))?
+    } else {
+        None
+    };
+    let context = PageContext {
+        now: state.backend.now().as_millis(),
+        request_id: from.request_id.clone().unwrap_or_default(),
+        form_token,
+        assets: state.assets.clone(),
+        theme: cookies::theme(request.headers()).map(str::to_owned),
+        notice,
+    };
+    let deliveries = extensions.get::<Deliveries>().cloned().unwrap_or_default();
+    let visit = Visit {
+        backend: state.backend.clone(),
+        caller: caller(request.headers(), from.clone(), address),
+        live,
+        web,
+        throttle: state.limits.clone(),
+        deliveries: deliveries.0,
+    };
+    Ok(Opened { visit: Arc::new(visit), context })
+}
+
+fn provide(opened: &Opened) {
+    provide_context(opened.context.clone());
+    provide_context(opened.visit.viewer());
+    provide_context(opened.visit.clone().services());
+}
+
+/// Renders a page; every navigation comes here, so guards and revocation act on the next click.
+async fn page(State(state): State<AppState>, request: Request) -> Response {
+    let opened = match open(&state, &request, true).await {
+        Ok(opened) => opened,
+        Err(problem) => return problem.into_response(),
+    };
+    let additional = move || {
+        provide(&opened);
+        if let (Some(nonce), Some(response)) = (use_nonce(), use_context::<ResponseOptions>()) {
+            response.insert_header(CONTENT_SECURITY_POLICY, protect::page_csp(&nonce));
+        }
+    };
+    let render = leptos_axum::render_app_async_with_context(additional, app::shell);
+    render(request).await.into_response()
+}
+
+/// Carries out a form.
+async fn action(State(state): State<AppState>, request: Request) -> Response {
+    let opened = match open(&state, &request, false).await {
+        Ok(opened) => opened,
+        Err(problem) => return problem.into_response(),
+    };
+    let additional = move || provide(&opened);
+    leptos_axum::handle_server_fns_with_context(additional, request).await.into_response()
+}
+
+/// Opening a one-time link moves its secret out of the address into the flow. Nothing is consumed (C11).
+async fn open_link(
+    State(state): State<AppState>,
+    Extension(from): Extension<Circumstances>,
+    Extension(address): Extension<ClientAddress>,
+    web: WebSession,
+    Path(secret): Path<String>,
+) -> Result<Response, Problem> {
+    use crate::services::ports::Throttle;
+    let caller = caller(&axum::http::HeaderMap::new(), from.clone(), address);
+    state.limits.try_code(&caller, "one-time link").map_err(|wait_s| {
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
+            .with_header("retry-after", &wait_s.to_string())
+    })?;
+    let well_formed = secret.len() == 43 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if well_formed {
+        web.insert(slot::INVITATION, secret).await.map_err(|error| Problem::from_service(&error.into(), Some(&from)))?;
+    }
+    Ok((StatusCode::SEE_OTHER, [(LOCATION, "/welcome")]).into_response())
+}

@@ -1,0 +1,373 @@
+//! Who is asking: reads the token cookies or the bearer token of a request, renews silently *before* any handler
+//! or rendering runs (TOKENS.md §5), and writes the cookies that the answer has to carry.
+
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, LOCATION, REFERER, SET_COOKIE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+use tower_sessions::Session as WebSession;
+
+use super::error::Problem;
+use super::protect::safe_return_path;
+use super::{AppState, cookies};
+use crate::domain::audit::Circumstances;
+use crate::domain::session::{Client, EndReason, Ending};
+use crate::services::ServiceError;
+use crate::services::ports::{Delivery, ending_view, slot};
+use crate::services::sessions::Live;
+use crate::services::tokens::{AccessOutcome, RefreshOutcome};
+
+/// Redirects to the same path while another tab's fresh cookies are on their way.
+const MAX_RETRIES: u32 = 3;
+
+/// Who is signed in with this request, for handlers.
+#[derive(Clone, Debug, Default)]
+pub struct Viewer(pub Option<Arc<Live>>);
+
+/// Whether the proof of this request came by cookie (then a browser's rules apply) or by `Authorization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Cookies, or nothing.
+    Cookie,
+    /// `Authorization: Bearer`.
+    Bearer,
+}
+
+/// What handlers want delivered with the response.
+#[derive(Clone, Debug, Default)]
+pub struct Deliveries(pub Arc<Mutex<Vec<Delivery>>>);
+
+/// Why the viewer's session is over, for handlers of the API.
+#[derive(Clone, Debug)]
+pub struct Ended(pub Ending);
+
+/// What a request is, by its fetch metadata (W3C Fetch Metadata Request Headers).
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// A page is being opened.
+    navigation: bool,
+    /// It may carry renewed cookies home.
+    may_renew: bool,
+    /// Started by another site.
+    from_elsewhere: bool,
+    /// The person's own doing (M20).
+    is_activity: bool,
+}
+
+impl Kind {
+    fn of(request: &Request) -> Self {
+        let headers = request.headers();
+        let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let speculative = headers.contains_key("sec-purpose") || value("purpose") == Some("prefetch");
+        let dest = value("sec-fetch-dest");
+        let navigation = value("sec-fetch-mode") == Some("navigate") || (value("sec-fetch-mode").is_none() && is_page(request));
+        let subresource = dest.is_some_and(|dest| !matches!(dest, "document" | "empty"));
+        let form = request.method() == Method::POST && !request.uri().path().ends_with("/stay_signed_in");
+        let program = value("sec-fetch-mode").is_none();
+        Self {
+            navigation,
+            may_renew: !speculative && !subresource,
+            from_elsewhere: matches!(value("sec-fetch-site"), Some("cross-site" | "same-site")),
+            is_activity: !speculative && !subresource && (navigation || form || program),
+        }
+    }
+}
+
+fn is_page(request: &Request) -> bool {
+    !is_api(request.uri().path()) && matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/") || path.starts_with("/auth/")
+}
+
+enum Resolution {
+    Anonymous { clear: bool },
+    Live(Box<Live>, Option<Delivery>),
+    Over(Ending),
+    /// Another tab holds the fresh pair; this much was verified.
+    Elsewhere(Box<Live>, bool),
+    /// The same, but the session was replaced under this request.
+    Moved(Ending),
+    /// Renewal needs a request of our own site.
+    Bounce,
+    /// A speculative request gets nothing.
+    NotNow,
+}
+
+/// The layer. Runs inside the tower-sessions layer and outside every handler that asks who is there.
+pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let kind = Kind::of(&request);
+    let mut from = request.extensions().get::<Circumstances>().cloned().unwrap_or_default();
+    let (channel, resolved) = match resolve(&state, &request, kind, &from).await {
+        Ok(resolved) => resolved,
+        Err(error) => return fault(&request, &error),
+    };
+    let retries = cookies::retries(request.headers());
+    let deliveries = Deliveries::default();
+    let api = is_api(request.uri().path());
+    let live = match resolved {
+        Resolution::Anonymous { clear } => {
+            if clear {
+                return with_clearing(next.run(request).await);
+            }
+            None
+        }
+        Resolution::Live(live, delivery) => {
+            deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(delivery);
+            Some(live)
+        }
+        Resolution::Over(ending) => return over(request, next, &ending).await,
+        Resolution::Moved(ending) => {
+            if kind.navigation && request.method() == Method::GET && retries < MAX_RETRIES {
+                return retry(&request, retries);
+            }
+            return over(request, next, &ending).await;
+        }
+        Resolution::Elsewhere(live, superseded) => {
+            if kind.navigation && request.method() == Method::GET && retries < MAX_RETRIES {
+                return retry(&request, retries);
+            }
+            if superseded && request.method() == Method::POST && !api {
+                return form_expired(&request).await;
+            }
+            Some(live)
+        }
+        Resolution::Bounce => return bounce(&request),
+        Resolution::NotNow => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    };
+    if let Some(live) = &live {
+        from.actor_id = Some(live.user.id);
+        from.session_id = Some(live.session.id);
+        from.device_id = live.session.device_id;
+    }
+    let extensions = request.extensions_mut();
+    extensions.insert(from);
+    extensions.insert(channel);
+    extensions.insert(Viewer(live.map(Arc::from)));
+    extensions.insert(deliveries.clone());
+    let mut response = next.run(request).await;
+    deliver(&mut response, &deliveries);
+    if retries > 0 {
+        response.headers_mut().append(SET_COOKIE, cookies::clear_retries());
+    }
+    response
+}
+
+async fn resolve(
+    state: &AppState,
+    request: &Request,
+    kind: Kind,
+    from: &Circumstances,
+) -> Result<(Channel, Resolution), ServiceError> {
+    let headers = request.headers();
+    if let Some(token) = bearer(headers) {
+        let resolution = match state.backend.authenticate(token, kind.is_activity, from).await? {
+            AccessOutcome::Valid(live) => Resolution::Live(live, None),
+            AccessOutcome::Over(ending) => Resolution::Over(ending),
+            AccessOutcome::Refused(_) | AccessOutcome::Stale => Resolution::Anonymous { clear: false },
+        };
+        return Ok((Channel::Bearer, resolution));
+    }
+    if let Some(token) = cookies::read(headers, cookies::ACCESS) {
+        match state.backend.authenticate(token, kind.is_activity, from).await? {
+            AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
+            AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
+            AccessOutcome::Refused(_) | AccessOutcome::Stale => {}
+        }
+    }
+    // `/auth/refresh` and `/auth/logout` look at the refresh cookie themselves.
+    let path = request.uri().path();
+    let Some(token) = cookies::read(headers, cookies::REFRESH).filter(|_| path != "/auth/refresh") else {
+        let clear = headers.contains_key("cookie")
+            && cookies::read(headers, cookies::ACCESS).is_some()
+            && cookies::read(headers, cookies::REFRESH).is_none();
+        return Ok((Channel::Cookie, Resolution::Anonymous { clear }));
+    };
+    if !kind.may_renew {
+        return Ok((Channel::Cookie, Resolution::NotNow));
+    }
+    if kind.from_elsewhere {
+        let resolution = if kind.navigation && request.method() == Method::GET {
+            Resolution::Bounce
+        } else {
+            Resolution::Anonymous { clear: false }
+        };
+        return Ok((Channel::Cookie, resolution));
+    }
+    let outcome = state.backend.refresh(token, kind.is_activity, from).await?;
+    let resolution = match outcome {
+        RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
+            Resolution::Live(Box::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
+        }
+        RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live, false),
+        RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live, true),
+        RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
+        RefreshOutcome::Malformed | RefreshOutcome::Forged => Resolution::Anonymous { clear: true },
+    };
+    Ok((Channel::Cookie, resolution))
+}
+
+/// A replaced session is not over for the browser: the new cookies are on their way.
+fn ended(ending: Ending) -> Resolution {
+    if ending.reason == EndReason::Replaced { Resolution::Moved(ending) } else { Resolution::Over(ending) }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Pages go to the sign-in page, which says why; the API says why itself.
+async fn over(mut request: Request, next: Next, ending: &Ending) -> Response {
+    let path = request.uri().path().to_owned();
+    if is_api(&path) {
+        if path == "/auth/login" || path == "/auth/logout" {
+            request.extensions_mut().insert(Viewer::default());
+            request.extensions_mut().insert(Channel::Cookie);
+            request.extensions_mut().insert(Ended(ending.clone()));
+            return with_clearing(next.run(request).await);
+        }
+        return with_clearing(session_over(ending).into_response());
+    }
+    if let Some(web) = request.extensions().get::<WebSession>()
+        && !matches!(ending.reason, EndReason::SignedOut | EndReason::Replaced)
+        && let Err(error) = web.insert(slot::ENDING, ending_view(ending)).await
+    {
+        return fault(&request, &error.into());
+    }
+    let anonymous_pages = ["/sign-in", "/sign-in/code", "/sign-in/enrol", "/welcome"];
+    let sign_in_forms = ["/actions/sign_in", "/actions/verify_code", "/actions/confirm_sign_in_enrolment", "/actions/accept_invitation"];
+    if anonymous_pages.contains(&path.as_str()) || sign_in_forms.contains(&path.as_str()) || path.starts_with("/welcome/") {
+        request.extensions_mut().insert(Viewer::default());
+        request.extensions_mut().insert(Channel::Cookie);
+        let deliveries = Deliveries::default();
+        request.extensions_mut().insert(deliveries.clone());
+        let mut response = with_clearing(next.run(request).await);
+        deliver(&mut response, &deliveries);
+        return response;
+    }
+    let target = request.uri().path_and_query().map(ToString::to_string);
+    let back = target.filter(|_| request.method() == Method::GET).and_then(|path| safe_return_path(&path));
+    with_clearing(see_other(&sign_in_path(back.as_deref())))
+}
+
+/// The sign-in page with a place to return to.
+#[must_use]
+pub fn sign_in_path(return_to: Option<&str>) -> String {
+    match return_to {
+        Some(path) if path != "/" => {
+            let query = serde_urlencode(path);
+            format!("/sign-in?return_to={query}")
+        }
+        _ => "/sign-in".to_owned(),
+    }
+}
+
+/// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
+fn serde_urlencode(text: &str) -> String {
+    use std::fmt::Write;
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}
+
+/// 401 with the reason in plain words.
+#[must_use]
+pub fn session_over(ending: &Ending) -> Problem {
+    let view = ending_view(ending);
+    Problem::new(StatusCode::UNAUTHORIZED, "session_over", &app::words::ending(&view))
+        .with("reason", ending.reason.as_str())
+        .with_header("www-authenticate", "Bearer error=\"invalid_token\"")
+}
+
+fn see_other(path: &str) -> Response {
+    match HeaderValue::from_str(path) {
+        Ok(location) => (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response(),
+        Err(_) => (StatusCode::SEE_OTHER, [(LOCATION, "/")]).into_response(),
+    }
+}
+
+fn retry(request: &Request, retries: u32) -> Response {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let mut response = see_other(&safe_return_path(path).unwrap_or_else(|| "/".to_owned()));
+    response.headers_mut().append(SET_COOKIE, cookies::count_retry(retries + 1));
+    response
+}
+
+/// A form sent with cookies that another tab had just replaced: back to the page, to be sent again.
+async fn form_expired(request: &Request) -> Response {
+    if let Some(web) = request.extensions().get::<WebSession>()
+        && let Err(error) = web.insert(slot::NOTICE, app::types::Notice::FormExpired).await
+    {
+        return fault(request, &error.into());
+    }
+    let referer = request.headers().get(REFERER).and_then(|value| value.to_str().ok());
+    let path = referer.and_then(|text| text.parse::<axum::http::Uri>().ok());
+    let path = path.and_then(|uri| uri.path_and_query().map(ToString::to_string));
+    see_other(&path.and_then(|path| safe_return_path(&path)).unwrap_or_else(|| "/".to_owned()))
+}
+
+/// A page opened from elsewhere with an expired access token: the browser is asked to open it again as our own.
+fn bounce(request: &Request) -> Response {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let safe = safe_return_path(path).unwrap_or_else(|| "/".to_owned());
+    let escaped = safe.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
+    Html(format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>One moment</title>\
+         <meta http-equiv=\"refresh\" content=\"0;url={escaped}\"></head>\
+         <body><p><a href=\"{escaped}\">Continue</a></p></body></html>"
+    ))
+    .into_response()
+}
+
+fn with_clearing(mut response: Response) -> Response {
+    for cookie in cookies::clear_tokens() {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Writes the cookies. Of several pairs the last one counts.
+pub fn deliver(response: &mut Response, deliveries: &Deliveries) {
+    let all = std::mem::take(&mut *deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let last = all.iter().rposition(|delivery| !matches!(delivery, Delivery::Device(_)));
+    for (index, delivery) in all.into_iter().enumerate() {
+        let headers = response.headers_mut();
+        match delivery {
+            Delivery::Device(device) => {
+                headers.append(SET_COOKIE, cookies::device_cookie(&device.value()));
+            }
+            _ if Some(index) != last => {}
+            Delivery::Tokens(issued) => {
+                // Native programs get their tokens in the body, never as cookies.
+                if issued.live.session.client == Client::Browser {
+                    let end = issued.live.session.absolute_expires_at;
+                    let lasts = end.since(issued.live.session.rotated_at);
+                    headers.append(SET_COOKIE, cookies::access_cookie(&issued.access, lasts));
+                    headers.append(SET_COOKIE, cookies::refresh_cookie(&issued.refresh, lasts));
+                }
+            }
+            Delivery::SignedOut => {
+                for cookie in cookies::clear_tokens() {
+                    headers.append(SET_COOKIE, cookie);
+                }
+                // Cookies are deleted by name above: "cookies" would take the device and the next flow along.
+                headers.insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
+            }
+        }
+    }
+}
+
+fn fault(request: &Request, error: &ServiceError) -> Response {
+    Problem::from_service(error, request.extensions().get::<Circumstances>()).into_response()
+}

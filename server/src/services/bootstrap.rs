@@ -1,0 +1,109 @@
+//! First run: the keys and the built-in roles that everything else needs. Safe to run at every start and on
+//! several nodes at once.
+
+use std::time::Duration;
+
+use super::{Backend, Parts, ServiceError};
+use crate::domain::audit::{Circumstances, Event, Kind};
+use crate::domain::id::EventId;
+use crate::domain::keys::{Algorithm, KeyPurpose, KeyRecord, KeyRing, KeyState};
+use crate::domain::policy::{Lifetimes, Mfa, Policy, presets};
+use crate::domain::user::{ADMIN, AUDITOR, MEMBER};
+use crate::storage::{Tx, audit, keys, policies, users};
+
+impl Backend {
+    /// Opens the services on a migrated database, making keys and roles if it is new.
+    ///
+    /// # Errors
+    /// Infrastructure, or a key that the key-encryption key does not open.
+    pub async fn start(parts: Parts, algorithm: Algorithm) -> Result<Self, ServiceError> {
+        let mut tx = parts.store.write().await?;
+        // One node at a time: whoever comes second finds everything there.
+        users::lock_bootstrap(&mut tx).await?;
+        create_missing_keys(&mut tx, &parts, algorithm).await?;
+        for (name, description, lifetimes) in built_in_roles() {
+            create_role(&mut tx, &parts, name, description, lifetimes).await?;
+        }
+        let records = keys::list_keys(&mut tx).await?;
+        tx.commit().await?;
+        let ring = KeyRing::open(records, &parts.kek)?;
+        Ok(Self::new(parts, ring))
+    }
+
+    /// Records that the server started.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn record_start(&self) -> Result<(), ServiceError> {
+        let event =
+            self.event(Kind::ServerStarted, &Circumstances::default()).fact("version", env!("CARGO_PKG_VERSION"));
+        self.record(event).await
+    }
+}
+
+async fn create_missing_keys(tx: &mut Tx, parts: &Parts, algorithm: Algorithm) -> Result<(), ServiceError> {
+    let existing = keys::list_keys(tx).await?;
+    let has_active = |purpose| existing.iter().any(|key| key.purpose == purpose && key.state == KeyState::Active);
+    let (now, random) = (parts.clock.now(), parts.random.as_ref());
+    let mut made: Vec<KeyRecord> = Vec::new();
+    if !has_active(KeyPurpose::Signing) {
+        made.push(KeyRecord::generate_signing(algorithm, &parts.kek, now, random)?);
+    }
+    if !has_active(KeyPurpose::Edge) {
+        made.push(KeyRecord::generate_edge(1, &parts.kek, now, random)?);
+    }
+    for mut key in made {
+        // The very first key has no verifier that could still lack it: it is used at once.
+        key.state = KeyState::Active;
+        key.activated_at = Some(now);
+        keys::insert_key(tx, &key).await?;
+        let event = Event::new(EventId::new(now, random), now, Kind::KeyCreated, &Circumstances::default())
+            .fact("key", key.id.clone())
+            .fact("purpose", key.purpose.as_str())
+            .fact("algorithm", key.algorithm.as_str());
+        audit::append_events(tx, &[event]).await?;
+    }
+    Ok(())
+}
+
+/// Makes a role with the first version of its policy, if it does not exist.
+pub(super) async fn create_role(
+    tx: &mut Tx,
+    parts: &Parts,
+    name: &str,
+    description: &str,
+    lifetimes: Lifetimes,
+) -> Result<(), ServiceError> {
+    if policies::find_policy(tx, name).await?.is_some() {
+        return Ok(());
+    }
+    let now = parts.clock.now();
+    users::insert_role(tx, name, description, now).await?;
+    let policy = Policy {
+        role: name.to_owned(),
+        version: 1,
+        lifetimes,
+        review_at: None,
+        reason: "Made with the server".to_owned(),
+        justification: None,
+        author_id: None,
+        created_at: now,
+    };
+    policies::insert_policy(tx, &policy).await?;
+    let random = parts.random.as_ref();
+    let event = Event::new(EventId::new(now, random), now, Kind::RoleCreated, &Circumstances::default())
+        .fact("role", name)
+        .fact("policy", 1);
+    audit::append_events(tx, &[event]).await?;
+    Ok(())
+}
+
+fn built_in_roles() -> [(&'static str, &'static str, Lifetimes); 3] {
+    let [consumer, _, admin, ..] = presets().map(|preset| preset.lifetimes);
+    let auditor = Lifetimes { idle: Duration::from_secs(30 * 60), mfa: Mfa::Required, ..admin.clone() };
+    [
+        (ADMIN, "Runs this server: people, roles, lifetimes", admin),
+        (AUDITOR, "Reads the audit log and changes nothing", auditor),
+        (MEMBER, "Signs in and looks after their own devices", consumer),
+    ]
+}

@@ -1,0 +1,180 @@
+//! What people and programs can do, each act as one transaction: load through `storage`, decide in `domain`,
+//! write, append the audit row, commit. Must not know axum, and names leptos only to implement `app`'s ports.
+//!
+//! `Ok` carries outcomes, refusals and detected thefts among them (those commit); `Err` is infrastructure and
+//! rolls back.
+
+pub mod account;
+pub mod admin;
+pub mod audit;
+pub mod bootstrap;
+pub mod demo;
+pub mod hashing;
+pub mod invitations;
+pub mod ports;
+pub mod sessions;
+pub mod sign_in;
+pub mod tokens;
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::domain::audit::{Circumstances, Event, Kind};
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::id::EventId;
+use crate::domain::jwt::Verifier;
+use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
+use crate::domain::policy::{Limits, strictest};
+use crate::domain::random::Random;
+use crate::domain::user::User;
+use crate::storage::{Store, StorageError, Tx, policies};
+
+use hashing::Hasher;
+
+/// Infrastructure that failed; the transaction was rolled back and nothing was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The database: 503 if it cannot be reached, else 500.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// More password hashing is waiting than the server takes on: 503 with `Retry-After`.
+    #[error("too many sign-ins are waiting")]
+    Busy,
+    /// A sealed value or a key could not be opened: 500.
+    #[error("a sealed value could not be opened: {0}")]
+    Key(#[from] KeyError),
+    /// Signing failed: 500.
+    #[error("a token could not be signed: {0}")]
+    Signing(#[from] crate::domain::jwt::JwtError),
+    /// The state of a flow could not be kept: 503.
+    #[error("the state of the flow could not be kept: {0}")]
+    Flow(#[from] tower_sessions::session::Error),
+    /// A row that contradicts another one: 500.
+    #[error("contradiction in the database: {0}")]
+    Contradiction(&'static str),
+}
+
+/// What the services are made with.
+pub struct Parts {
+    /// Database.
+    pub store: Store,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Seals what the database keeps of secrets.
+    pub kek: KeyEncryptionKey,
+    /// Password hashing.
+    pub hasher: Hasher,
+    /// Public address of this server, without a trailing slash: `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// The one tolerance for clock differences.
+    pub clock_tolerance: Duration,
+}
+
+/// The services and what they share.
+pub struct Backend {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    kek: KeyEncryptionKey,
+    hasher: Hasher,
+    issuer: String,
+    audience: String,
+    verifier: Verifier,
+    keys: RwLock<Arc<KeyRing>>,
+    refreshes: sessions::SessionLocks,
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// Puts the services together around an opened key ring.
+    #[must_use]
+    pub fn new(parts: Parts, keys: KeyRing) -> Self {
+        let verifier = Verifier {
+            issuer: parts.issuer.clone(),
+            audience: parts.audience.clone(),
+            tolerance: parts.clock_tolerance,
+            // The longest that any policy may grant (M1).
+            max_lifetime: Duration::from_secs(3600),
+        };
+        Self {
+            store: parts.store,
+            clock: parts.clock,
+            random: parts.random,
+            kek: parts.kek,
+            hasher: parts.hasher,
+            issuer: parts.issuer,
+            audience: parts.audience,
+            verifier,
+            keys: RwLock::new(Arc::new(keys)),
+            refreshes: sessions::SessionLocks::default(),
+        }
+    }
+
+    /// The database, for health checks and the flow store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Randomness.
+    #[must_use]
+    pub fn random(&self) -> &dyn Random {
+        self.random.as_ref()
+    }
+
+    /// Public address of this server.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The key ring in force.
+    #[must_use]
+    pub fn keys(&self) -> Arc<KeyRing> {
+        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// A new audit event of this moment.
+    fn event(&self, kind: Kind, from: &Circumstances) -> Event {
+        let now = self.now();
+        Event::new(EventId::new(now, self.random()), now, kind, from)
+    }
+
+    /// The strictest limits over a person's roles; `None` without any.
+    async fn limits_of(&self, tx: &mut Tx, user: &User) -> Result<Option<Limits>, StorageError> {
+        Ok(strictest(&policies::find_policies_in_force_of_user(tx, user.id).await?))
+    }
+
+    /// A fresh 256-bit secret as text for links, and the hash that is stored.
+    fn link_secret(&self) -> (SecretString, [u8; 32]) {
+        let secret = crate::domain::random::secret::<32>(self.random());
+        let text = data_encoding::BASE64URL_NOPAD.encode(secret.as_slice());
+        let hash = sha256(text.as_bytes());
+        (SecretString::from(text), hash)
+    }
+}
+
+/// SHA-256: enough for random secrets of 256 bits, which cannot be guessed and need no slow hash.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    hash
+}

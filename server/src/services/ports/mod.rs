@@ -1,0 +1,224 @@
+//! The ports of `app`, implemented for one request: maps outcomes of the services to the words of the pages.
+
+mod admin;
+mod audit;
+mod devices;
+mod security;
+mod sign_in;
+mod view;
+mod welcome;
+
+use std::sync::{Arc, Mutex};
+
+use app::error::{ActionError, Field, PageError, Problem};
+use app::services::Services;
+use app::types::{Ending, NextStep, Notice, Viewer};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower_sessions::Session as WebSession;
+
+use super::admin::{is_admin, may_read_audit};
+use super::sessions::{Issued, Live};
+use super::sign_in::{Caller, DeviceCookie, SignedIn};
+use super::{Backend, ServiceError};
+use crate::domain::password::PasswordProblem;
+use crate::domain::user::NameProblem;
+
+/// Keys of the tower-sessions session.
+pub mod slot {
+    /// The sign-in in progress ([`crate::domain::sign_in::Flow`]).
+    pub const FLOW: &str = "flow";
+    /// Why the last session in this browser ended ([`app::types::Ending`]).
+    pub const ENDING: &str = "ending";
+    /// Good news for the next page ([`app::types::Notice`]).
+    pub const NOTICE: &str = "notice";
+    /// Recovery codes until they are acknowledged.
+    pub const RECOVERY_CODES: &str = "recovery_codes";
+    /// Where to go after the recovery codes.
+    pub const RETURN_TO: &str = "return_to";
+    /// Secret of the authenticator being set up on the security page, base32.
+    pub const ENROLMENT: &str = "enrolment";
+    /// Secret of the invitation opened in this browser.
+    pub const INVITATION: &str = "invitation";
+    /// An invitation link made just now, with the id of its person.
+    pub const NEW_LINK: &str = "new_link";
+}
+
+/// What has to reach the browser with this response; the HTTP layer turns it into cookies.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A new pair of tokens.
+    Tokens(Box<Issued>),
+    /// The device cookie.
+    Device(DeviceCookie),
+    /// Signed out: tokens are deleted, and whatever the browser kept.
+    SignedOut,
+}
+
+/// Per-account limits, asked before a guess is looked at.
+pub trait Throttle: Send + Sync {
+    /// Counts a try; `Err` is the seconds to wait.
+    ///
+    /// # Errors
+    /// The seconds to wait.
+    fn try_password(&self, caller: &Caller, account: &str) -> Result<(), u32>;
+    /// Counts a try of a second factor.
+    ///
+    /// # Errors
+    /// The seconds to wait.
+    fn try_code(&self, caller: &Caller, account: &str) -> Result<(), u32>;
+}
+
+/// One request, as the ports see it.
+pub struct Visit {
+    /// The services.
+    pub backend: Arc<Backend>,
+    /// Who knocks.
+    pub caller: Caller,
+    /// Who is signed in.
+    pub live: Option<Live>,
+    /// State before and beside a sign-in.
+    pub web: WebSession,
+    /// Limits.
+    pub throttle: Arc<dyn Throttle>,
+    /// For the response.
+    pub deliveries: Arc<Mutex<Vec<Delivery>>>,
+}
+
+impl Visit {
+    /// The bundle that goes into the leptos context.
+    #[must_use]
+    pub fn services(self: Arc<Self>) -> Services {
+        Services {
+            sign_in: self.clone(),
+            welcome: self.clone(),
+            devices: self.clone(),
+            security: self.clone(),
+            admin: self.clone(),
+            audit: self,
+        }
+    }
+
+    /// The viewer as pages know them.
+    #[must_use]
+    pub fn viewer(&self) -> Option<Viewer> {
+        let live = self.live.as_ref()?;
+        Some(Viewer {
+            user_id: live.user.id.to_string(),
+            username: live.user.username.clone(),
+            display_name: live.user.display_name.clone(),
+            roles: live.user.roles.clone(),
+            is_admin: is_admin(live),
+            may_read_audit: may_read_audit(live),
+            session_id: live.session.id.to_string(),
+            idle_limit_s: view::seconds(live.session.idle),
+            idle_warning_s: view::seconds(live.limits.lifetimes.idle_warning),
+            absolute_end_at: live.session.absolute_expires_at.as_millis(),
+        })
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        self.deliveries.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(delivery);
+    }
+
+    fn signed_in_for_action(&self) -> Result<&Live, ActionError> {
+        self.live.as_ref().ok_or(ActionError::SignedOut)
+    }
+
+    fn signed_in_for_page(&self) -> Result<&Live, PageError> {
+        self.live.as_ref().ok_or(PageError::NotSignedIn)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, slot: &str) -> Result<Option<T>, ServiceError> {
+        Ok(self.web.get(slot).await?)
+    }
+
+    async fn put<T: Serialize>(&self, slot: &str, value: T) -> Result<(), ServiceError> {
+        Ok(self.web.insert(slot, value).await?)
+    }
+
+    async fn take<T: DeserializeOwned>(&self, slot: &str) -> Result<Option<T>, ServiceError> {
+        Ok(self.web.remove(slot).await?)
+    }
+
+    async fn notify(&self, notice: Notice) -> Result<(), ServiceError> {
+        self.put(slot::NOTICE, notice).await
+    }
+
+    /// Hands out a finished sign-in: a new flow id (fixation) and nothing left of the flow.
+    async fn hand_out(&self, signed_in: SignedIn) -> Result<(), ServiceError> {
+        self.web.remove_value(slot::FLOW).await?;
+        self.web.remove_value(slot::ENDING).await?;
+        self.web.remove_value(slot::INVITATION).await?;
+        self.web.remove_value(slot::NOTICE).await?;
+        self.renew_flow().await?;
+        self.deliver(Delivery::Tokens(signed_in.issued));
+        self.deliver(Delivery::Device(signed_in.device));
+        Ok(())
+    }
+
+    /// A new id and a new form token for the state that stays.
+    async fn renew_flow(&self) -> Result<(), ServiceError> {
+        self.web.remove_value("form_token").await?;
+        Ok(self.web.cycle_id().await?)
+    }
+
+    async fn keep_codes(&self, codes: &[SecretString], return_to: &str) -> Result<(), ServiceError> {
+        use secrecy::ExposeSecret;
+        let texts: Vec<&str> = codes.iter().map(ExposeSecret::expose_secret).collect();
+        self.put(slot::RECOVERY_CODES, texts).await?;
+        self.put(slot::RETURN_TO, return_to).await
+    }
+}
+
+/// Logs a fault once, here at the boundary, and says what the person is told.
+fn action_fault(error: ServiceError) -> ActionError {
+    match error {
+        ServiceError::Busy => ActionError::Busy,
+        error => {
+            tracing::error!(%error, "an action failed");
+            ActionError::Unavailable
+        }
+    }
+}
+
+/// Logs a fault once, here at the boundary, and says what the person is told.
+fn page_fault(error: ServiceError) -> PageError {
+    tracing::error!(%error, "a page failed");
+    PageError::Unavailable
+}
+
+const fn done(path: String) -> NextStep {
+    NextStep::Done { path }
+}
+
+const fn invalid(field: Field, problem: Problem) -> ActionError {
+    ActionError::Invalid { field, problem }
+}
+
+fn password_problem(field: Field, problem: PasswordProblem) -> ActionError {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let problem = match problem {
+        PasswordProblem::TooShort { min } => Problem::TooShort { min: count(min) },
+        PasswordProblem::TooLong { max } => Problem::TooLong { max: count(max) },
+        PasswordProblem::TooCommon => Problem::TooCommon,
+    };
+    invalid(field, problem)
+}
+
+fn name_problem(field: Field, problem: NameProblem) -> ActionError {
+    let problem = match problem {
+        NameProblem::Missing => Problem::Missing,
+        NameProblem::TooShort(min) => Problem::TooShort { min },
+        NameProblem::TooLong(max) => Problem::TooLong { max },
+        NameProblem::BadCharacters => Problem::BadCharacters,
+    };
+    invalid(field, problem)
+}
+
+/// An ending in the words of the pages.
+#[must_use]
+pub fn ending_view(ending: &crate::domain::session::Ending) -> Ending {
+    view::ending(ending)
+}

@@ -1,0 +1,358 @@
+//! Using tokens: the check of an access token on every request, and the refresh (TOKENS.md §3, §4).
+
+use super::sessions::{Issued, Live, access_end};
+use super::{Backend, ServiceError};
+use crate::domain::audit::{Circumstances, Kind, Outcome};
+use crate::domain::id::UserId;
+use crate::domain::jwt::Refusal;
+use crate::domain::policy::Limits;
+use crate::domain::refresh::{self, Decision, MAX_REISSUES};
+use crate::domain::session::{EndReason, Ending, Session, Standing, Tightened};
+use crate::domain::user::User;
+use crate::storage::sessions::Rotation;
+use crate::storage::{Tx, audit, devices, sessions};
+
+/// What came of an access token.
+#[derive(Debug)]
+pub enum AccessOutcome {
+    /// It is good, and its session lives.
+    Valid(Box<Live>),
+    /// It is not a token of ours, or not for now.
+    Refused(Refusal),
+    /// A good signature, but of a generation or grant that is no longer accepted: refresh.
+    Stale,
+    /// Its session is over.
+    Over(Ending),
+}
+
+/// What came of a refresh token; the names are those of TOKENS.md §3.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "documented in TOKENS.md §3 and `domain::refresh::Decision`")]
+pub enum RefreshOutcome {
+    Malformed,
+    Forged,
+    Over(Ending),
+    Rotated(Box<Issued>),
+    Reissued(Box<Issued>),
+    Fresh(Box<Live>),
+    Superseded(Box<Live>),
+    Reused(Ending),
+    Ahead(Ending),
+}
+
+impl RefreshOutcome {
+    /// The name in metrics and in the header `mayfly-refresh`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Forged => "forged",
+            Self::Over(_) => "over",
+            Self::Rotated(_) => "rotated",
+            Self::Reissued(_) => "reissued",
+            Self::Fresh(_) => "fresh",
+            Self::Superseded(_) => "superseded",
+            Self::Reused(_) => "reused",
+            Self::Ahead(_) => "ahead",
+        }
+    }
+}
+
+impl Backend {
+    /// Checks an access token completely, the session's state included (TOKENS.md §4, steps 1 to 6).
+    ///
+    /// `is_activity`: the request is the person's own doing, not background traffic (M20).
+    ///
+    /// # Errors
+    /// When the state cannot be had: then nobody may accept the token.
+    pub async fn authenticate(
+        &self,
+        token: &str,
+        is_activity: bool,
+        from: &Circumstances,
+    ) -> Result<AccessOutcome, ServiceError> {
+        let now = self.now();
+        let claims = match self.verifier.verify_access(&self.keys(), token, now) {
+            Ok(claims) => claims,
+            Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
+        };
+        let mut tx = self.store.read().await?;
+        let Some((session, user)) = sessions::find_session_with_user(&mut tx, claims.sid).await? else {
+            return Ok(AccessOutcome::Refused(Refusal::UnknownSession));
+        };
+        let limits = self.limits_of(&mut tx, &user).await?;
+        drop(tx);
+        if session.user_id != claims.sub {
+            return Ok(AccessOutcome::Refused(Refusal::UnknownSession));
+        }
+        if claims.rg > session.generation {
+            // Signed with our key, yet from a generation that never was: a forged token or an old database.
+            let event = self
+                .event(Kind::AccessTokenRefused, from)
+                .outcome(Outcome::Denied)
+                .subject(user.id)
+                .session(session.id)
+                .reason("generation_ahead");
+            self.record(event).await?;
+            tracing::error!(session = %session.id, "an access token names a generation that never was");
+            return Ok(AccessOutcome::Refused(Refusal::GenerationAhead));
+        }
+        let tight = match session.standing(&user, limits.as_ref(), now) {
+            Standing::Over(ending) => {
+                self.write_down_end(&session, &ending, from).await?;
+                return Ok(AccessOutcome::Over(ending));
+            }
+            Standing::Alive(tight) => tight,
+        };
+        if claims.rg < session.min_generation || user.grant_epoch != session.grant_epoch {
+            return Ok(AccessOutcome::Stale);
+        }
+        let confirms = claims.rg == session.generation && !session.child_confirmed;
+        let limits = limits.ok_or(ServiceError::Contradiction("a living session without limits"))?;
+        let live = self.note_use(session, user, limits, &tight, is_activity, confirms).await?;
+        Ok(AccessOutcome::Valid(Box::new(live)))
+    }
+
+    /// Writes what a use of a living session changes: tighter limits, confirmation, activity. At most one write a
+    /// second for activity alone.
+    async fn note_use(
+        &self,
+        mut session: Session,
+        user: User,
+        limits: Limits,
+        tight: &Tightened,
+        is_activity: bool,
+        confirms: bool,
+    ) -> Result<Live, ServiceError> {
+        let now = self.now();
+        let touches = is_activity && now.since(session.last_active_at).as_millis() >= 1000;
+        if confirms || touches || tight.changed {
+            let mut tx = self.store.write().await?;
+            if tight.changed {
+                sessions::tighten_session(&mut tx, session.id, tight).await?;
+            }
+            if confirms {
+                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                session.child_confirmed = true;
+            }
+            if touches {
+                sessions::touch_session(&mut tx, session.id, now).await?;
+                session.last_active_at = now;
+            }
+            tx.commit().await?;
+        }
+        session.tighten(tight);
+        Ok(Live { session, user, limits })
+    }
+
+    /// Writes down an end that was only found now; audits the use of a session that had ended before.
+    async fn write_down_end(
+        &self,
+        session: &Session,
+        ending: &Ending,
+        from: &Circumstances,
+    ) -> Result<(), ServiceError> {
+        let mut tx = self.store.write().await?;
+        let event = if session.ending.is_none() {
+            if !sessions::end_session(&mut tx, session.id, ending).await? {
+                return Ok(());
+            }
+            let kind = match ending.reason {
+                EndReason::Idle | EndReason::Expired => Kind::SessionExpired,
+                _ => Kind::SessionRevoked,
+            };
+            self.ended_event(kind, from, session.user_id, session.id, session.device_id, ending)
+        } else {
+            self.event(Kind::SessionUsedAfterEnd, from)
+                .outcome(Outcome::Denied)
+                .subject(session.user_id)
+                .session(session.id)
+                .device(session.device_id)
+                .reason(ending.reason.as_str())
+        };
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Exchanges a refresh token.
+    ///
+    /// `slides`: the refresh itself is the person's activity (a native program, or a page being opened).
+    ///
+    /// # Errors
+    /// Infrastructure only; nothing was changed then, and the client may simply try again.
+    pub async fn refresh(
+        &self,
+        token: &str,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<RefreshOutcome, ServiceError> {
+        let Some(presented) = refresh::parse(&self.keys(), token) else {
+            return Ok(RefreshOutcome::Malformed);
+        };
+        let _turn = self.refreshes.lock(presented.session_id).await;
+        loop {
+            let mut tx = self.store.write().await?;
+            let Some((session, user)) = sessions::find_session_with_user(&mut tx, presented.session_id).await? else {
+                return Ok(RefreshOutcome::Forged);
+            };
+            let secret = self.open_secret(&session)?;
+            if !presented.is_authentic(&secret) {
+                let event = self
+                    .event(Kind::RefreshRefused, from)
+                    .outcome(Outcome::Denied)
+                    .subject(user.id)
+                    .session(session.id)
+                    .reason("forged");
+                audit::append_events(&mut tx, &[event]).await?;
+                tx.commit().await?;
+                return Ok(RefreshOutcome::Forged);
+            }
+            let limits = self.limits_of(&mut tx, &user).await?;
+            let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
+            if let Some(outcome) =
+                self.carry_out(tx, decision, session, user, limits, presented.generation, slides, from).await?
+            {
+                return Ok(outcome);
+            }
+            // Somebody else changed the row between reading and writing: read again and decide again.
+        }
+    }
+
+    /// Carries out a decision. `None` if the row had changed meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "one step of `refresh`, split off to be read on its own")]
+    async fn carry_out(
+        &self,
+        mut tx: Tx,
+        decision: Decision,
+        mut session: Session,
+        user: User,
+        limits: Option<Limits>,
+        presented: u64,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<Option<RefreshOutcome>, ServiceError> {
+        let now = self.now();
+        let live = |session: Session, user: User| match limits.clone() {
+            Some(limits) => Ok(Live { session, user, limits }),
+            None => Err(ServiceError::Contradiction("a living session without limits")),
+        };
+        match decision {
+            Decision::Over(ending) => {
+                drop(tx);
+                self.write_down_end(&session, &ending, from).await?;
+                Ok(Some(RefreshOutcome::Over(ending)))
+            }
+            Decision::Rotate(tight) => {
+                if tight.changed {
+                    sessions::tighten_session(&mut tx, session.id, &tight).await?;
+                    session.tighten(&tight);
+                }
+                let rotation = Rotation {
+                    id: session.id,
+                    from_generation: session.generation,
+                    now,
+                    access_expires_at: access_end(&session, now),
+                    auth_epoch: session.auth_epoch,
+                    grant_epoch: user.grant_epoch,
+                    counts_as_activity: slides,
+                };
+                if !sessions::rotate_session(&mut tx, &rotation).await? {
+                    return Ok(None);
+                }
+                session.generation += 1;
+                session.rotated_at = now;
+                session.child_confirmed = false;
+                session.reissues = 0;
+                session.access_expires_at = rotation.access_expires_at;
+                session.grant_epoch = user.grant_epoch;
+                if slides {
+                    session.last_active_at = now;
+                }
+                let event = self.token_event(Kind::TokenRotated, &session, user.id, from);
+                let secret = self.open_secret(&session)?;
+                let issued = self.issue(live(session, user)?, &secret)?;
+                audit::append_events(&mut tx, &[event]).await?;
+                tx.commit().await?;
+                Ok(Some(RefreshOutcome::Rotated(Box::new(issued))))
+            }
+            Decision::Reissue(_) => {
+                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES).await? {
+                    return Ok(None);
+                }
+                let event = self.token_event(Kind::TokenReissued, &session, user.id, from);
+                let secret = self.open_secret(&session)?;
+                let issued = self.issue(live(session, user)?, &secret)?;
+                audit::append_events(&mut tx, &[event]).await?;
+                tx.commit().await?;
+                Ok(Some(RefreshOutcome::Reissued(Box::new(issued))))
+            }
+            Decision::Fresh(tight) => {
+                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                tx.commit().await?;
+                session.tighten(&tight);
+                Ok(Some(RefreshOutcome::Fresh(Box::new(live(session, user)?))))
+            }
+            Decision::Superseded(tight) => {
+                session.tighten(&tight);
+                Ok(Some(RefreshOutcome::Superseded(Box::new(live(session, user)?))))
+            }
+            Decision::Reuse | Decision::Ahead => {
+                let (reason, kind) = if decision == Decision::Reuse {
+                    (EndReason::TokenReused, Kind::TokenReused)
+                } else {
+                    (EndReason::DatabaseRolledBack, Kind::DatabaseRolledBack)
+                };
+                let ending = Ending { at: now, reason, rule: None, limit: None };
+                if !sessions::end_session(&mut tx, session.id, &ending).await? {
+                    return Ok(None);
+                }
+                if let Some(device) = session.device_id {
+                    devices::drop_trust(&mut tx, device).await?;
+                }
+                // Both sides' circumstances: this request's are the event's own.
+                let event = self
+                    .token_event(kind, &session, user.id, from)
+                    .outcome(Outcome::Denied)
+                    .reason(reason.as_str())
+                    .fact("presented_generation", presented)
+                    .fact("signed_in_address", session.address.clone())
+                    .fact("signed_in_user_agent", session.user_agent.clone())
+                    .fact("last_rotation", session.rotated_at.as_millis());
+                audit::append_events(&mut tx, &[event]).await?;
+                tx.commit().await?;
+                tracing::error!(session = %session.id, reason = reason.as_str(), "a session was ended on suspicion");
+                Ok(Some(if kind == Kind::TokenReused {
+                    RefreshOutcome::Reused(ending)
+                } else {
+                    RefreshOutcome::Ahead(ending)
+                }))
+            }
+        }
+    }
+
+    fn token_event(
+        &self,
+        kind: Kind,
+        session: &Session,
+        user: UserId,
+        from: &Circumstances,
+    ) -> crate::domain::audit::Event {
+        self.event(kind, from)
+            .by_subject(user)
+            .session(session.id)
+            .device(session.device_id)
+            .fact("generation", session.generation)
+    }
+
+    /// Records one event on its own, where nothing else is written.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn record(&self, event: crate::domain::audit::Event) -> Result<(), ServiceError> {
+        let mut tx = self.store.write().await?;
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

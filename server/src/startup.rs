@@ -1,0 +1,218 @@
+//! Puts the product together: used by the binary and by the tests alike.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use secrecy::ExposeSecret;
+
+use crate::cli::CliError;
+use crate::config::{LogFormat, Settings};
+use crate::domain::clock::Clock;
+use crate::domain::jwt::install_crypto;
+use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
+use crate::domain::random::Random;
+use crate::http::limits::Limits;
+use crate::http::{AppState, api, assets, auth, client, error, health, listen, pages, protect, viewer, web_session};
+use crate::services::hashing::Hasher;
+use crate::services::{Backend, Parts};
+use crate::storage::{DatabaseSettings, Store};
+
+/// The product, ready to serve.
+pub struct Application {
+    state: AppState,
+    router: Router,
+}
+
+impl Application {
+    /// Opens (on the first run: makes) data folder, secrets, database and keys, and assembles the router.
+    ///
+    /// # Errors
+    /// One clear sentence about what cannot be opened.
+    pub async fn build(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, CliError> {
+        let backend = Arc::new(open_backend(&settings, clock.clone(), random).await?);
+        let limits = Arc::new(Limits::new(&settings.limits, clock));
+        let settings = Arc::new(settings);
+        let state = AppState {
+            backend,
+            settings,
+            limits,
+            assets: assets::load()?,
+            draining: Arc::new(AtomicBool::new(false)),
+        };
+        let router = router(&state);
+        Ok(Self { state, router })
+    }
+
+    /// The assembled router, for tests that need no socket.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// What the handlers share.
+    #[must_use]
+    pub const fn state(&self) -> &AppState {
+        &self.state
+    }
+
+    /// Serves until asked to stop, then drains.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the listener fails.
+    pub async fn run(self) -> Result<(), CliError> {
+        let backend = self.state.backend.clone();
+        backend.record_start().await?;
+        if let Some(link) = backend.first_admin_link().await? {
+            println!("Make the first administrator (once, within an hour): {}", link.expose_secret());
+        }
+        let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
+        let served = listen::serve(&self.state, self.router).await;
+        housekeeping.abort();
+        backend.store().close().await;
+        served
+    }
+}
+
+/// Every layer in its order; see `http`.
+fn router(state: &AppState) -> Router {
+    let with_viewer = Router::new()
+        .merge(auth::routes())
+        .merge(api::routes())
+        .merge(pages::routes(state))
+        .layer(from_fn_with_state(state.clone(), viewer::identify))
+        .layer(from_fn_with_state(state.clone(), protect::require_form_token))
+        .layer(web_session::layer(state))
+        .layer(from_fn_with_state(state.clone(), protect::require_same_origin));
+    let public = Router::new().merge(api::public_routes()).merge(health::routes()).merge(assets::routes()).merge(
+        protect::report_routes(),
+    );
+    let router = public
+        .merge(with_viewer)
+        .layer(from_fn_with_state(state.clone(), protect::refuse_doubled_cookies))
+        .layer(from_fn_with_state(state.clone(), client::identify_client));
+    let router = listen::with_limits(router, &state.settings);
+    router
+        .layer(from_fn_with_state(state.clone(), protect::response_headers))
+        .layer(error::catch_panic())
+        .layer(from_fn(protect::refuse_unknown_methods))
+        .with_state(state.clone())
+}
+
+/// Opens the database; with `migrate`, brings it to this version's tables first.
+///
+/// # Errors
+/// When it cannot be opened, or is of another version.
+pub async fn open_store(settings: &Settings, migrate: bool) -> Result<Store, CliError> {
+    prepare_data_dir(&settings.data_dir)?;
+    let database = DatabaseSettings {
+        url: settings.database_url(),
+        max_connections: settings.database.max_connections,
+    };
+    let store = Store::connect(&database).await?;
+    if migrate {
+        store.migrate().await?;
+    }
+    store.check_schema().await?;
+    Ok(store)
+}
+
+/// Opens the services: folder, secrets, database, keys, roles.
+///
+/// # Errors
+/// One clear sentence about what cannot be opened.
+pub async fn open_backend(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> Result<Backend, CliError> {
+    install_crypto();
+    let store = open_store(settings, true).await?;
+    let kek = open_key(settings, random.as_ref())?;
+    let hasher = Hasher::new(
+        settings.password.params()?,
+        kek.derive("password pepper"),
+        settings.password.hashing_threads,
+        settings.password.queue,
+    );
+    let parts = Parts {
+        store,
+        clock,
+        random,
+        kek,
+        hasher,
+        issuer: settings.issuer(),
+        audience: settings.audience(),
+        clock_tolerance: Duration::from_secs(settings.tokens.clock_tolerance_seconds),
+    };
+    Ok(Backend::start(parts, settings.tokens.algorithm.into()).await?)
+}
+
+fn open_key(settings: &Settings, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
+    if let Some(text) = &settings.secrets.key_encryption_key {
+        return Ok(KeyEncryptionKey::from_base64(text.expose_secret())?);
+    }
+    // Made once, in the data folder; a file that the operator named has to exist.
+    let (path, create) = match &settings.secrets.key_encryption_key_file {
+        Some(path) => (path.clone(), false),
+        None => (settings.data_dir.join("secrets").join("key-encryption-key"), true),
+    };
+    Ok(load_or_create_key_file(&path, create, random)?)
+}
+
+#[cfg(unix)]
+fn prepare_data_dir(path: &Path) -> Result<(), CliError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()).into())
+}
+
+/// Work that nobody waits for: sealing the audit log, writing down ends, forgetting old flows and rate limits.
+async fn housekeeping(state: AppState) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let backend = &state.backend;
+        if let Err(error) = backend.seal_audit(&state.settings.checkpoint_path()).await {
+            tracing::error!(%error, "the audit log could not be sealed; will try again");
+        }
+        if let Err(error) = backend.sweep_expired().await {
+            tracing::error!(%error, "ended sessions could not be written down; will try again");
+        }
+        if let Err(error) = backend.forget_old_flows().await {
+            tracing::error!(%error, "old flows could not be removed; will try again");
+        }
+        state.limits.forget_idle();
+    }
+}
+
+/// Where log lines go: standard error, as JSON or text.
+pub fn install_logging(settings: &Settings) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = match settings.log.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+    };
+    // Tests build many applications in one process; the first one's logging serves all.
+    drop(installed);
+}
+
+/// The address of a listener that is already bound, for printing.
+#[must_use]
+pub fn display_address(address: SocketAddr, tls: bool) -> String {
+    format!("{}://{address}", if tls { "https" } else { "http" })
+}
