@@ -1,9 +1,9 @@
 //! What an access token says, and the strict reading of it: every claim there, of its type, and no other.
 
-use std::str::FromStr;
-
-use serde::Serialize;
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::verify::Refusal;
 use crate::domain::id::{SessionId, TokenId, UserId};
@@ -15,17 +15,17 @@ pub struct AccessClaims {
     pub iss: String,
     /// Audience. We issue one text, and accept only that (RFC 7519 would allow a list).
     pub aud: String,
-    /// The account.
+    /// The account, as a UUID in text, the same as everywhere in the API.
     pub sub: UserId,
     /// The client it was issued to.
     pub client_id: String,
     /// The session; in the token as base64url of its 16 bytes.
-    #[serde(serialize_with = "short")]
+    #[serde(serialize_with = "short_session")]
     pub sid: SessionId,
     /// The session's refresh generation at issue.
     pub rg: u64,
     /// Id of this token; in the token as base64url of its 16 bytes.
-    #[serde(serialize_with = "short")]
+    #[serde(serialize_with = "short_token")]
     pub jti: TokenId,
     /// Issued at.
     pub iat: i64,
@@ -45,9 +45,16 @@ pub struct AccessClaims {
 
 /// Session and token ids mean nothing to others but equality, so they stand in the token in their shortest form
 /// (22 characters instead of 36): it is sent with every request.
-fn short<S: Serializer>(id: &(impl Into<Uuid> + Copy), serializer: S) -> Result<S::Ok, S::Error> {
-    let id: Uuid = (*id).into();
-    serializer.serialize_str(&BASE64URL_NOPAD.encode(id.as_bytes()))
+fn short(id: Uuid) -> String {
+    BASE64URL_NOPAD.encode(id.as_bytes())
+}
+
+fn short_session<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&short(id.0))
+}
+
+fn short_token<S: Serializer>(id: &TokenId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&short(id.0))
 }
 
 /// Names of the claims, for refusals.
@@ -136,11 +143,11 @@ impl Reader {
         self.take(claim, |value| value.as_i64().filter(|seconds| *seconds >= 0))
     }
 
-    /// An id in exactly the form in which we write it.
-    fn id<T: FromStr + ToString>(&mut self, claim: Claim) -> Result<T, Refusal> {
+    /// An id in exactly the form in which [`short`] writes it: the decoder takes one spelling only.
+    fn short_id(&mut self, claim: Claim) -> Result<Uuid, Refusal> {
         self.take(claim, |value| {
-            let text = text(value)?;
-            text.parse::<T>().ok().filter(|id| id.to_string() == text)
+            let bytes = BASE64URL_NOPAD.decode(text(value)?.as_bytes()).ok()?;
+            Uuid::from_slice(&bytes).ok()
         })
     }
 }
@@ -159,11 +166,15 @@ impl AccessClaims {
         let claims = Self {
             iss: reader.text(Claim::Iss)?,
             aud: reader.text(Claim::Aud)?,
-            sub: reader.id(Claim::Sub)?,
+            // In exactly the form in which we write it.
+            sub: reader.take(Claim::Sub, |value| {
+                let text = text(value)?;
+                text.parse::<UserId>().ok().filter(|id| id.to_string() == text)
+            })?,
             client_id: reader.text(Claim::ClientId)?,
-            sid: reader.id(Claim::Sid)?,
+            sid: SessionId(reader.short_id(Claim::Sid)?),
             rg: reader.take(Claim::Rg, |value| value.as_u64())?,
-            jti: reader.id(Claim::Jti)?,
+            jti: TokenId(reader.short_id(Claim::Jti)?),
             iat: reader.time(Claim::Iat)?,
             nbf: reader.time(Claim::Nbf)?,
             exp: reader.time(Claim::Exp)?,

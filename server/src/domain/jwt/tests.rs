@@ -56,7 +56,7 @@ fn claims() -> AccessClaims {
         iss: "https://mayfly.example".to_owned(),
         aud: "https://mayfly.example".to_owned(),
         sub: UserId::new(now, &random),
-        client_id: "mayfly-web".to_owned(),
+        client_id: "mayfly-browser".to_owned(),
         sid: SessionId::new(now, &random),
         rg: 17,
         jti: TokenId::new(now, &random),
@@ -65,8 +65,8 @@ fn claims() -> AccessClaims {
         exp: NOW + 900,
         auth_time: NOW - 60,
         acr: "aal2".to_owned(),
-        amr: vec!["pwd".to_owned(), "otp".to_owned(), "mfa".to_owned()],
-        roles: ["admin", "auditor", "finance", "support", "engineering"]
+        amr: vec!["pwd".to_owned(), "otp".to_owned()],
+        roles: ["admin", "auditor", "finance", "support", "engineer"]
             .map(str::to_owned)
             .to_vec(),
     }
@@ -264,6 +264,7 @@ fn j4_no_token_of_a_published_but_unknown_kind_passes_and_next_keys_already_veri
 fn m6_a_token_with_five_roles_has_at_most_700_bytes() {
     for algorithm in [Algorithm::Es256, Algorithm::EdDsa] {
         let length = world(algorithm).good().len();
+        println!("{algorithm:?}: {length} bytes");
         assert!(length <= 700, "{length} bytes");
     }
 }

@@ -357,17 +357,36 @@ pub(super) fn j5(world: &World) -> Vec<Bad> {
             );
         }
     }
-    for claim in [Claim::Sub, Claim::Sid, Claim::Jti] {
-        let id = good_claims()[claim.as_str()].as_str().unwrap().to_owned();
+    let claims = claims();
+    let sub = claims.sub.to_string();
+    for form in [
+        sub.to_uppercase(),
+        sub.replace('-', ""),
+        format!("{{{sub}}}"),
+        format!("urn:uuid:{sub}"),
+        sub + " ",
+    ] {
+        refused(
+            format!("sub {form}"),
+            with("sub", Some(json!(form))),
+            Refusal::ClaimMistyped(Claim::Sub),
+        );
+    }
+    for (claim, id) in [(Claim::Sid, claims.sid.0), (Claim::Jti, claims.jti.0)] {
+        let short = BASE64URL_NOPAD.encode(id.as_bytes());
+        // The last character carries two bits; the other four must be zero.
+        let sloppy = format!("{}B", &short[..21]);
+        let long = BASE64URL_NOPAD.encode(&[id.as_bytes().as_slice(), &[0]].concat());
         for form in [
-            id.to_uppercase(),
-            id.replace('-', ""),
-            format!("{{{id}}}"),
-            format!("urn:uuid:{id}"),
-            id + " ",
+            id.to_string(),
+            format!("{short}=="),
+            sloppy,
+            long,
+            short[..21].to_owned(),
+            format!(" {short}"),
         ] {
             refused(
-                format!("{form}"),
+                format!("id {form}"),
                 with(claim.as_str(), Some(json!(form))),
                 Refusal::ClaimMistyped(claim),
             );
