@@ -91,7 +91,7 @@ pub enum Problem {
         /// Most characters.
         max: u32,
     },
-    /// Outside the allowed range (in the unit of the field).
+    /// Outside the allowed range: seconds for durations, a plain number for [`Field::MaxSessions`].
     OutOfRange {
         /// Least.
         min: i64,
@@ -113,6 +113,33 @@ pub enum Problem {
     BadCharacters,
     /// Wrong value.
     Wrong,
+}
+
+impl ActionError {
+    /// HTTP status for clients that did not send a page's form.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::WrongCredentials | Self::WrongCode | Self::SignedOut => 401,
+            Self::Forbidden | Self::StepUpRequired => 403,
+            Self::NotFound => 404,
+            Self::Conflict | Self::LastAdmin | Self::FlowExpired => 409,
+            Self::Invalid { .. } => 422,
+            Self::TooManyTries { .. } => 429,
+            Self::Busy | Self::Unavailable => 503,
+            Self::Malformed => 400,
+        }
+    }
+
+    /// The field of the form that this error belongs to, if it belongs to one.
+    #[must_use]
+    pub const fn field(self) -> Option<Field> {
+        match self {
+            Self::Invalid { field, .. } => Some(field),
+            Self::WrongCode => Some(Field::Code),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Display for ActionError {

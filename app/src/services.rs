@@ -108,6 +108,8 @@ pub trait Admin: Send + Sync {
         display_name: String,
         roles: Vec<String>,
     ) -> Result<NextStep, ActionError>;
+    /// A new one-time link for a person who has not accepted yet; the older one is dead.
+    async fn invite_again(&self, id: String) -> Result<NextStep, ActionError>;
     /// Disables an account and ends its sessions.
     async fn disable(&self, id: String, reason: String) -> Result<NextStep, ActionError>;
     /// Enables it again.
