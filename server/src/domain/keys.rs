@@ -46,3 +46,6 @@ pub enum KeyError {
     #[error("no new key could be made")]
     Generation,
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,9 @@ impl TotpSecret {
     /// The code that an authenticator app shows at a moment.
     #[must_use]
     pub fn code_at(&self, at: Timestamp) -> String {
-        self.totp().generate(u64::try_from(at.as_seconds()).unwrap_or(0)).to_string()
+        self.totp()
+            .generate(u64::try_from(at.as_seconds()).unwrap_or(0))
+            .to_string()
     }
 
     fn builder(&self) -> Builder {
