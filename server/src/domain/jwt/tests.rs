@@ -43,7 +43,7 @@ fn world(algorithm: Algorithm) -> World {
             issuer: "https://mayfly.example".to_owned(),
             audience: "https://mayfly.example".to_owned(),
             tolerance: Duration::from_secs(30),
-            max_lifetime: Duration::from_mins(60),
+            max_lifetime: Duration::from_hours(1),
         },
         next_kid,
         removed_kid,

@@ -106,7 +106,7 @@ fn only_six_digits_are_a_code_and_spaces_are_passed_over() {
         "5924.0",
         &long,
     ] {
-        assert!(check(&rfc_secret(), bad, at(now), i64::MIN).is_none(), "{:.20}", bad);
+        assert!(check(&rfc_secret(), bad, at(now), i64::MIN).is_none(), "{bad:.20}");
     }
 }
 
