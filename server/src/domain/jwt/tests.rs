@@ -173,6 +173,7 @@ fn j1_to_j7_the_corpus_holds_at_least_150_tokens() {
         corpus::j7,
     ];
     let count: usize = parts.iter().map(|part| part(&world).len()).sum();
+    println!("{count} bad tokens");
     assert!(count >= 150, "{count}");
 }
 
@@ -254,7 +255,7 @@ fn no_clock_however_wrong_makes_the_verifier_panic() {
 }
 
 #[test]
-fn j4_no_token_of_a_published_but_unknown_kind_passes_and_next_keys_already_verify() {
+fn j3_next_keys_already_verify_and_removed_ones_are_unknown() {
     let world = world(Algorithm::Es256);
     assert!(world.ring.verifying(&world.next_kid).is_some());
     assert!(world.ring.verifying(&world.removed_kid).is_none());

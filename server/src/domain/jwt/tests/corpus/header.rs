@@ -6,7 +6,7 @@ pub(in crate::domain::jwt::tests) fn j1(world: &World) -> Vec<Bad> {
     let mut bad = Vec::new();
     let own = world.ring.active_signing().algorithm().as_str();
     let mut names = vec![
-        "".to_owned(),
+        String::new(),
         " ES256".to_owned(),
         "ES256 ".to_owned(),
         own.to_lowercase(),
@@ -86,7 +86,13 @@ pub(in crate::domain::jwt::tests) fn j1(world: &World) -> Vec<Bad> {
         world.sign(&header, &good_claims()),
         Refusal::Algorithm,
     ));
-    // Signatures that are none.
+    bad.extend(bad_signatures(world));
+    bad
+}
+
+/// Signatures that are none, or not of this key over these bytes.
+fn bad_signatures(world: &World) -> Vec<Bad> {
+    let mut bad = Vec::new();
     let good = world.good();
     let (message, signature) = good.rsplit_once('.').unwrap();
     for (what, bytes) in [
