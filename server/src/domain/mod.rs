@@ -1,6 +1,8 @@
 //! The rules: pure, without HTTP, SQL or user interface. Time and random bytes come in as values.
 
 pub mod audit;
+pub mod audit_seal;
+pub mod audit_seal;
 pub mod clock;
 pub mod device;
 pub mod id;

@@ -1,0 +1,269 @@
+//! The audit log: appending, searching, sealing. Rows are only ever added; triggers refuse anything else.
+
+mod search;
+
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
+use super::columns::{Table, bigint, is_storable};
+use super::{StorageError, Tx, on_backend, statements};
+use crate::domain::audit::{Event, Kind, Outcome};
+use crate::domain::audit_seal::{AuditRow, Seal, SealedRow};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{DeviceId, EventId, SessionId, UserId};
+
+pub use search::{EventFilter, list_events};
+
+const TABLE: Table = Table("audit_events");
+
+macro_rules! event_columns {
+    () => {
+        "e.id, e.at, e.kind, e.outcome, e.actor_id, e.subject_id, e.session_id, e.device_id, e.address, e.user_agent, \
+         e.request_id, e.reason, e.facts, e.changes"
+    };
+}
+
+statements! {
+    FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
+    LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.at >= $1 \
+        AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id) ORDER BY e.at, e.id LIMIT $2");
+    INSERT_SEAL = "INSERT INTO audit_seals (seq, event_id, hash, sealed_at) VALUES ($1, $2, $3, $4)";
+    LAST_SEAL = "SELECT seq, event_id, hash, sealed_at FROM audit_seals ORDER BY seq DESC LIMIT 1";
+    SEAL_OF = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE event_id = $1";
+    LIST_SEALS = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE seq >= $1 ORDER BY seq LIMIT $2";
+    LIST_SEALED_EVENTS = concat!("SELECT ", event_columns!(), " FROM audit_seals s \
+        JOIN audit_events e ON e.id = s.event_id WHERE s.seq >= $1 AND s.seq <= $2");
+}
+
+/// A row of the log as it is read: the event itself. Its seal is [`seal_of`]'s to tell.
+pub type StoredEvent = Event;
+
+#[derive(sqlx::FromRow)]
+struct EventRow {
+    id: Uuid,
+    at: i64,
+    kind: String,
+    outcome: String,
+    actor_id: Option<Uuid>,
+    subject_id: Option<Uuid>,
+    session_id: Option<Uuid>,
+    device_id: Option<Uuid>,
+    address: Option<String>,
+    user_agent: Option<String>,
+    request_id: Option<String>,
+    reason: Option<String>,
+    facts: String,
+    changes: String,
+}
+
+impl From<EventRow> for AuditRow {
+    fn from(row: EventRow) -> Self {
+        Self {
+            id: EventId(row.id),
+            at: Timestamp::from_millis(row.at),
+            kind: row.kind,
+            outcome: row.outcome,
+            actor_id: row.actor_id.map(UserId),
+            subject_id: row.subject_id.map(UserId),
+            session_id: row.session_id.map(SessionId),
+            device_id: row.device_id.map(DeviceId),
+            address: row.address,
+            user_agent: row.user_agent,
+            request_id: row.request_id,
+            reason: row.reason,
+            facts: row.facts,
+            changes: row.changes,
+        }
+    }
+}
+
+impl TryFrom<EventRow> for Event {
+    type Error = StorageError;
+
+    fn try_from(row: EventRow) -> Result<Self, StorageError> {
+        let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Denied];
+        Ok(Self {
+            id: EventId(row.id),
+            at: Timestamp::from_millis(row.at),
+            kind: TABLE.word("kind", &row.kind, Kind::ALL, Kind::as_str)?,
+            outcome: TABLE.word("outcome", &row.outcome, &outcomes, Outcome::as_str)?,
+            actor_id: row.actor_id.map(UserId),
+            subject_id: row.subject_id.map(UserId),
+            session_id: row.session_id.map(SessionId),
+            device_id: row.device_id.map(DeviceId),
+            address: row.address,
+            user_agent: row.user_agent,
+            request_id: row.request_id,
+            reason: row.reason,
+            facts: serde_json::from_str(&row.facts).map_err(|_| TABLE.impossible("facts"))?,
+            changes: serde_json::from_str(&row.changes).map_err(|_| TABLE.impossible("changes"))?,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct SealRow {
+    seq: i64,
+    event_id: Uuid,
+    hash: Vec<u8>,
+    sealed_at: i64,
+}
+
+impl TryFrom<SealRow> for Seal {
+    type Error = StorageError;
+
+    fn try_from(row: SealRow) -> Result<Self, StorageError> {
+        let table = Table("audit_seals");
+        Ok(Self {
+            seq: table.count("seq", row.seq)?,
+            event_id: EventId(row.event_id),
+            hash: table.hash("hash", &row.hash)?,
+            sealed_at: Timestamp::from_millis(row.sealed_at),
+        })
+    }
+}
+
+/// Adds events, in the transaction of the acts they record: neither exists without the other (F71).
+///
+/// # Errors
+/// When the database fails.
+pub async fn append_events(tx: &mut Tx, events: &[Event]) -> Result<(), StorageError> {
+    // Few sizes of statement, so that each is prepared once; 14 columns times 32 is within both databases' limits.
+    for part in events.chunks(32) {
+        let json = |object| serde_json::Value::Object(Clone::clone(object)).to_string();
+        on_backend!(tx, |connection| {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO audit_events (id, at, kind, outcome, actor_id, subject_id, session_id, device_id, \
+                 address, user_agent, request_id, reason, facts, changes) ",
+            );
+            insert.push_values(part, |mut row, event| {
+                row.push_bind(event.id.0)
+                    .push_bind(event.at.as_millis())
+                    .push_bind(event.kind.as_str())
+                    .push_bind(event.outcome.as_str())
+                    .push_bind(event.actor_id.map(|id| id.0))
+                    .push_bind(event.subject_id.map(|id| id.0))
+                    .push_bind(event.session_id.map(|id| id.0))
+                    .push_bind(event.device_id.map(|id| id.0))
+                    .push_bind(storable(event.address.as_deref()))
+                    .push_bind(storable(event.user_agent.as_deref()))
+                    .push_bind(storable(event.request_id.as_deref()))
+                    .push_bind(storable(event.reason.as_deref()))
+                    .push_bind(json(&event.facts))
+                    .push_bind(json(&event.changes));
+            });
+            insert.build().execute(connection).await.map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// What a stranger sent must never keep an event from being written: U+0000 is shown as U+FFFD. (In JSON it is escaped.)
+fn storable(text: Option<&str>) -> Option<String> {
+    text.map(|text| {
+        if is_storable(text) {
+            text.to_owned()
+        } else {
+            text.replace('\0', "\u{FFFD}")
+        }
+    })
+}
+
+/// One event.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_event(tx: &mut Tx, id: EventId) -> Result<Option<StoredEvent>, StorageError> {
+    let row: Option<EventRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_EVENT)
+        .bind(id.0)
+        .fetch_optional(connection)
+        .await)?;
+    row.map(Event::try_from).transpose()
+}
+
+/// Events without a seal that happened at `since` or later, oldest first. A transaction may commit an older event after
+/// a newer one was sealed, so pass a time well before the last sealed event's; and the beginning of time at start and when
+/// verifying.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_unsealed(tx: &mut Tx, since: Timestamp, limit: u32) -> Result<Vec<AuditRow>, StorageError> {
+    let rows: Vec<EventRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_UNSEALED)
+        .bind(since.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    Ok(rows.into_iter().map(AuditRow::from).collect())
+}
+
+/// Adds links to the chain.
+///
+/// # Errors
+/// A unique violation if another process has sealed meanwhile: roll back, read the last seal again.
+pub async fn append_seals(tx: &mut Tx, seals: &[Seal]) -> Result<(), StorageError> {
+    for seal in seals {
+        on_backend!(tx, |connection| sqlx::query(INSERT_SEAL)
+            .bind(bigint(seal.seq))
+            .bind(seal.event_id.0)
+            .bind(seal.hash.as_slice())
+            .bind(seal.sealed_at.as_millis())
+            .execute(connection)
+            .await
+            .map(drop))?;
+    }
+    Ok(())
+}
+
+/// The end of the chain; none before the first sealing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn last_seal(tx: &mut Tx) -> Result<Option<Seal>, StorageError> {
+    let row: Option<SealRow> = on_backend!(tx, |connection| sqlx::query_as(LAST_SEAL)
+        .fetch_optional(connection)
+        .await)?;
+    row.map(Seal::try_from).transpose()
+}
+
+/// The seal of an event.
+///
+/// # Errors
+/// When the database fails.
+pub async fn seal_of(tx: &mut Tx, event: EventId) -> Result<Option<Seal>, StorageError> {
+    let row: Option<SealRow> = on_backend!(tx, |connection| sqlx::query_as(SEAL_OF)
+        .bind(event.0)
+        .fetch_optional(connection)
+        .await)?;
+    row.map(Seal::try_from).transpose()
+}
+
+/// Links from `from_seq` on with the rows they cover, in the order of the chain.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_seals(tx: &mut Tx, from_seq: u64, limit: u32) -> Result<Vec<SealedRow>, StorageError> {
+    let rows: Vec<SealRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_SEALS)
+        .bind(bigint(from_seq))
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    let Some(last) = rows.last().map(|row| row.seq) else {
+        return Ok(Vec::new());
+    };
+    let events: Vec<EventRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_SEALED_EVENTS)
+        .bind(bigint(from_seq))
+        .bind(last)
+        .fetch_all(connection)
+        .await)?;
+    let mut events: std::collections::HashMap<Uuid, AuditRow> =
+        events.into_iter().map(|row| (row.id, row.into())).collect();
+    rows.into_iter()
+        .map(|row| {
+            let covered = events.remove(&row.event_id);
+            Ok(SealedRow {
+                seal: row.try_into()?,
+                row: covered,
+            })
+        })
+        .collect()
+}

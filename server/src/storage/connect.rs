@@ -1,0 +1,204 @@
+//! Opening the database: pools, their limits and the durability they promise. Must not know any table.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
+
+use super::{Inner, StorageError, Tx};
+
+/// The longest wait for a connection or a lock before the answer is "unavailable".
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the database is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// `sqlite:PATH` or `postgres://user:password@host/database`.
+    pub url: String,
+    /// Most connections at once; with SQLite so many readers beside the one writer.
+    pub max_connections: u32,
+}
+
+impl fmt::Debug for DatabaseSettings {
+    /// Without the address: it may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseSettings")
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The opened database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(super) pools: Pools,
+}
+
+#[derive(Clone)]
+pub(super) enum Pools {
+    /// One connection writes, so that writers queue here, in order, and not inside SQLite; the others only read.
+    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    /// One pool; `migration` connects without the statement time limit.
+    Postgres {
+        pool: PgPool,
+        migration: Box<PgConnectOptions>,
+    },
+}
+
+impl fmt::Debug for Pools {
+    /// Only the kind: connection options hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sqlite { .. } => "Sqlite",
+            Self::Postgres { .. } => "Postgres",
+        })
+    }
+}
+
+impl Store {
+    /// Opens the database; a missing SQLite file is made, readable by its owner only. Tables are [`Store::migrate`]'s.
+    ///
+    /// # Errors
+    /// An address that makes no sense, or a database that cannot be reached.
+    pub async fn connect(settings: &DatabaseSettings) -> Result<Self, StorageError> {
+        let readers = settings.max_connections.max(1);
+        let pools = if let Some(path) = settings.url.strip_prefix("sqlite:") {
+            connect_sqlite(path.strip_prefix("//").unwrap_or(path), readers).await?
+        } else if settings.url.starts_with("postgres://") || settings.url.starts_with("postgresql://") {
+            connect_postgres(&settings.url, settings.max_connections.max(2)).await?
+        } else {
+            return Err(StorageError::Address("it must begin with sqlite: or postgres://"));
+        };
+        Ok(Self { pools })
+    }
+
+    /// Runs on PostgreSQL.
+    #[must_use]
+    pub const fn is_postgres(&self) -> bool {
+        matches!(self.pools, Pools::Postgres { .. })
+    }
+
+    /// A connection to read with; each statement sees what was committed before it.
+    ///
+    /// # Errors
+    /// When none is free within 5 seconds or the database cannot be reached.
+    pub async fn read(&self) -> Result<Tx, StorageError> {
+        Ok(Tx(match &self.pools {
+            Pools::Sqlite { readers, .. } => Inner::SqliteRead(readers.acquire().await?),
+            Pools::Postgres { pool, .. } => Inner::PostgresRead(pool.acquire().await?),
+        }))
+    }
+
+    /// A transaction to write with. SQLite: the only one at a time (`BEGIN IMMEDIATE`: it never has to be given up
+    /// half way for another writer). PostgreSQL: READ COMMITTED; conditional updates wait for each other's rows.
+    ///
+    /// # Errors
+    /// When its turn does not come within 5 seconds or the database cannot be reached.
+    pub async fn write(&self) -> Result<Tx, StorageError> {
+        Ok(Tx(match &self.pools {
+            Pools::Sqlite { writer, .. } => Inner::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Postgres { pool, .. } => {
+                Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+            }
+        }))
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StorageError> {
+        self.read().await?.ping().await
+    }
+
+    /// Closes all connections once they are given back; the readers first, so that the writer leaves a complete file.
+    pub async fn close(&self) {
+        match &self.pools {
+            Pools::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+            Pools::Postgres { pool, .. } => pool.close().await,
+        }
+    }
+}
+
+async fn connect_sqlite(path: &str, readers: u32) -> Result<Pools, StorageError> {
+    if path.is_empty() || path.contains([':', '?']) {
+        return Err(StorageError::Address(
+            "after sqlite: comes the path of a file, without ':' or '?'",
+        ));
+    }
+    create_private(Path::new(path))?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE);
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .min_connections(1)
+        .acquire_timeout(PATIENCE)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(
+            options
+                .clone()
+                .journal_mode(SqliteJournalMode::Wal)
+                // An answer is given only when it is on the disk: power loss takes nothing back.
+                .synchronous(SqliteSynchronous::Full)
+                .pragma("cache_size", "-2048")
+                .pragma("journal_size_limit", "16777216"),
+        )
+        .await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(readers)
+        .acquire_timeout(PATIENCE)
+        // Idle readers give their memory back.
+        .idle_timeout(Some(Duration::from_mins(1)))
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_lazy_with(options.read_only(true).pragma("cache_size", "-1024"));
+    Ok(Pools::Sqlite { writer, readers })
+}
+
+/// Makes the file with mode 0600 before SQLite would make it with the process's usual mode. Its journal files take
+/// over its mode.
+fn create_private(path: &Path) -> Result<(), StorageError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .map(drop)
+        .map_err(|error| StorageError::Database(sqlx::Error::Io(error)))
+}
+
+async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, StorageError> {
+    // The driver's own message could repeat the address, and with it a password.
+    let migration = PgConnectOptions::from_str(url)
+        .map_err(|_| StorageError::Address("it is not a valid postgres:// address"))?
+        .application_name("mayfly");
+    let patience = PATIENCE.as_millis().to_string();
+    // Nothing hangs for longer than anybody waits, and a stuck transaction gives its locks back.
+    let options = migration.clone().options([
+        ("statement_timeout", patience.as_str()),
+        ("lock_timeout", patience.as_str()),
+        ("idle_in_transaction_session_timeout", "10000"),
+    ]);
+    let pool = PgPoolOptions::new()
+        .max_connections(max_connections)
+        .min_connections(1)
+        .acquire_timeout(PATIENCE)
+        .connect_with(options)
+        .await?;
+    Ok(Pools::Postgres {
+        pool,
+        migration: Box::new(migration),
+    })
+}

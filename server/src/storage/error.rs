@@ -1,0 +1,128 @@
+//! What can go wrong in storage, and which of it is only a matter of time.
+
+use sqlx::error::ErrorKind;
+use sqlx::migrate::MigrateError;
+
+/// Why storage could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The configured address cannot be used: refuse the start.
+    #[error("the database address cannot be used: {0}")]
+    Address(&'static str),
+    /// The database failed, refused or could not be reached: 503 if [`StorageError::is_unavailable`], else 500.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A row that no code of ours writes: 500.
+    #[error("a row of table {table} has an impossible value in column {column}")]
+    Impossible {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+    /// The database has no tables of ours yet: refuse the start.
+    #[error("the database has not been set up: run `mayfly migrate` first")]
+    SchemaMissing,
+    /// The program is newer than the database: refuse the start.
+    #[error("the database schema is at version {found}, this program needs {needed}: run `mayfly migrate` first")]
+    SchemaOlder {
+        /// Version of the database.
+        found: i64,
+        /// Version of the program.
+        needed: i64,
+    },
+    /// The database is newer than the program: refuse the start.
+    #[error("the database schema is at version {found}, this program only knows {known}: start the newer program")]
+    SchemaNewer {
+        /// Version of the database.
+        found: i64,
+        /// Version of the program.
+        known: i64,
+    },
+    /// A migration differs from the one that was applied: refuse the start.
+    #[error("migration {version} of the database is not the one this program has: restore a matching pair of both")]
+    SchemaDiffers {
+        /// The migration.
+        version: i64,
+    },
+    /// A migration was interrupted: refuse the start.
+    #[error("migration {version} was interrupted: restore the backup made before it")]
+    SchemaInterrupted {
+        /// The migration.
+        version: i64,
+    },
+    /// A migration failed; its transaction was rolled back.
+    #[error("the database could not be migrated: {0}")]
+    Migration(#[source] MigrateError),
+}
+
+impl StorageError {
+    /// The same request may succeed later: the database is away, busy or full. Everything else is a mistake of ours.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Migration(MigrateError::Execute(error)) => is_unavailable(error),
+            _ => false,
+        }
+    }
+
+    /// Something of that name, address or version exists already.
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        self.database_kind()
+            .is_some_and(|kind| matches!(kind, ErrorKind::UniqueViolation))
+    }
+
+    /// It refers to something that does not exist, such as an unknown role.
+    #[must_use]
+    pub fn is_unknown_reference(&self) -> bool {
+        self.database_kind()
+            .is_some_and(|kind| matches!(kind, ErrorKind::ForeignKeyViolation))
+    }
+
+    fn database_kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Database(error) => error.as_database_error().map(sqlx::error::DatabaseError::kind),
+            _ => None,
+        }
+    }
+}
+
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_) => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            if error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                // https://www.sqlite.org/rescode.html: the low byte is the kind, the rest tells more of it.
+                let kind = code.parse::<i32>().map_or(0, |code| code & 0xff);
+                // BUSY, LOCKED, IOERR, FULL, CANTOPEN
+                matches!(kind, 5 | 6 | 10 | 13 | 14)
+            } else {
+                // PostgreSQL, appendix A: connection lost, out of resources, shutting down or not yet up, system error.
+                ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class))
+                    // Time limits, lost races, and a server that became read-only after a failover.
+                    || matches!(&*code, "57014" | "55P03" | "25P03" | "25006" | "40001" | "40P01")
+            }
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f7_a_lost_connection_is_unavailable_and_a_mistake_is_not() {
+        assert!(StorageError::from(sqlx::Error::PoolTimedOut).is_unavailable());
+        let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        assert!(StorageError::from(sqlx::Error::Io(lost)).is_unavailable());
+        assert!(!StorageError::from(sqlx::Error::RowNotFound).is_unavailable());
+        assert!(!StorageError::SchemaMissing.is_unavailable());
+    }
+}

@@ -1,0 +1,120 @@
+//! The only place with SQL: one text for two databases, SQLite and PostgreSQL.
+//!
+//! Owns connections, transactions, the schema and every statement. Knows domain types, but no rules beyond the
+//! conditions that a write must repeat; must not know services, HTTP or pages.
+//!
+//! Habits: all SQL is `const` inside [`statements!`] with `$1…` placeholders, so that one test can prepare every
+//! statement on both databases; times come in as values; a lock is a conditional UPDATE that changes one row.
+
+mod columns;
+mod connect;
+mod error;
+mod schema;
+
+pub mod audit;
+pub mod authenticators;
+pub mod devices;
+pub mod flows;
+pub mod keys;
+pub mod one_time_links;
+pub mod policies;
+pub mod sessions;
+pub mod users;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+
+pub use connect::{DatabaseSettings, Store};
+pub use error::StorageError;
+
+/// A connection to read with, or a transaction to write with. Dropping it without [`Tx::commit`] rolls back.
+#[derive(Debug)]
+pub struct Tx(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    SqliteRead(PoolConnection<Sqlite>),
+    SqliteWrite(Transaction<'static, Sqlite>),
+    PostgresRead(PoolConnection<Postgres>),
+    PostgresWrite(Transaction<'static, Postgres>),
+}
+
+/// The concrete connection, for `on_backend!`.
+enum Connection<'c> {
+    Sqlite(&'c mut SqliteConnection),
+    Postgres(&'c mut PgConnection),
+}
+
+impl Tx {
+    fn connection(&mut self) -> Connection<'_> {
+        match &mut self.0 {
+            Inner::SqliteRead(connection) => Connection::Sqlite(connection),
+            Inner::SqliteWrite(transaction) => Connection::Sqlite(transaction),
+            Inner::PostgresRead(connection) => Connection::Postgres(connection),
+            Inner::PostgresWrite(transaction) => Connection::Postgres(transaction),
+        }
+    }
+
+    /// Makes everything written since [`Store::write`] durable. After [`Store::read`] it only gives the connection back.
+    ///
+    /// # Errors
+    /// When the database fails: then whether it was written is unknown, and the caller may not claim that it was.
+    pub async fn commit(self) -> Result<(), StorageError> {
+        match self.0 {
+            Inner::SqliteWrite(transaction) => transaction.commit().await?,
+            Inner::PostgresWrite(transaction) => transaction.commit().await?,
+            Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Asks the database for an answer.
+    async fn ping(&mut self) -> Result<(), StorageError> {
+        match self.connection() {
+            Connection::Sqlite(connection) => connection.ping().await?,
+            Connection::Postgres(connection) => connection.ping().await?,
+        }
+        Ok(())
+    }
+}
+
+/// Runs the same expression on whichever database it is; its types are checked once for each. Not `sqlx::Any` (nine
+/// scalar types) and not a generic database (bounds without end).
+macro_rules! on_backend {
+    ($tx:expr, |$connection:ident| $body:expr) => {
+        match $tx.connection() {
+            $crate::storage::Connection::Sqlite($connection) => $body,
+            $crate::storage::Connection::Postgres($connection) => $body,
+        }
+    };
+}
+use on_backend;
+
+/// Declares the SQL texts of a module and the list of them.
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $sql:expr;)+) => {
+        $($(#[$doc])* const $name: &str = $sql;)+
+        /// Every statement of this module.
+        pub(in crate::storage) const STATEMENTS: &[(&str, &str)] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),+];
+    };
+}
+use statements;
+
+/// Every SQL text of the product with its name, for the test that prepares each on both databases.
+pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [
+        audit::STATEMENTS,
+        authenticators::STATEMENTS,
+        devices::STATEMENTS,
+        flows::STATEMENTS,
+        keys::STATEMENTS,
+        one_time_links::STATEMENTS,
+        policies::STATEMENTS,
+        sessions::STATEMENTS,
+        users::STATEMENTS,
+        users::roles::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}

@@ -1,0 +1,378 @@
+//! Sessions: every change that a refresh, a use or an ending makes is one conditional UPDATE that repeats the whole
+//! condition; whether one row changed tells whether it happened (TOKENS.md §3). Rows are never deleted before their
+//! absolute end and thirty days more. Must not know tokens.
+
+mod row;
+
+use uuid::Uuid;
+
+use super::columns::bigint;
+use super::users::user_columns;
+use super::{StorageError, Tx, on_backend, statements};
+use crate::domain::clock::{Timestamp, millis};
+use crate::domain::id::{DeviceId, SessionId, UserId};
+use crate::domain::session::{Ending, Session, Tightened};
+use crate::domain::user::User;
+use row::{EndingColumns, SessionRow, SessionWithUserRow, session_columns};
+
+statements! {
+    INSERT_SESSION = "INSERT INTO sessions (id, user_id, device_id, client, secret_sealed, generation, rotated_at, \
+        child_confirmed, reissues, access_expires_at, min_generation, auth_epoch, grant_epoch, started_at, \
+        authenticated_at, last_active_at, access_ms, idle_ms, idle_rule_role, idle_rule_version, absolute_expires_at, \
+        absolute_rule_role, absolute_rule_version, amr, address, user_agent, ended_at, end_reason, end_rule_role, \
+        end_rule_version, end_limit_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
+        $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)";
+    FIND_SESSION = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1");
+    FIND_SESSION_WITH_USER = concat!("SELECT ", session_columns!(), ", ", user_columns!(), " \
+        FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1");
+    LIST_LIVING = concat!("SELECT ", session_columns!(), " FROM sessions s \
+        WHERE s.user_id = $1 AND s.ended_at IS NULL ORDER BY s.last_active_at DESC, s.id DESC");
+    LIST_OLDEST_LIVING = concat!("SELECT ", session_columns!(), " FROM sessions s \
+        WHERE s.user_id = $1 AND s.ended_at IS NULL ORDER BY s.last_active_at DESC, s.id DESC \
+        LIMIT 9223372036854775807 OFFSET $2");
+    LIST_ENDED = concat!("SELECT ", session_columns!(), " FROM sessions s \
+        WHERE s.user_id = $1 AND s.ended_at IS NOT NULL AND s.ended_at >= $2 \
+        ORDER BY s.ended_at DESC, s.id DESC LIMIT $3");
+    LIST_OVERDUE = concat!("SELECT ", session_columns!(), " FROM sessions s \
+        WHERE s.ended_at IS NULL AND (s.absolute_expires_at <= $1 OR s.last_active_at + s.idle_ms <= $1) LIMIT $2");
+    // Access tokens of the old grants must not become good again because the session now carries the new ones:
+    // they fall below the smallest generation accepted.
+    ROTATE = "UPDATE sessions SET generation = generation + 1, rotated_at = $3, child_confirmed = 0, reissues = 0, \
+        access_expires_at = $4, \
+        min_generation = CASE WHEN grant_epoch = $6 THEN min_generation ELSE generation + 1 END, grant_epoch = $6, \
+        last_active_at = CASE WHEN $7 = 1 AND last_active_at < $3 THEN $3 ELSE last_active_at END \
+        WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND absolute_expires_at > $3 \
+        AND last_active_at + idle_ms > $3 AND auth_epoch = $5 \
+        AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active' \
+        AND u.auth_epoch = $5 AND u.grant_epoch = $6)";
+    COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1 \
+        WHERE id = $1 AND generation = $2 AND child_confirmed = 0 AND reissues < $3 AND ended_at IS NULL";
+    CONFIRM = "UPDATE sessions SET child_confirmed = 1 \
+        WHERE id = $1 AND generation = $2 AND child_confirmed = 0 AND ended_at IS NULL";
+    TOUCH = "UPDATE sessions SET last_active_at = $2 WHERE id = $1 AND last_active_at < $2 AND ended_at IS NULL \
+        AND absolute_expires_at > $2 AND last_active_at + idle_ms > $2";
+    TIGHTEN = "UPDATE sessions SET \
+        access_ms = CASE WHEN $2 < access_ms THEN $2 ELSE access_ms END, \
+        idle_rule_role = CASE WHEN $3 < idle_ms THEN $4 ELSE idle_rule_role END, \
+        idle_rule_version = CASE WHEN $3 < idle_ms THEN $5 ELSE idle_rule_version END, \
+        idle_ms = CASE WHEN $3 < idle_ms THEN $3 ELSE idle_ms END, \
+        absolute_rule_role = CASE WHEN $6 < absolute_expires_at THEN $7 ELSE absolute_rule_role END, \
+        absolute_rule_version = CASE WHEN $6 < absolute_expires_at THEN $8 ELSE absolute_rule_version END, \
+        absolute_expires_at = CASE WHEN $6 < absolute_expires_at THEN $6 ELSE absolute_expires_at END \
+        WHERE id = $1 AND ended_at IS NULL";
+    END = "UPDATE sessions SET ended_at = $2, end_reason = $3, end_rule_role = $4, end_rule_version = $5, \
+        end_limit_ms = $6 WHERE id = $1 AND ended_at IS NULL";
+    END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $4, end_rule_role = $5, end_rule_version = $6, \
+        end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id";
+    COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
+    DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
+        WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
+}
+
+/// A rotation that `domain::refresh` has decided on.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// The session.
+    pub id: SessionId,
+    /// The generation presented; the row goes to the next one.
+    pub from_generation: u64,
+    /// Now.
+    pub now: Timestamp,
+    /// `exp` of the access token that goes out with the new generation.
+    pub access_expires_at: Timestamp,
+    /// The person's auth epoch as it was read; session and account must still have it.
+    pub auth_epoch: i64,
+    /// The person's grant epoch as it was read: the roles in the new access token. The account must still have it.
+    pub grant_epoch: i64,
+    /// The refresh itself is the person's own activity: the idle limit begins anew.
+    pub counts_as_activity: bool,
+}
+
+fn all(rows: Vec<SessionRow>) -> Result<Vec<Session>, StorageError> {
+    rows.into_iter().map(Session::try_from).collect()
+}
+
+/// Begins a session.
+///
+/// # Errors
+/// When the database fails.
+pub async fn insert_session(tx: &mut Tx, session: &Session) -> Result<(), StorageError> {
+    let ending = session.ending.as_ref().map(EndingColumns::from);
+    let ending = ending.as_ref();
+    on_backend!(tx, |connection| sqlx::query(INSERT_SESSION)
+        .bind(session.id.0)
+        .bind(session.user_id.0)
+        .bind(session.device_id.map(|device| device.0))
+        .bind(session.client.as_str())
+        .bind(&session.secret_sealed)
+        .bind(bigint(session.generation))
+        .bind(session.rotated_at.as_millis())
+        .bind(i64::from(session.child_confirmed))
+        .bind(i64::from(session.reissues))
+        .bind(session.access_expires_at.as_millis())
+        .bind(bigint(session.min_generation))
+        .bind(session.auth_epoch)
+        .bind(session.grant_epoch)
+        .bind(session.started_at.as_millis())
+        .bind(session.authenticated_at.as_millis())
+        .bind(session.last_active_at.as_millis())
+        .bind(millis(session.access))
+        .bind(millis(session.idle))
+        .bind(&session.idle_rule.role)
+        .bind(i64::from(session.idle_rule.version))
+        .bind(session.absolute_expires_at.as_millis())
+        .bind(&session.absolute_rule.role)
+        .bind(i64::from(session.absolute_rule.version))
+        .bind(&session.amr)
+        .bind(&session.address)
+        .bind(&session.user_agent)
+        .bind(ending.map(|ending| ending.at))
+        .bind(ending.map(|ending| ending.reason))
+        .bind(ending.and_then(|ending| ending.role))
+        .bind(ending.and_then(|ending| ending.version))
+        .bind(ending.and_then(|ending| ending.limit))
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// The session, living or ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_session(tx: &mut Tx, id: SessionId) -> Result<Option<Session>, StorageError> {
+    let row: Option<SessionRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_SESSION)
+        .bind(id.0)
+        .fetch_optional(connection)
+        .await)?;
+    row.map(Session::try_from).transpose()
+}
+
+/// The session and its owner with roles, in one query: every request asks this.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_session_with_user(tx: &mut Tx, id: SessionId) -> Result<Option<(Session, User)>, StorageError> {
+    let row: Option<SessionWithUserRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_SESSION_WITH_USER)
+        .bind(id.0)
+        .fetch_optional(connection)
+        .await)?;
+    row.map(|row| Ok((row.session.try_into()?, row.user.try_into()?)))
+        .transpose()
+}
+
+/// The person's sessions whose end nobody has written down, most recently active first. Whether each really lives is
+/// [`Session::standing`]'s to say.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_living_sessions(tx: &mut Tx, user: UserId) -> Result<Vec<Session>, StorageError> {
+    all(on_backend!(tx, |connection| sqlx::query_as(LIST_LIVING)
+        .bind(user.0)
+        .fetch_all(connection)
+        .await)?)
+}
+
+/// The person's living sessions beyond the `keep` most recently active ones: those that have to make room. Call
+/// [`super::users::lock_user`] first, or two sign-ins at once may both count the same.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_oldest_living_sessions(tx: &mut Tx, user: UserId, keep: u32) -> Result<Vec<Session>, StorageError> {
+    all(on_backend!(tx, |connection| sqlx::query_as(LIST_OLDEST_LIVING)
+        .bind(user.0)
+        .bind(i64::from(keep))
+        .fetch_all(connection)
+        .await)?)
+}
+
+/// How many sessions of the person have no end written down.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_living_sessions(tx: &mut Tx, user: UserId) -> Result<u32, StorageError> {
+    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(COUNT_LIVING)
+        .bind(user.0)
+        .fetch_one(connection)
+        .await)?;
+    super::columns::Table("sessions").small("count", count)
+}
+
+/// The person's sessions that ended since then, newest end first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_ended_sessions(
+    tx: &mut Tx,
+    user: UserId,
+    since: Timestamp,
+    limit: u32,
+) -> Result<Vec<Session>, StorageError> {
+    all(on_backend!(tx, |connection| sqlx::query_as(LIST_ENDED)
+        .bind(user.0)
+        .bind(since.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?)
+}
+
+/// Sessions whose own absolute or idle limit has passed without anybody writing it down, with the rules that set them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_overdue_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<Vec<Session>, StorageError> {
+    all(on_backend!(tx, |connection| sqlx::query_as(LIST_OVERDUE)
+        .bind(now.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?)
+}
+
+/// Goes to the next generation if everything still is as it was decided upon: generation, not ended, absolute and idle
+/// limit, account active, its epochs unchanged. `false`: read again and decide again.
+///
+/// # Errors
+/// When the database fails.
+pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(ROTATE)
+        .bind(rotation.id.0)
+        .bind(bigint(rotation.from_generation))
+        .bind(rotation.now.as_millis())
+        .bind(rotation.access_expires_at.as_millis())
+        .bind(rotation.auth_epoch)
+        .bind(rotation.grant_epoch)
+        .bind(i64::from(rotation.counts_as_activity))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// Counts that the child of the current generation is handed out again. `false` if it is confirmed, was handed out
+/// again `max` times already, or the session went on or ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_reissue(tx: &mut Tx, id: SessionId, generation: u64, max: u32) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(COUNT_REISSUE)
+        .bind(id.0)
+        .bind(bigint(generation))
+        .bind(i64::from(max))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// The client itself has shown something of this generation. Whether that is news.
+///
+/// # Errors
+/// When the database fails.
+pub async fn confirm_generation(tx: &mut Tx, id: SessionId, generation: u64) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(CONFIRM)
+        .bind(id.0)
+        .bind(bigint(generation))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// The person did something. `false` if that is no news, or the session had ended or passed a limit before: activity
+/// never brings one back.
+///
+/// # Errors
+/// When the database fails.
+pub async fn touch_session(tx: &mut Tx, id: SessionId, now: Timestamp) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(TOUCH)
+        .bind(id.0)
+        .bind(now.as_millis())
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// Writes down tighter limits with the rules that set them. Each only shrinks, whatever is asked. `false` if the
+/// session has ended.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tighten_session(tx: &mut Tx, id: SessionId, tight: &Tightened) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(TIGHTEN)
+        .bind(id.0)
+        .bind(millis(tight.access))
+        .bind(millis(tight.idle))
+        .bind(&tight.idle_rule.role)
+        .bind(i64::from(tight.idle_rule.version))
+        .bind(tight.absolute_expires_at.as_millis())
+        .bind(&tight.absolute_rule.role)
+        .bind(i64::from(tight.absolute_rule.version))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// Ends the session. Whether it was this call that ended it; the first reason stays.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
+    let columns = EndingColumns::from(ending);
+    let changed = on_backend!(tx, |connection| sqlx::query(END)
+        .bind(id.0)
+        .bind(columns.at)
+        .bind(columns.reason)
+        .bind(columns.role)
+        .bind(columns.version)
+        .bind(columns.limit)
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// Ends all living sessions of the person but one. Which, and on which devices.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_sessions_of_user(
+    tx: &mut Tx,
+    user: UserId,
+    except: Option<SessionId>,
+    ending: &Ending,
+) -> Result<Vec<(SessionId, Option<DeviceId>)>, StorageError> {
+    let columns = EndingColumns::from(ending);
+    // No session has the nil id.
+    let except = except.map_or(Uuid::nil(), |session| session.0);
+    let rows: Vec<(Uuid, Option<Uuid>)> = on_backend!(tx, |connection| sqlx::query_as(END_OF_USER)
+        .bind(user.0)
+        .bind(except)
+        .bind(columns.at)
+        .bind(columns.reason)
+        .bind(columns.role)
+        .bind(columns.version)
+        .bind(columns.limit)
+        .fetch_all(connection)
+        .await)?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, device)| (SessionId(id), device.map(DeviceId)))
+        .collect())
+}
+
+/// Deletes at most `limit` ended sessions whose absolute end lies before `before`, which the caller chooses at least
+/// thirty days ago. How many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_sessions_ended_before(tx: &mut Tx, before: Timestamp, limit: u32) -> Result<u64, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query(DELETE_LONG_ENDED)
+        .bind(before.as_millis())
+        .bind(i64::from(limit))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?)
+}

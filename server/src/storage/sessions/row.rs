@@ -1,0 +1,153 @@
+//! How a session stands in its table.
+
+use uuid::Uuid;
+
+use super::super::StorageError;
+use super::super::columns::Table;
+use super::super::users::UserRow;
+use crate::domain::clock::{Timestamp, millis};
+use crate::domain::id::{DeviceId, SessionId, UserId};
+use crate::domain::session::{Client, EndReason, Ending, Session};
+
+const TABLE: Table = Table("sessions");
+
+/// The columns of [`SessionRow`].
+macro_rules! session_columns {
+    () => {
+        "s.id, s.user_id, s.device_id, s.client, s.secret_sealed, s.generation, s.rotated_at, s.child_confirmed, \
+         s.reissues, s.access_expires_at, s.min_generation, s.auth_epoch, s.grant_epoch, s.started_at, \
+         s.authenticated_at, s.last_active_at, s.access_ms, s.idle_ms, s.idle_rule_role, s.idle_rule_version, \
+         s.absolute_expires_at, s.absolute_rule_role, s.absolute_rule_version, s.amr, s.address, s.user_agent, \
+         s.ended_at, s.end_reason, s.end_rule_role, s.end_rule_version, s.end_limit_ms"
+    };
+}
+pub(super) use session_columns;
+
+#[derive(sqlx::FromRow)]
+pub(super) struct SessionRow {
+    id: Uuid,
+    user_id: Uuid,
+    device_id: Option<Uuid>,
+    client: String,
+    secret_sealed: Vec<u8>,
+    generation: i64,
+    rotated_at: i64,
+    child_confirmed: i64,
+    reissues: i64,
+    access_expires_at: i64,
+    min_generation: i64,
+    auth_epoch: i64,
+    grant_epoch: i64,
+    started_at: i64,
+    authenticated_at: i64,
+    last_active_at: i64,
+    access_ms: i64,
+    idle_ms: i64,
+    idle_rule_role: String,
+    idle_rule_version: i64,
+    absolute_expires_at: i64,
+    absolute_rule_role: String,
+    absolute_rule_version: i64,
+    amr: String,
+    address: String,
+    user_agent: String,
+    ended_at: Option<i64>,
+    end_reason: Option<String>,
+    end_rule_role: Option<String>,
+    end_rule_version: Option<i64>,
+    end_limit_ms: Option<i64>,
+}
+
+/// A session and its owner, read in one go.
+#[derive(sqlx::FromRow)]
+pub(super) struct SessionWithUserRow {
+    #[sqlx(flatten)]
+    pub(super) session: SessionRow,
+    #[sqlx(flatten)]
+    pub(super) user: UserRow,
+}
+
+impl TryFrom<SessionRow> for Session {
+    type Error = StorageError;
+
+    fn try_from(row: SessionRow) -> Result<Self, StorageError> {
+        let ending = ending(&row)?;
+        let clients = [Client::Browser, Client::Native];
+        Ok(Self {
+            id: SessionId(row.id),
+            user_id: UserId(row.user_id),
+            device_id: row.device_id.map(DeviceId),
+            client: TABLE.word("client", &row.client, &clients, Client::as_str)?,
+            secret_sealed: row.secret_sealed,
+            generation: TABLE.count("generation", row.generation)?,
+            rotated_at: Timestamp::from_millis(row.rotated_at),
+            child_confirmed: row.child_confirmed != 0,
+            reissues: TABLE.small("reissues", row.reissues)?,
+            access_expires_at: Timestamp::from_millis(row.access_expires_at),
+            min_generation: TABLE.count("min_generation", row.min_generation)?,
+            auth_epoch: row.auth_epoch,
+            grant_epoch: row.grant_epoch,
+            started_at: Timestamp::from_millis(row.started_at),
+            authenticated_at: Timestamp::from_millis(row.authenticated_at),
+            last_active_at: Timestamp::from_millis(row.last_active_at),
+            access: TABLE.duration("access_ms", row.access_ms)?,
+            idle: TABLE.duration("idle_ms", row.idle_ms)?,
+            idle_rule: TABLE.rule("idle_rule_version", row.idle_rule_role, row.idle_rule_version)?,
+            absolute_expires_at: Timestamp::from_millis(row.absolute_expires_at),
+            absolute_rule: TABLE.rule(
+                "absolute_rule_version",
+                row.absolute_rule_role,
+                row.absolute_rule_version,
+            )?,
+            amr: row.amr,
+            address: row.address,
+            user_agent: row.user_agent,
+            ending,
+        })
+    }
+}
+
+fn ending(row: &SessionRow) -> Result<Option<Ending>, StorageError> {
+    let Some(at) = row.ended_at else { return Ok(None) };
+    let reason = row
+        .end_reason
+        .as_deref()
+        .and_then(EndReason::parse)
+        .ok_or(TABLE.impossible("end_reason"))?;
+    let rule = match (&row.end_rule_role, row.end_rule_version) {
+        (Some(role), Some(version)) => Some(TABLE.rule("end_rule_version", role.clone(), version)?),
+        (None, None) => None,
+        _ => return Err(TABLE.impossible("end_rule_role")),
+    };
+    let limit = row
+        .end_limit_ms
+        .map(|limit| TABLE.duration("end_limit_ms", limit))
+        .transpose()?;
+    Ok(Some(Ending {
+        at: Timestamp::from_millis(at),
+        reason,
+        rule,
+        limit,
+    }))
+}
+
+/// The columns of an ending, in the order of the statements: at, reason, rule's role and version, limit.
+pub(super) struct EndingColumns<'a> {
+    pub(super) at: i64,
+    pub(super) reason: &'static str,
+    pub(super) role: Option<&'a str>,
+    pub(super) version: Option<i64>,
+    pub(super) limit: Option<i64>,
+}
+
+impl<'a> From<&'a Ending> for EndingColumns<'a> {
+    fn from(ending: &'a Ending) -> Self {
+        Self {
+            at: ending.at.as_millis(),
+            reason: ending.reason.as_str(),
+            role: ending.rule.as_ref().map(|rule| rule.role.as_str()),
+            version: ending.rule.as_ref().map(|rule| i64::from(rule.version)),
+            limit: ending.limit.map(millis),
+        }
+    }
+}
