@@ -2,7 +2,6 @@
 
 pub mod audit;
 pub mod audit_seal;
-pub mod audit_seal;
 pub mod clock;
 pub mod device;
 pub mod id;
