@@ -5,6 +5,9 @@
 //! Only [`islands`] is compiled for the browser; pages, forms and ports exist on the server alone,
 //! so that no page can grow the WebAssembly by accident.
 
+// Views are types: a page nests as many of them as it has elements.
+#![recursion_limit = "256"]
+
 pub mod error;
 pub mod islands;
 pub mod types;

@@ -50,8 +50,8 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// `None` while the routes are listed: no request exists then.
-    fn read() -> Option<Self> {
+    /// `None` while the routes are listed: no request exists then. `params` are there on a route only.
+    fn read(params: impl FnOnce() -> ParamsMap) -> Option<Self> {
         let parts = use_context::<Parts>()?;
         let here = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         Some(Self {
@@ -60,7 +60,7 @@ impl Visit {
             services: use_context()?,
             here,
             query: use_query_map().get_untracked(),
-            params: use_params_map().get_untracked(),
+            params: params(),
         })
     }
 
@@ -152,7 +152,7 @@ where
     Load: FnOnce(Visit) -> Loading + Send + 'static,
     Loading: Future<Output = Result<Sheet, PageError>> + Send + 'static,
 {
-    let Some(visit) = Visit::read() else {
+    let Some(visit) = Visit::read(|| use_params_map().get_untracked()) else {
         return ().into_any();
     };
     Suspend::new(async move {
@@ -163,7 +163,9 @@ where
         match outcome {
             Ok(sheet) => framed(&visit, sheet),
             Err(PageError::NotSignedIn) => {
-                see_other(&sign_in_path(&visit.here));
+                // A step of signing in is nothing to come back to.
+                let sign_in = if access == Access::Anyone { "/sign-in".to_owned() } else { sign_in_path(&visit.here) };
+                see_other(&sign_in);
                 ().into_any()
             }
             Err(PageError::StepUpRequired) => {
@@ -182,7 +184,7 @@ where
 
 /// The page for an address that does not exist.
 pub fn missing_page() -> AnyView {
-    let Some(visit) = Visit::read() else {
+    let Some(visit) = Visit::read(ParamsMap::new) else {
         return ().into_any();
     };
     set_status(StatusCode::NOT_FOUND);

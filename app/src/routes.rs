@@ -7,6 +7,7 @@ use leptos_meta::provide_meta_context;
 use leptos_router::components::{Route, Router, Routes};
 use leptos_router::{SsrMode, path};
 
+use crate::pages::admin::Start;
 use crate::pages::admin::audit::Audit;
 use crate::pages::admin::audit_event::AuditEvent;
 use crate::pages::admin::people::{Invite, People};
@@ -21,7 +22,7 @@ use crate::pages::security::{RemoveAuthenticator, Security, SetUpAuthenticator};
 use crate::pages::sign_in::SignIn;
 use crate::pages::step_up::StepUp;
 use crate::pages::welcome::Welcome;
-use crate::request::{missing_page, see_other};
+use crate::request::missing_page;
 
 /// All pages. Each is rendered whole before the first byte leaves (`SsrMode::Async`), because pages
 /// redirect, set their status and work without JavaScript.
@@ -43,7 +44,7 @@ pub fn App() -> impl IntoView {
                 <Route path=path!("/sign-in/enrol") view=Enrol ssr=SsrMode::Async/>
                 <Route path=path!("/step-up") view=StepUp ssr=SsrMode::Async/>
                 <Route path=path!("/welcome") view=Welcome ssr=SsrMode::Async/>
-                <Route path=path!("/admin") view=|| see_other("/admin/roles") ssr=SsrMode::Async/>
+                <Route path=path!("/admin") view=Start ssr=SsrMode::Async/>
                 <Route path=path!("/admin/roles") view=Roles ssr=SsrMode::Async/>
                 <Route path=path!("/admin/roles/:role") view=Role ssr=SsrMode::Async/>
                 <Route path=path!("/admin/people") view=People ssr=SsrMode::Async/>

@@ -8,7 +8,8 @@ use crate::error::ActionError;
 use crate::pages::admin::role::LimitsForm;
 use crate::types::PolicyChange;
 
-/// `limits` arrives as `limits[access_minutes]` … because a function with twelve arguments helps nobody.
+/// The limits arrive as fields of their own (`access_minutes` …); flattened, because a function with twelve
+/// arguments helps nobody.
 #[server(prefix = "/actions", endpoint = "save_policy", input = PostUrl)]
 pub async fn save_policy(
     role: String,
@@ -32,6 +33,11 @@ pub async fn invite_person(
     #[server(default)] roles: Vec<String>,
 ) -> Result<(), ActionError> {
     go_on(services()?.admin.invite(username, email, display_name, roles).await)
+}
+
+#[server(prefix = "/actions", endpoint = "invite_person_again", input = PostUrl)]
+pub async fn invite_person_again(person_id: String) -> Result<(), ActionError> {
+    go_on(services()?.admin.invite_again(person_id).await)
 }
 
 #[server(prefix = "/actions", endpoint = "disable_person", input = PostUrl)]

@@ -66,6 +66,7 @@ pub fn TextField(
             {notes}
         </div>
     }
+    .into_any()
 }
 
 /// A whole number with its unit.
@@ -112,6 +113,7 @@ pub fn NumberField(
             {notes}
         </div>
     }
+    .into_any()
 }
 
 /// Several lines of text.
@@ -147,6 +149,7 @@ pub fn TextArea(
             {notes}
         </div>
     }
+    .into_any()
 }
 
 /// A choice of one, as a list to pull down.
@@ -181,6 +184,7 @@ pub fn Choice(
             {notes}
         </div>
     }
+    .into_any()
 }
 
 /// Roles to tick, sent as `roles[]`.
@@ -208,7 +212,7 @@ pub fn RoleChoice(
             }
         })
         .collect_view();
-    view! { <fieldset class="field ticks" aria-describedby=described_by><legend>"Roles"</legend>{boxes}{notes}</fieldset> }
+    view! { <fieldset class="field ticks" aria-describedby=described_by><legend>"Roles"</legend>{boxes}{notes}</fieldset> }.into_any()
 }
 
 fn notes(name: &str, hint: String, problem: Option<String>) -> (Option<String>, impl IntoView + use<>) {

@@ -23,6 +23,7 @@ pub fn Form(
             {children()}
         </form>
     }
+    .into_any()
 }
 
 /// A value the form carries without showing it.
@@ -34,7 +35,7 @@ pub fn Hidden(
     #[prop(into)]
     value: String,
 ) -> impl IntoView {
-    view! { <input type="hidden" name=name value=value/> }
+    view! { <input type="hidden" name=name value=value/> }.into_any()
 }
 
 /// The button that sends the form.
@@ -47,7 +48,7 @@ pub fn Submit(
     #[prop(default = "primary")]
     look: &'static str,
 ) -> impl IntoView {
-    view! { <button class="button" data-look=look type="submit">{label}</button> }
+    view! { <button class="button" data-look=look type="submit">{label}</button> }.into_any()
 }
 
 /// A link that looks like a button and goes to another page.
@@ -67,5 +68,5 @@ pub fn ButtonLink(
     names: Option<String>,
 ) -> impl IntoView {
     let names = names.map(|names| view! { <span class="visually-hidden">": " {names}</span> });
-    view! { <a class="button" data-look=look href=href>{label}{names}</a> }
+    view! { <a class="button" data-look=look href=href>{label}{names}</a> }.into_any()
 }

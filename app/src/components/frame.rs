@@ -75,6 +75,7 @@ pub fn Console(
         />
         <LocalTime/>
     }
+    .into_any()
 }
 
 /// A step of signing in.
@@ -98,6 +99,7 @@ pub fn Steps(
         </div>
         <LocalTime/>
     }
+    .into_any()
 }
 
 #[component]

@@ -68,6 +68,7 @@ pub fn Glyph(
             <path d=icon.path()></path>
         </svg>
     }
+    .into_any()
 }
 
 /// The mayfly.
@@ -80,4 +81,5 @@ pub fn Logo() -> impl IntoView {
             <path d="M16 16.500c-3.5.3-6 1.8-6.8 4M16 16.500c3.5.3 6 1.8 6.8 4M16 10l-2-2.500M16 10l2-2.5"></path>
         </svg>
     }
+    .into_any()
 }

@@ -57,6 +57,7 @@ pub fn Message(
             <div>{children()}</div>
         </div>
     }
+    .into_any()
 }
 
 /// Why a form was not carried out, above the form.
@@ -79,7 +80,7 @@ pub fn Badge(
     #[prop(into)]
     text: String,
 ) -> impl IntoView {
-    view! { <span class="badge" data-tone=tone.name()><Glyph icon=tone.icon()/>{text}</span> }
+    view! { <span class="badge" data-tone=tone.name()><Glyph icon=tone.icon()/>{text}</span> }.into_any()
 }
 
 /// What is shown where a list has nothing in it.
@@ -90,5 +91,5 @@ pub fn Empty(
     /// What is not there, and what to do.
     children: Children,
 ) -> impl IntoView {
-    view! { <div class="empty"><Glyph icon/><div>{children()}</div></div> }
+    view! { <div class="empty"><Glyph icon/><div>{children()}</div></div> }.into_any()
 }

@@ -37,6 +37,7 @@ pub fn SessionCard(
             {action.map(|action| view! { <div class="session-action">{action}</div> })}
         </article>
     }
+    .into_any()
 }
 
 /// When it ends by itself, and which rule says so.
@@ -97,4 +98,5 @@ pub fn EndedSessions(
             </table>
         </div>
     }
+    .into_any()
 }

@@ -12,7 +12,7 @@ pub fn When(
     /// The server's time.
     now: i64,
 ) -> impl IntoView {
-    view! { <time datetime=iso(at) title=exact(at)>{relative(now, at)}</time> }
+    view! { <time datetime=iso(at) title=exact(at)>{relative(now, at)}</time> }.into_any()
 }
 
 /// "12 March 2026, 10:42 UTC": where the date itself matters.
@@ -21,7 +21,7 @@ pub fn Exactly(
     /// The time, Unix milliseconds.
     at: i64,
 ) -> impl IntoView {
-    view! { <time datetime=iso(at) title=exact(at) data-show="exact">{exact(at)}</time> }
+    view! { <time datetime=iso(at) title=exact(at) data-show="exact">{exact(at)}</time> }.into_any()
 }
 
 /// "2026-03-12 10:42:05": the log, always in UTC so that two people talk about the same line.
@@ -30,5 +30,5 @@ pub fn Stamp(
     /// The time, Unix milliseconds.
     at: i64,
 ) -> impl IntoView {
-    view! { <time class="stamp" datetime=iso(at) title=exact(at)>{stamp(at)}</time> }
+    view! { <time class="stamp" datetime=iso(at) title=exact(at)>{stamp(at)}</time> }.into_any()
 }

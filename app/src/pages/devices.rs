@@ -59,7 +59,7 @@ fn other(session: SessionView, now: i64) -> impl IntoView {
     let href = format!("/devices/end?session={}", encode(&session.id));
     let names = session.device.clone();
     let action = view! { <ButtonLink href label="End this session" names/> }.into_any();
-    view! { <SessionCard session now action/> }
+    view! { <SessionCard session now action/> }.into_any()
 }
 
 fn end_others_words(others: usize) -> String {

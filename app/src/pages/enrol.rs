@@ -54,6 +54,7 @@ pub fn Steps(
             <li><p>"Enter the code that the app shows."</p></li>
         </ol>
     }
+    .into_any()
 }
 
 /// The first code of the new app.
@@ -63,5 +64,5 @@ pub fn ConfirmCode(
     problem: String,
 ) -> impl IntoView {
     let (name, label, hint) = ("code".to_owned(), "Six-digit code".to_owned(), String::new());
-    view! { <CodeInput name label hint problem/> }
+    view! { <CodeInput name label hint problem/> }.into_any()
 }

@@ -67,6 +67,7 @@ fn Password(security: SecurityView, now: i64, error: Option<ActionError>) -> imp
             </Form>
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -92,6 +93,7 @@ fn Authenticator(security: SecurityView, now: i64) -> impl IntoView {
             {body}
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -110,6 +112,7 @@ fn RecoveryCodes(left: u32, error: Option<ActionError>) -> impl IntoView {
             <Form action="renew_recovery_codes"><Submit label="Make ten new codes" look="plain"/></Form>
         </section>
     }
+    .into_any()
 }
 
 /// `/security/authenticator`

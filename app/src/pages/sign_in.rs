@@ -6,7 +6,7 @@ use crate::components::field::TextField;
 use crate::components::form::{Form, Hidden, Submit};
 use crate::components::message::{Message, Refused, Tone};
 use crate::error::PageError;
-use crate::request::{Access, Frame, Sheet, Visit, page};
+use crate::request::{Access, Frame, Sheet, Visit, page, see_other};
 use crate::types::SignInPrompt;
 use crate::words;
 
@@ -17,9 +17,14 @@ pub fn SignIn() -> impl IntoView {
 }
 
 async fn load(visit: Visit) -> Result<Sheet, PageError> {
+    let return_to = visit.query("return_to");
+    if visit.viewer.is_some() {
+        // Another tab has signed in meanwhile: go on.
+        see_other(&return_to);
+        return Ok(Sheet::new("Sign in", Frame::Steps, ()));
+    }
     let prompt = visit.services.sign_in.prompt().await?;
     let error = visit.failure("sign_in");
-    let return_to = visit.query("return_to");
     Ok(Sheet::new(
         "Sign in",
         Frame::Steps,
@@ -55,5 +60,5 @@ fn Why(prompt: SignInPrompt) -> impl IntoView {
         }
     });
     // The reason says more than the bare fact.
-    view! { {setup} {if ended.is_some() { ended.into_any() } else { signed_out.into_any() }} }
+    view! { {setup} {if ended.is_some() { ended.into_any() } else { signed_out.into_any() }} }.into_any()
 }

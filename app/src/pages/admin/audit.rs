@@ -84,6 +84,7 @@ fn Filter(filter: AuditFilter, kinds: Vec<String>) -> impl IntoView {
             </form>
         </search>
     }
+    .into_any()
 }
 
 #[component]
@@ -105,6 +106,7 @@ fn Table(rows: AnyView) -> impl IntoView {
             </table>
         </div>
     }
+    .into_any()
 }
 
 #[component]
@@ -122,6 +124,7 @@ fn Row(row: AuditRow) -> impl IntoView {
             <td data-label="Address">{row.address}</td>
         </tr>
     }
+    .into_any()
 }
 
 /// An outcome as a badge.
@@ -135,7 +138,7 @@ pub fn Outcome(
         AuditOutcome::Failure => Tone::Warning,
         AuditOutcome::Denied => Tone::Bad,
     };
-    view! { <Badge tone text=words::outcome(outcome)/> }
+    view! { <Badge tone text=words::outcome(outcome)/> }.into_any()
 }
 
 /// The filter as a query string, for links that keep it.

@@ -74,7 +74,7 @@ fn Facts(event: AuditDetail, is_admin: bool) -> impl IntoView {
         .chain(facts)
         .filter_map(|(name, value)| value.map(|value| view! { <div><dt>{name}</dt><dd>{value}</dd></div> }))
         .collect_view();
-    view! { <section class="card" aria-label="What is known"><dl class="known">{rows}</dl></section> }
+    view! { <section class="card" aria-label="What is known"><dl class="known">{rows}</dl></section> }.into_any()
 }
 
 #[component]
@@ -96,4 +96,5 @@ fn Changes(changes: Vec<(String, String, String)>) -> impl IntoView {
             </div>
         </section>
     }
+    .into_any()
 }

@@ -92,6 +92,7 @@ fn Row(person: PersonRow, now: i64) -> impl IntoView {
             </td>
         </tr>
     }
+    .into_any()
 }
 
 /// State of an account.

@@ -26,7 +26,7 @@ pub fn Person() -> impl IntoView {
 async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let view = visit.services.admin.person(visit.param("id")).await?;
     let now = visit.page.now;
-    let error = visit.failure("set_roles").or_else(|| visit.failure("enable_person"));
+    let error = visit.failure("set_roles").or_else(|| visit.failure("enable_person")).or_else(|| visit.failure("invite_person_again"));
     let person = view.person.clone();
     let notice = view.notice;
     Ok(Sheet::new(
@@ -57,11 +57,22 @@ fn Invitation(link: String) -> impl IntoView {
             <p class="secret"><code>{link.clone()}</code> <CopyButton text=link label="Copy the link".to_owned()/></p>
         </section>
     }
+    .into_any()
 }
 
 #[component]
 fn Account(person: PersonRow, is_viewer: bool, now: i64) -> impl IntoView {
     let state = State { disabled: person.disabled, invited: person.invited, has_factor: person.has_factor };
+    let again = (person.invited && !person.disabled).then(|| {
+        let id = person.id.clone();
+        view! {
+            <Form action="invite_person_again">
+                <Hidden name="person_id" value=id/>
+                <Submit label="Make a new one-time link" look="plain"/>
+            </Form>
+            <p class="quiet">"The link from before stops working."</p>
+        }
+    });
     let action = if is_viewer {
         view! { <p class="quiet">"This is your own account; somebody else has to disable it."</p> }.into_any()
     } else if person.disabled {
@@ -87,9 +98,11 @@ fn Account(person: PersonRow, is_viewer: bool, now: i64) -> impl IntoView {
                     <dd>{person.last_active_at.map_or_else(|| "Never".into_any(), |at| view! { <When at now/> }.into_any())}</dd>
                 </div>
             </dl>
+            {again}
             <div class="buttons">{action}<ButtonLink href=audit label="Show in the audit log"/></div>
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -105,6 +118,7 @@ fn Roles(person: PersonRow, all: Vec<String>, error: Option<ActionError>) -> imp
             </Form>
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -138,6 +152,7 @@ fn Sessions(view: PersonView, now: i64) -> impl IntoView {
         </section>
         <section aria-labelledby="ended"><h2 id="ended">"Ended in the last 30 days"</h2>{ended}</section>
     }
+    .into_any()
 }
 
 /// `/admin/people/:id/disable`
@@ -223,7 +238,7 @@ async fn load_end_sessions(visit: Visit) -> Result<Sheet, PageError> {
 #[component]
 fn Cards(sessions: Vec<SessionView>, now: i64) -> impl IntoView {
     let cards = sessions.into_iter().map(|session| view! { <SessionCard session now/> }).collect_view();
-    view! { <div class="stack">{cards}</div> }
+    view! { <div class="stack">{cards}</div> }.into_any()
 }
 
 fn count(sessions: &[SessionView]) -> u32 {

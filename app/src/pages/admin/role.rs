@@ -200,6 +200,7 @@ fn Presets(presets: Vec<Preset>, role: String, chosen: String) -> impl IntoView 
             <ul class="presets">{links}</ul>
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -239,6 +240,7 @@ fn Editor(role: String, form: LimitsForm, error: Option<ActionError>) -> impl In
             </form>
         </section>
     }
+    .into_any()
 }
 
 #[component]
@@ -346,6 +348,7 @@ fn History(versions: Vec<PolicyVersionView>, now: i64) -> impl IntoView {
             </div>
         </section>
     }
+    .into_any()
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ fn RoleCard(role: RoleView, now: i64) -> impl IntoView {
             </p>
         </article>
     }
+    .into_any()
 }
 
 /// The limits as a list of terms.
@@ -65,7 +66,7 @@ pub fn Limits(
         .into_iter()
         .map(|(name, value)| view! { <div><dt>{name}</dt><dd>{value}</dd></div> })
         .collect_view();
-    view! { <dl class="facts limits">{rows}</dl> }
+    view! { <dl class="facts limits">{rows}</dl> }.into_any()
 }
 
 /// "37 people", for texts.
