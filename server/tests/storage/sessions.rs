@@ -1,0 +1,574 @@
+//! Sessions: each change happens exactly if its whole condition still holds, also when many try at once.
+
+use std::time::Duration;
+
+use server::domain::clock::Timestamp;
+use server::domain::id::{DeviceId, SessionId};
+use server::domain::policy::Rule;
+use server::domain::session::{Client, EndReason, Ending, Session, Tightened};
+use server::domain::user::UserStatus;
+use server::storage::devices::{self, Device};
+use server::storage::sessions::*;
+use server::storage::{Tx, users};
+use uuid::Uuid;
+
+use crate::at_once;
+use crate::database::Database;
+use crate::people::{NOW, later, user_id, with_people};
+
+const IDLE: u64 = 600;
+const ABSOLUTE: u64 = 3600;
+
+fn id(number: u128) -> SessionId {
+    SessionId(Uuid::from_u128(number))
+}
+
+fn rule(role: &str) -> Rule {
+    Rule {
+        role: role.into(),
+        version: 3,
+    }
+}
+
+fn session(number: u128) -> Session {
+    Session {
+        id: id(number),
+        user_id: user_id(1),
+        device_id: None,
+        client: Client::Browser,
+        secret_sealed: vec![1, 2, 3],
+        generation: 4,
+        rotated_at: NOW,
+        child_confirmed: true,
+        reissues: 2,
+        access_expires_at: later(300),
+        min_generation: 1,
+        auth_epoch: 1,
+        grant_epoch: 1,
+        started_at: NOW,
+        authenticated_at: NOW,
+        last_active_at: NOW,
+        access: Duration::from_secs(300),
+        idle: Duration::from_secs(IDLE),
+        idle_rule: rule("member"),
+        absolute_expires_at: later(ABSOLUTE),
+        absolute_rule: rule("member"),
+        amr: "pwd otp".into(),
+        address: "198.51.100.7".into(),
+        user_agent: "browser".into(),
+        ending: None,
+    }
+}
+
+fn rotation(now: Timestamp) -> Rotation {
+    Rotation {
+        id: id(1),
+        from_generation: 4,
+        now,
+        access_expires_at: now.plus(Duration::from_secs(300)),
+        auth_epoch: 1,
+        grant_epoch: 1,
+        counts_as_activity: false,
+    }
+}
+
+fn ending(reason: EndReason) -> Ending {
+    Ending {
+        at: later(5),
+        reason,
+        rule: Some(rule("finance")),
+        limit: Some(Duration::from_secs(IDLE)),
+    }
+}
+
+/// One person with these sessions.
+async fn with_sessions(sessions: &[Session]) -> Database {
+    let database = with_people("member", 1..=1).await;
+    let mut tx = database.write().await;
+    for session in sessions {
+        insert_session(&mut tx, session).await.expect("inserts");
+    }
+    tx.commit().await.expect("commits");
+    database
+}
+
+async fn find(tx: &mut Tx, number: u128) -> Session {
+    find_session(tx, id(number)).await.expect("reads").expect("is there")
+}
+
+#[tokio::test]
+async fn a_session_comes_back_as_it_was_written_with_its_owner() {
+    let ended = Session {
+        ending: Some(ending(EndReason::Idle)),
+        client: Client::Native,
+        ..session(2)
+    };
+    let database = with_sessions(&[session(1), ended.clone()]).await;
+    let mut tx = database.read().await;
+    assert_eq!(format!("{:?}", find(&mut tx, 1).await), format!("{:?}", session(1)));
+    let (found, user) = find_session_with_user(&mut tx, id(2))
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(format!("{found:?}"), format!("{ended:?}"));
+    assert_eq!((user.id, user.roles.join(" ").as_str()), (user_id(1), "member"));
+    assert!(find_session_with_user(&mut tx, id(3)).await.expect("reads").is_none());
+}
+
+#[tokio::test]
+async fn a_rotation_goes_one_generation_on_and_slides_only_if_told() {
+    let database = with_sessions(&[session(1)]).await;
+    let mut tx = database.write().await;
+    assert!(rotate_session(&mut tx, &rotation(later(20))).await.expect("writes"));
+    let found = find(&mut tx, 1).await;
+    assert_eq!(
+        (
+            found.generation,
+            found.rotated_at,
+            found.child_confirmed,
+            found.reissues
+        ),
+        (5, later(20), false, 0)
+    );
+    assert_eq!(
+        (found.access_expires_at, found.last_active_at, found.min_generation),
+        (later(320), NOW, 1)
+    );
+    assert_eq!(
+        found.absolute_expires_at,
+        later(ABSOLUTE),
+        "S2: refreshing never extends it"
+    );
+    let next = Rotation {
+        from_generation: 5,
+        counts_as_activity: true,
+        ..rotation(later(40))
+    };
+    assert!(rotate_session(&mut tx, &next).await.expect("writes"));
+    assert_eq!(find(&mut tx, 1).await.last_active_at, later(40));
+}
+
+#[tokio::test]
+async fn a_rotation_happens_only_if_every_condition_still_holds() {
+    let refused = async |what: &str, rotation: Rotation, change: Option<&str>| {
+        let database = with_sessions(&[session(1)]).await;
+        if let Some(change) = change {
+            assert_eq!(database.tamper(change).await.expect(change), 1);
+        }
+        let mut tx = database.write().await;
+        assert!(!rotate_session(&mut tx, &rotation).await.expect("writes"), "{what}");
+        assert_eq!(find(&mut tx, 1).await.generation, 4, "{what}");
+    };
+    let now = rotation(later(20));
+    refused(
+        "another session",
+        Rotation {
+            id: id(2),
+            ..now.clone()
+        },
+        None,
+    )
+    .await;
+    refused(
+        "an older generation",
+        Rotation {
+            from_generation: 3,
+            ..now.clone()
+        },
+        None,
+    )
+    .await;
+    refused(
+        "a newer generation",
+        Rotation {
+            from_generation: 5,
+            ..now.clone()
+        },
+        None,
+    )
+    .await;
+    refused("the idle limit, to the millisecond", rotation(later(IDLE)), None).await;
+    refused(
+        "the absolute limit",
+        rotation(later(ABSOLUTE)),
+        Some("UPDATE sessions SET idle_ms = 99999999"),
+    )
+    .await;
+    refused(
+        "another auth epoch",
+        Rotation {
+            auth_epoch: 2,
+            ..now.clone()
+        },
+        None,
+    )
+    .await;
+    refused(
+        "roles changed",
+        Rotation {
+            grant_epoch: 2,
+            ..now.clone()
+        },
+        None,
+    )
+    .await;
+    for change in [
+        "UPDATE sessions SET ended_at = 1, end_reason = 'signed_out'",
+        "UPDATE users SET status = 'disabled'",
+        "UPDATE users SET auth_epoch = 2",
+        "UPDATE users SET grant_epoch = 2",
+        "UPDATE sessions SET auth_epoch = 0",
+    ] {
+        refused(change, now.clone(), Some(change)).await;
+    }
+    let last_moment = Timestamp::from_millis(later(IDLE).as_millis() - 1);
+    let database = with_sessions(&[session(1)]).await;
+    assert!(
+        rotate_session(&mut database.write().await, &rotation(last_moment))
+            .await
+            .expect("writes")
+    );
+}
+
+#[tokio::test]
+async fn after_a_role_change_tokens_of_the_older_generations_stay_refused() {
+    let database = with_sessions(&[session(1)]).await;
+    let mut tx = database.write().await;
+    users::set_roles(&mut tx, user_id(1), &["auditor".into()])
+        .await
+        .expect("writes");
+    let with_new_roles = Rotation {
+        grant_epoch: 2,
+        ..rotation(later(20))
+    };
+    assert!(rotate_session(&mut tx, &with_new_roles).await.expect("writes"));
+    let found = find(&mut tx, 1).await;
+    assert_eq!((found.grant_epoch, found.generation, found.min_generation), (2, 5, 5));
+}
+
+#[tokio::test]
+async fn f51_of_64_rotations_at_once_one_happens() {
+    let database = with_sessions(&[session(1)]).await;
+    let happened = at_once(&database.store, 64, async |tx, _| {
+        rotate_session(tx, &rotation(later(20))).await.expect("writes")
+    });
+    assert_eq!(happened.await, 1);
+    assert_eq!(find(&mut database.read().await, 1).await.generation, 5);
+}
+
+#[tokio::test]
+async fn f52_an_ending_and_a_rotation_at_once_leave_it_ended() {
+    for round in 0..20 {
+        let database = with_sessions(&[session(1)]).await;
+        let yes = at_once(&database.store, 2, async move |tx, index| {
+            if (index + round) % 2 == 0 {
+                end_session(tx, id(1), &ending(EndReason::EndedByUser))
+                    .await
+                    .expect("writes")
+            } else {
+                rotate_session(tx, &rotation(later(20))).await.expect("writes")
+            }
+        });
+        assert!(yes.await >= 1);
+        let mut tx = database.write().await;
+        assert!(find(&mut tx, 1).await.ending.is_some());
+        let next = Rotation {
+            from_generation: 5,
+            ..rotation(later(21))
+        };
+        assert!(!rotate_session(&mut tx, &next).await.expect("writes"));
+    }
+}
+
+#[tokio::test]
+async fn the_child_is_handed_out_again_five_times_until_it_is_confirmed() {
+    let fresh = Session {
+        child_confirmed: false,
+        reissues: 0,
+        ..session(1)
+    };
+    let database = with_sessions(&[fresh.clone(), Session { id: id(2), ..fresh }]).await;
+    let counted = at_once(&database.store, 20, async |tx, _| {
+        count_reissue(tx, id(1), 4, 5).await.expect("writes")
+    });
+    assert_eq!(counted.await, 5);
+    let mut tx = database.write().await;
+    assert!(!confirm_generation(&mut tx, id(2), 3).await.expect("writes"));
+    assert!(confirm_generation(&mut tx, id(2), 4).await.expect("writes"));
+    assert!(!confirm_generation(&mut tx, id(2), 4).await.expect("writes"));
+    assert!(!count_reissue(&mut tx, id(2), 4, 5).await.expect("writes"));
+}
+
+#[tokio::test]
+async fn s1_activity_only_goes_forward_and_never_brings_a_session_back() {
+    let database = with_sessions(&[session(1)]).await;
+    let mut tx = database.write().await;
+    assert!(!touch_session(&mut tx, id(1), NOW).await.expect("writes"));
+    assert!(touch_session(&mut tx, id(1), later(30)).await.expect("writes"));
+    assert!(!touch_session(&mut tx, id(1), later(29)).await.expect("writes"));
+    assert!(!touch_session(&mut tx, id(1), later(30 + IDLE)).await.expect("writes"));
+    assert_eq!(find(&mut tx, 1).await.last_active_at, later(30));
+    assert!(
+        end_session(&mut tx, id(1), &ending(EndReason::SignedOut))
+            .await
+            .expect("writes")
+    );
+    assert!(!touch_session(&mut tx, id(1), later(31)).await.expect("writes"));
+}
+
+#[tokio::test]
+async fn f55_limits_only_shrink_and_name_the_rule_that_shrank_them() {
+    let database = with_sessions(&[session(1)]).await;
+    let mut tx = database.write().await;
+    let tight = Tightened {
+        access: Duration::from_secs(60),
+        idle: Duration::from_secs(IDLE + 1),
+        idle_rule: rule("finance"),
+        absolute_expires_at: later(ABSOLUTE - 1),
+        absolute_rule: rule("finance"),
+        changed: true,
+    };
+    assert!(tighten_session(&mut tx, id(1), &tight).await.expect("writes"));
+    let found = find(&mut tx, 1).await;
+    assert_eq!((found.access, found.idle), (tight.access, Duration::from_secs(IDLE)));
+    assert_eq!(
+        (found.idle_rule, found.absolute_rule),
+        (rule("member"), rule("finance"))
+    );
+    assert_eq!(found.absolute_expires_at, tight.absolute_expires_at);
+    let idle = Tightened {
+        idle: Duration::from_secs(60),
+        ..tight
+    };
+    assert!(tighten_session(&mut tx, id(1), &idle).await.expect("writes"));
+    let found = find(&mut tx, 1).await;
+    assert_eq!((found.idle, found.idle_rule), (idle.idle, rule("finance")));
+}
+
+#[tokio::test]
+async fn a_session_ends_once_and_keeps_its_first_reason() {
+    let database = with_sessions(&[session(1)]).await;
+    let ended = at_once(&database.store, 20, async |tx, index| {
+        let reason = EndReason::ALL[index % EndReason::ALL.len()];
+        end_session(tx, id(1), &ending(reason)).await.expect("writes")
+    });
+    assert_eq!(ended.await, 1);
+    let mut tx = database.write().await;
+    let first = find(&mut tx, 1).await.ending;
+    assert!(
+        !end_session(&mut tx, id(1), &ending(EndReason::TokenReused))
+            .await
+            .expect("writes")
+    );
+    assert_eq!(find(&mut tx, 1).await.ending, first);
+}
+
+#[tokio::test]
+async fn s8_all_others_end_and_are_named_with_their_devices() {
+    let database = with_sessions(&[session(1), session(2)]).await;
+    let mut tx = database.write().await;
+    let device = DeviceId(Uuid::from_u128(5));
+    let known = Device {
+        id: device,
+        user_id: user_id(1),
+        secret_hash: [0; 32],
+        created_at: NOW,
+        last_seen_at: NOW,
+        trusted_until: None,
+    };
+    devices::insert_device(&mut tx, &known).await.expect("inserts");
+    insert_session(
+        &mut tx,
+        &Session {
+            device_id: Some(device),
+            ..session(3)
+        },
+    )
+    .await
+    .expect("inserts");
+    let reason = ending(EndReason::PasswordChanged);
+    let mut ended = end_sessions_of_user(&mut tx, user_id(1), Some(id(2)), &reason)
+        .await
+        .expect("writes");
+    ended.sort_unstable();
+    assert_eq!(ended, [(id(1), None), (id(3), Some(device))]);
+    assert_eq!(list_living_sessions(&mut tx, user_id(1)).await.expect("lists").len(), 1);
+    let rest = end_sessions_of_user(&mut tx, user_id(1), None, &reason)
+        .await
+        .expect("writes");
+    assert_eq!(rest, [(id(2), None)]);
+    assert_eq!(find(&mut tx, 2).await.ending, Some(reason));
+}
+
+#[tokio::test]
+async fn lists_are_in_order_and_within_their_limits() {
+    let at = |number: u32| Session {
+        last_active_at: later(number.into()),
+        ..session(number.into())
+    };
+    let mut all: Vec<Session> = (1..=5).map(at).collect();
+    all.extend((11..=14).map(|number| {
+        let mut ended = at(number);
+        ended.ending = Some(Ending {
+            at: later(number.into()),
+            ..ending(EndReason::SignedOut)
+        });
+        ended
+    }));
+    let database = with_sessions(&all).await;
+    let mut tx = database.read().await;
+    let ids = |sessions: Vec<Session>| {
+        sessions
+            .into_iter()
+            .map(|session| session.id.0.as_u128())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ids(list_living_sessions(&mut tx, user_id(1)).await.expect("lists")),
+        [5, 4, 3, 2, 1]
+    );
+    assert_eq!(
+        ids(list_oldest_living_sessions(&mut tx, user_id(1), 3)
+            .await
+            .expect("lists")),
+        [2, 1]
+    );
+    assert_eq!(count_living_sessions(&mut tx, user_id(1)).await.expect("counts"), 5);
+    assert_eq!(
+        ids(list_ended_sessions(&mut tx, user_id(1), later(12), 2)
+            .await
+            .expect("lists")),
+        [14, 13]
+    );
+    assert_eq!(
+        ids(list_ended_sessions(&mut tx, user_id(1), later(13), 9)
+            .await
+            .expect("lists")),
+        [14, 13]
+    );
+}
+
+#[tokio::test]
+async fn overdue_sessions_are_found_to_the_millisecond_and_old_ones_deleted_late() {
+    let short = Session {
+        absolute_expires_at: later(100),
+        ..session(2)
+    };
+    let ended = Session {
+        ending: Some(ending(EndReason::Idle)),
+        ..short.clone()
+    };
+    let database = with_sessions(&[session(1), short, Session { id: id(3), ..ended }]).await;
+    let mut tx = database.write().await;
+    let overdue = async |tx: &mut Tx, now| {
+        let mut found = list_overdue_sessions(tx, now, 10).await.expect("lists");
+        found.sort_unstable_by_key(|session| session.id);
+        found.into_iter().map(|session| session.id).collect::<Vec<_>>()
+    };
+    assert_eq!(overdue(&mut tx, later(99)).await, []);
+    assert_eq!(overdue(&mut tx, later(100)).await, [id(2)]);
+    assert_eq!(overdue(&mut tx, later(IDLE)).await, [id(1), id(2)]);
+    assert_eq!(
+        list_overdue_sessions(&mut tx, later(IDLE), 1)
+            .await
+            .expect("lists")
+            .len(),
+        1
+    );
+    assert_eq!(
+        delete_sessions_ended_before(&mut tx, later(100), 10)
+            .await
+            .expect("deletes"),
+        0
+    );
+    assert_eq!(
+        delete_sessions_ended_before(&mut tx, later(101), 10)
+            .await
+            .expect("deletes"),
+        1
+    );
+    assert!(find_session(&mut tx, id(3)).await.expect("reads").is_none());
+    assert!(
+        find_session(&mut tx, id(2)).await.expect("reads").is_some(),
+        "living ones never"
+    );
+}
+
+#[tokio::test]
+async fn s13_of_fifty_sign_ins_at_once_ten_sessions_stay() {
+    let database = with_people("member", 1..=1).await;
+    let made = at_once(&database.store, 50, async |tx, index| {
+        assert!(users::lock_user(tx, user_id(1)).await.expect("locks"));
+        for old in list_oldest_living_sessions(tx, user_id(1), 9).await.expect("lists") {
+            end_session(tx, old.id, &ending(EndReason::TooManySessions))
+                .await
+                .expect("writes");
+        }
+        let number = u128::try_from(index).expect("small") + 1;
+        insert_session(tx, &session(number)).await.is_ok()
+    });
+    assert_eq!(made.await, 50);
+    let mut tx = database.read().await;
+    assert_eq!(count_living_sessions(&mut tx, user_id(1)).await.expect("counts"), 10);
+    assert_eq!(
+        list_ended_sessions(&mut tx, user_id(1), NOW, 99)
+            .await
+            .expect("lists")
+            .len(),
+        40
+    );
+}
+
+#[tokio::test]
+async fn s7_disabling_during_refreshes_never_leaves_a_living_session() {
+    let database = with_sessions(&[session(1)]).await;
+    at_once(&database.store, 16, async |tx, index| {
+        if index == 7 {
+            let (active, disabled) = (UserStatus::Active, UserStatus::Disabled);
+            assert!(
+                users::set_status(tx, user_id(1), active, disabled, true)
+                    .await
+                    .expect("writes")
+            );
+            end_sessions_of_user(tx, user_id(1), None, &ending(EndReason::UserDisabled))
+                .await
+                .expect("writes");
+            return true;
+        }
+        let generation = 4 + u64::try_from(index).expect("small");
+        rotate_session(
+            tx,
+            &Rotation {
+                from_generation: generation,
+                ..rotation(later(20))
+            },
+        )
+        .await
+        .expect("writes")
+    })
+    .await;
+    let found = find(&mut database.read().await, 1).await;
+    assert_eq!(found.ending.map(|ending| ending.reason), Some(EndReason::UserDisabled));
+}
+
+#[tokio::test]
+async fn a_row_that_no_code_writes_is_an_error_that_names_table_and_column() {
+    let database = with_sessions(&[session(1)]).await;
+    for (change, column) in [
+        ("UPDATE sessions SET generation = -1", "generation"),
+        (
+            "UPDATE sessions SET generation = 1, ended_at = 1, end_reason = 'because'",
+            "end_reason",
+        ),
+    ] {
+        database.tamper(change).await.expect("writes");
+        let error = find_session(&mut database.read().await, id(1))
+            .await
+            .expect_err("impossible");
+        assert!(
+            error.to_string().contains("sessions") && error.to_string().contains(column),
+            "{error}"
+        );
+        assert!(!error.is_unavailable());
+    }
+}

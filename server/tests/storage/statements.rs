@@ -1,0 +1,108 @@
+//! Every SQL text, read by both databases before anybody uses it.
+
+use std::path::{Path, PathBuf};
+
+use server::storage::all_statements;
+use sqlx::{AssertSqlSafe, Executor as _, Row as _, SqlSafeStr as _};
+
+use crate::database::{Database, Raw};
+
+#[tokio::test]
+async fn every_statement_prepares() {
+    let database = Database::new().await;
+    let mut connection = database.raw().await;
+    let mut failures = Vec::new();
+    for (name, sql) in all_statements() {
+        let prepared = match &mut connection {
+            Raw::Sqlite(connection) => connection.prepare(sql.into_sql_str()).await.map(drop),
+            Raw::Postgres(connection) => connection.prepare(sql.into_sql_str()).await.map(drop),
+        };
+        if let Err(error) = prepared {
+            failures.push(format!("{name}: {error}"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(all_statements().count() > 60, "the list is there");
+}
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_growing_table() {
+    let database = Database::new().await;
+    let Raw::Sqlite(mut connection) = database.raw().await else {
+        return;
+    };
+    let mut scans = Vec::new();
+    for (name, sql) in all_statements() {
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        for row in plan.fetch_all(&mut connection).await.expect("a plan") {
+            let step: String = row.get("detail");
+            for table in [
+                "s",
+                "e",
+                "sessions",
+                "audit_events",
+                "audit_seals",
+                "flows",
+                "devices",
+                "recovery_codes",
+            ] {
+                // Reading along an index in its order is no scan of the table: it stops at the limit.
+                if step == format!("SCAN {table}") {
+                    scans.push(name);
+                }
+            }
+        }
+    }
+    // The chain is in the order of its own table: its end is one step away.
+    scans.retain(|name| !name.ends_with("audit::LAST_SEAL"));
+    assert!(scans.is_empty(), "{scans:#?}");
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// The text without its `statements!` blocks.
+fn outside_the_list(text: &str) -> String {
+    let mut parts = text.split("\nstatements! {");
+    let mut outside = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        outside.push_str(part.split_once("\n}\n").map_or("", |(_, rest)| rest));
+    }
+    outside
+}
+
+#[test]
+fn all_sql_stands_in_the_lists_and_nowhere_else() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&source, &mut files);
+    // Lists of values whose number is only known at run time, and the history of migrations.
+    let known = [
+        "\"SELECT id, username FROM users WHERE id IN (\"",
+        "\"INSERT INTO audit_events (id, at,",
+    ];
+    let mut found = Vec::new();
+    for file in files {
+        if file.ends_with("storage/schema.rs") {
+            continue;
+        }
+        let mut text = outside_the_list(&std::fs::read_to_string(&file).expect("a source file"));
+        for known in known {
+            text = text.replace(known, "");
+        }
+        for verb in ["\"SELECT ", "\"INSERT INTO ", "\"UPDATE ", "\"DELETE FROM "] {
+            if text.contains(verb) {
+                found.push(format!("{}: {verb}", file.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
