@@ -10,6 +10,8 @@ use secrecy::ExposeSecret;
 use crate::config::Settings;
 use crate::domain::clock::SystemClock;
 use crate::domain::random::SystemRandom;
+use crate::domain::user::ADMIN;
+use crate::services::admin::NewPerson;
 use crate::services::demo;
 use crate::startup::{self, Application};
 
@@ -105,14 +107,15 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
         }
         Command::Admin(AdminCommand::Create { username, email }) => {
             let backend = startup::open_backend(&settings, clock, random).await?;
-            match backend.create_admin(username, email).await? {
+            let new = NewPerson { username, email, display_name: String::new(), roles: vec![ADMIN.to_owned()] };
+            match backend.add_person(new).await? {
                 Ok(link) => println!("Open this link once, within 24 hours: {}", link.expose_secret()),
                 Err(refused) => return Err(format!("not added: {refused:?}").into()),
             }
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;
-            let report = backend.verify_audit(&settings.checkpoint_path()).await?;
+            let report = backend.verify_audit(&startup::checkpoint_path(&settings)).await?;
             println!("{report}");
             return Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }

@@ -1,20 +1,25 @@
 //! Puts the product together: used by the binary and by the tests alike.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::post;
 use secrecy::ExposeSecret;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
 
 use crate::cli::CliError;
 use crate::config::{LogFormat, Settings};
 use crate::domain::clock::Clock;
 use crate::domain::jwt::install_crypto;
 use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
+use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
 use crate::http::{AppState, api, assets, auth, client, error, health, listen, pages, protect, viewer, web_session};
@@ -46,7 +51,7 @@ impl Application {
             settings,
             limits,
             assets: assets::load()?,
-            draining: Arc::new(AtomicBool::new(false)),
+            draining: health::Draining::default(),
         };
         let router = router(&state);
         Ok(Self { state, router })
@@ -82,29 +87,61 @@ impl Application {
     }
 }
 
-/// Every layer in its order; see `http`.
+/// Every layer in its order; see `http` and `http::protect`.
 fn router(state: &AppState) -> Router {
+    let protection = protect::Protection {
+        public_url: state.settings.public_url.clone(),
+        sink: state.backend.clone(),
+        max_body_bytes: state.settings.server.max_body_bytes,
+        limits: state.limits.clone(),
+    };
+    let identification = client::Identification {
+        trusted_proxies: state.settings.server.trusted_proxies.clone().into(),
+        forwarded_header: state.settings.server.forwarded_header,
+        random: state.backend.shared_random(),
+    };
+    let answers = error::Answers {
+        sink: state.backend.clone(),
+        style: Some(state.assets.style.as_str().into()).filter(|style: &Arc<str>| !style.is_empty()),
+    };
+    let flow = web_session::layer(state.backend.clone());
+    let identify_viewer = from_fn_with_state(state.clone(), viewer::identify);
+    let actions = pages::actions()
+        .layer(identify_viewer.clone())
+        .layer(from_fn_with_state(protection.clone(), protect::check_form_token))
+        .layer(flow.clone())
+        .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
     let with_viewer = Router::new()
         .merge(auth::routes())
         .merge(api::routes())
-        .merge(pages::routes(state))
-        .layer(from_fn_with_state(state.clone(), viewer::identify))
-        .layer(from_fn_with_state(state.clone(), protect::require_form_token))
-        .layer(web_session::layer(state))
-        .layer(from_fn_with_state(state.clone(), protect::require_same_origin));
-    let public = Router::new().merge(api::public_routes()).merge(health::routes()).merge(assets::routes()).merge(
-        protect::report_routes(),
-    );
-    let router = public
+        .merge(pages::routes())
+        .layer(identify_viewer)
+        .layer(flow);
+    let public = Router::new()
+        .merge(api::public_routes())
+        .route(protect::REPORT_PATH, post(protect::csp_report).with_state(protection.clone()));
+    let limits = &state.settings.server;
+    public
+        .merge(actions)
         .merge(with_viewer)
-        .layer(from_fn_with_state(state.clone(), protect::refuse_doubled_cookies))
-        .layer(from_fn_with_state(state.clone(), client::identify_client));
-    let router = listen::with_limits(router, &state.settings);
-    router
-        .layer(from_fn_with_state(state.clone(), protect::response_headers))
-        .layer(error::catch_panic())
-        .layer(from_fn(protect::refuse_unknown_methods))
         .with_state(state.clone())
+        .merge(assets::routes())
+        .merge(health::routes(state.backend.clone(), state.draining.clone()))
+        .layer(from_fn_with_state(protection.clone(), protect::gate_origins))
+        .layer(from_fn_with_state(protection, protect::refuse_duplicate_cookies))
+        .layer(from_fn(protect::refuse_odd_methods))
+        .layer(DefaultBodyLimit::max(limits.max_body_bytes))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Duration::from_secs(limits.request_timeout_seconds),
+        ))
+        .layer(CatchPanicLayer::custom(error::answer_panic))
+        .layer(from_fn_with_state(answers, error::answer))
+        .layer(from_fn_with_state(
+            protect::HeaderPolicy::new(&state.settings.public_url),
+            protect::set_response_headers,
+        ))
+        .layer(from_fn_with_state(identification, client::identify))
 }
 
 /// Opens the database; with `migrate`, brings it to this version's tables first.
@@ -114,7 +151,7 @@ fn router(state: &AppState) -> Router {
 pub async fn open_store(settings: &Settings, migrate: bool) -> Result<Store, CliError> {
     prepare_data_dir(&settings.data_dir)?;
     let database = DatabaseSettings {
-        url: settings.database_url(),
+        url: settings.database_url().expose_secret().to_owned(),
         max_connections: settings.database.max_connections,
     };
     let store = Store::connect(&database).await?;
@@ -137,11 +174,14 @@ pub async fn open_backend(
     install_crypto();
     let store = open_store(settings, true).await?;
     let kek = open_key(settings, random.as_ref())?;
+    let password = &settings.password;
+    let params = HashParams::new(password.memory_kib, password.iterations, password.parallelism)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let hasher = Hasher::new(
-        settings.password.params()?,
+        params,
         kek.derive("password pepper"),
-        settings.password.hashing_threads,
-        settings.password.queue,
+        password.hashing_threads.unwrap_or(cores),
+        password.queue,
     );
     let parts = Parts {
         store,
@@ -149,11 +189,11 @@ pub async fn open_backend(
         random,
         kek,
         hasher,
-        issuer: settings.issuer(),
-        audience: settings.audience(),
+        issuer: settings.public_url.as_str().to_owned(),
+        audience: settings.audience().to_owned(),
         clock_tolerance: Duration::from_secs(settings.tokens.clock_tolerance_seconds),
     };
-    Ok(Backend::start(parts, settings.tokens.algorithm.into()).await?)
+    Ok(Backend::start(parts, settings.tokens.algorithm).await?)
 }
 
 fn open_key(settings: &Settings, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
@@ -161,10 +201,12 @@ fn open_key(settings: &Settings, random: &dyn Random) -> Result<KeyEncryptionKey
         return Ok(KeyEncryptionKey::from_base64(text.expose_secret())?);
     }
     // Made once, in the data folder; a file that the operator named has to exist.
-    let (path, create) = match &settings.secrets.key_encryption_key_file {
-        Some(path) => (path.clone(), false),
-        None => (settings.data_dir.join("secrets").join("key-encryption-key"), true),
-    };
+    let create = settings.secrets.key_encryption_key_file.is_none();
+    let path = settings
+        .secrets
+        .key_encryption_key_file
+        .clone()
+        .unwrap_or_else(|| settings.data_dir.join("secrets").join("key-encryption-key"));
     Ok(load_or_create_key_file(&path, create, random)?)
 }
 
@@ -185,7 +227,7 @@ async fn housekeeping(state: AppState) {
     loop {
         every.tick().await;
         let backend = &state.backend;
-        if let Err(error) = backend.seal_audit(&state.settings.checkpoint_path()).await {
+        if let Err(error) = backend.seal_audit(&checkpoint_path(&state.settings)).await {
             tracing::error!(%error, "the audit log could not be sealed; will try again");
         }
         if let Err(error) = backend.sweep_expired().await {
@@ -194,7 +236,7 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.forget_old_flows().await {
             tracing::error!(%error, "old flows could not be removed; will try again");
         }
-        state.limits.forget_idle();
+        state.limits.forget_rested();
     }
 }
 
@@ -209,6 +251,12 @@ pub fn install_logging(settings: &Settings) {
     };
     // Tests build many applications in one process; the first one's logging serves all.
     drop(installed);
+}
+
+/// Where the checkpoint of the audit log is kept: outside the database.
+#[must_use]
+pub fn checkpoint_path(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("audit-checkpoint")
 }
 
 /// The address of a listener that is already bound, for printing.

@@ -2,7 +2,7 @@
 
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use tower_sessions::Session as WebSession;
 use utoipa::{OpenApi, ToSchema};
 
-use super::error::Problem;
+use super::refusal::Refusal;
 use super::viewer::{Channel, Deliveries, Viewer};
 use super::{AppState, auth, protect};
 use crate::domain::audit::Circumstances;
@@ -38,8 +38,7 @@ pub fn public_routes() -> Router<AppState> {
 #[openapi(
     info(title = "Mayfly", description = "Sign-in and session server"),
     paths(
-        auth::login, auth::mfa, auth::refresh, auth::logout, list_sessions, end_session, end_other_sessions, jwks,
-        super::health::healthz, super::health::readyz
+        auth::login, auth::mfa, auth::refresh, auth::logout, list_sessions, end_session, end_other_sessions, jwks
     )
 )]
 struct Document;
@@ -89,39 +88,38 @@ fn response(session: &Session, current: SessionId) -> SessionResponse {
     }
 }
 
-fn signed_in(viewer: &Viewer) -> Result<&Live, Problem> {
+fn signed_in(viewer: &Viewer) -> Result<&Live, Refusal> {
     viewer.0.as_deref().ok_or_else(|| {
-        Problem::new(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first.")
+        Refusal::new(StatusCode::UNAUTHORIZED, "not_signed_in", "Sign in first.")
             .with_header("www-authenticate", "Bearer")
     })
 }
 
 /// RFC 9470, section 3.
-fn step_up(live: &Live) -> Problem {
+fn step_up(live: &Live) -> Refusal {
     let age = live.limits.lifetimes.step_up.as_secs();
     let challenge = format!("Bearer error=\"insufficient_user_authentication\", max_age={age}");
-    Problem::new(StatusCode::UNAUTHORIZED, "insufficient_user_authentication", "Show a factor again first.")
+    Refusal::new(StatusCode::UNAUTHORIZED, "insufficient_user_authentication", "Show a factor again first.")
         .with_header("www-authenticate", &challenge)
 }
 
 /// Cookies alone do not carry an unsafe request: the page's form token has to come along (C8).
-async fn require_form_token(channel: Channel, web: &WebSession, headers: &HeaderMap) -> Result<(), Problem> {
-    if channel == Channel::Bearer || protect::header_token_is_right(web, headers).await {
+async fn require_form_token(channel: Channel, web: &WebSession, headers: &HeaderMap) -> Result<(), Refusal> {
+    if channel == Channel::Bearer || protect::header_form_token_matches(headers, web).await? {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "form_token", "The header x-form-token is missing or wrong."))
+    Err(Refusal::new(StatusCode::FORBIDDEN, "form_token", "The header x-form-token is missing or wrong."))
 }
 
 /// The caller's living sessions, the current one first.
 #[utoipa::path(get, path = "/api/v1/me/sessions", responses((status = 200, body = [SessionResponse]), (status = 401)))]
 pub async fn list_sessions(
     State(state): State<AppState>,
-    Extension(from): Extension<Circumstances>,
     Extension(viewer): Extension<Viewer>,
-) -> Result<Json<Vec<SessionResponse>>, Problem> {
+) -> Result<Json<Vec<SessionResponse>>, Refusal> {
     let live = signed_in(&viewer)?;
     let (living, _) =
-        state.backend.list_sessions(live).await.map_err(|error| Problem::from_service(&error, Some(&from)))?;
+        state.backend.list_sessions(live).await.map_err(|error| Refusal::fault(&error))?;
     Ok(Json(living.iter().map(|session| response(session, live.session.id)).collect()))
 }
 
@@ -137,13 +135,13 @@ pub async fn end_session(
     web: WebSession,
     headers: HeaderMap,
     Path(id): Path<String>,
-) -> Result<Json<EndedResponse>, Problem> {
+) -> Result<Json<EndedResponse>, Refusal> {
     let live = signed_in(&viewer)?;
     require_form_token(channel, &web, &headers).await?;
-    let not_found = || Problem::new(StatusCode::NOT_FOUND, "not_found", "No such session.");
+    let not_found = || Refusal::new(StatusCode::NOT_FOUND, "not_found", "No such session.");
     let target: SessionId = id.parse().map_err(|_| not_found())?;
     let outcome = state.backend.end_own_session(live, target, &from).await;
-    match outcome.map_err(|error| Problem::from_service(&error, Some(&from)))? {
+    match outcome.map_err(|error| Refusal::fault(&error))? {
         EndOutcome::Ended(ended) => {
             if target == live.session.id {
                 let mut waiting = deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -165,11 +163,11 @@ pub async fn end_other_sessions(
     Extension(channel): Extension<Channel>,
     web: WebSession,
     headers: HeaderMap,
-) -> Result<Json<EndedResponse>, Problem> {
+) -> Result<Json<EndedResponse>, Refusal> {
     let live = signed_in(&viewer)?;
     require_form_token(channel, &web, &headers).await?;
     let outcome = state.backend.end_other_sessions(live, &from).await;
-    match outcome.map_err(|error| Problem::from_service(&error, Some(&from)))? {
+    match outcome.map_err(|error| Refusal::fault(&error))? {
         EndOutcome::Ended(ended) => Ok(Json(EndedResponse { ended })),
         EndOutcome::NotFound | EndOutcome::StepUpRequired => Err(step_up(live)),
     }
@@ -183,10 +181,4 @@ pub async fn jwks(State(state): State<AppState>) -> impl IntoResponse {
 
 async fn openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
-}
-
-/// Unknown paths under `/api` and `/auth`.
-pub async fn not_found(method: Method) -> Problem {
-    let _ = method;
-    Problem::new(StatusCode::NOT_FOUND, "not_found", "No such resource.")
 }

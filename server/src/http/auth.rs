@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tower_sessions::Session as WebSession;
 use utoipa::ToSchema;
 
-use super::error::{Problem, StrictJson};
+use super::refusal::{Refusal, StrictJson};
 use super::viewer::{Deliveries, Viewer, session_over};
 use super::{AppState, caller, cookies, is_browser};
 use crate::domain::audit::Circumstances;
@@ -21,6 +21,7 @@ use crate::domain::session::Client;
 use crate::domain::sign_in::{Flow, Step};
 use crate::domain::user::canonical;
 use crate::http::client::ClientAddress;
+use crate::http::limits::LimitKind;
 use crate::services::ports::{Delivery, Throttle, slot};
 use crate::services::sessions::Issued;
 use crate::services::sign_in::{Caller, CodeOutcome, PasswordOutcome, SignedIn};
@@ -103,8 +104,8 @@ fn token_response(issued: &Issued, state: &AppState) -> TokenResponse {
     }
 }
 
-fn too_many(wait_s: u32) -> Problem {
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
+fn too_many(wait_s: u32) -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
         .with_header("retry-after", &wait_s.to_string())
 }
 
@@ -114,8 +115,8 @@ async fn hand_out(
     caller: &Caller,
     deliveries: &Deliveries,
     signed_in: SignedIn,
-) -> Result<Response, Problem> {
-    web.flush().await.map_err(|error| Problem::from_service(&error.into(), Some(&caller.from)))?;
+) -> Result<Response, Refusal> {
+    web.flush().await.map_err(|error| Refusal::fault(&error.into()))?;
     let session_id = signed_in.issued.live.session.id.to_string();
     let tokens = (caller.client == Client::Native).then(|| token_response(&signed_in.issued, state));
     let mut waiting = deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -138,9 +139,9 @@ pub async fn login(
     Extension(deliveries): Extension<Deliveries>,
     web: WebSession,
     StrictJson(body): StrictJson<LoginRequest>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let caller = caller(&headers, from, address);
-    let fault = |error| Problem::from_service(&error, Some(&caller.from));
+    let fault = |error| Refusal::fault(&error);
     let account = canonical(&body.identifier);
     state.limits.try_password(&caller, &account).map_err(too_many)?;
     let outcome = state
@@ -149,7 +150,7 @@ pub async fn login(
         .await
         .map_err(fault)?;
     match outcome {
-        PasswordOutcome::Wrong => Err(Problem::new(
+        PasswordOutcome::Wrong => Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
             "wrong_credentials",
             "The name or the password is not right.",
@@ -179,18 +180,18 @@ pub async fn mfa(
     Extension(deliveries): Extension<Deliveries>,
     web: WebSession,
     StrictJson(body): StrictJson<MfaRequest>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     let caller = caller(&headers, from, address);
-    let fault = |error| Problem::from_service(&error, Some(&caller.from));
+    let fault = |error| Refusal::fault(&error);
     let over =
-        || Problem::new(StatusCode::UNAUTHORIZED, "flow_expired", "This sign-in is over. Begin again with the password.");
+        || Refusal::new(StatusCode::UNAUTHORIZED, "flow_expired", "This sign-in is over. Begin again with the password.");
     let flow: Option<Flow> = web.get(slot::FLOW).await.map_err(|error| fault(error.into()))?;
     let flow = flow.filter(|flow| flow.is_open(state.backend.now())).ok_or_else(over)?;
     state.limits.try_code(&caller, &flow.user_id.to_string()).map_err(too_many)?;
     match state.backend.check_code(flow, &body.code, &caller).await.map_err(fault)? {
         CodeOutcome::Wrong(flow) => {
             web.insert(slot::FLOW, flow).await.map_err(|error| fault(error.into()))?;
-            Err(Problem::new(StatusCode::UNAUTHORIZED, "wrong_code", "The code is not right, too old or already used."))
+            Err(Refusal::new(StatusCode::UNAUTHORIZED, "wrong_code", "The code is not right, too old or already used."))
         }
         CodeOutcome::FlowOver => {
             web.flush().await.map_err(|error| fault(error.into()))?;
@@ -213,22 +214,25 @@ pub async fn refresh(
     Extension(address): Extension<ClientAddress>,
     Extension(deliveries): Extension<Deliveries>,
     StrictJson(body): StrictJson<RefreshRequest>,
-) -> Result<Response, Problem> {
-    state.limits.try_refresh(&address).map_err(too_many)?;
+) -> Result<Response, Refusal> {
+    state
+        .limits
+        .check(LimitKind::Refresh, address.0, None, false)
+        .map_err(|wait| too_many(wait.seconds))?;
     let browser = is_browser(&headers);
     let cookie = cookies::read(&headers, cookies::REFRESH).map(str::to_owned);
     let token = if browser { cookie } else { body.refresh_token };
     let invalid_grant =
-        || Problem::new(StatusCode::BAD_REQUEST, "invalid_grant", "Not a refresh token of this server.");
+        || Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", "Not a refresh token of this server.");
     let token = token.ok_or_else(invalid_grant)?;
     // A program's refresh shows that it is in use; a browser's may be background traffic (M20).
     let outcome = state
         .backend
         .refresh(&token, !browser, &from)
         .await
-        .map_err(|error| Problem::from_service(&error, Some(&from)))?;
+        .map_err(|error| Refusal::fault(&error))?;
     let name = outcome.name();
-    let named = |problem: Problem| problem.with_header("mayfly-refresh", name);
+    let named = |problem: Refusal| problem.with_header("mayfly-refresh", name);
     match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
             let native = issued.live.session.client == Client::Native;
@@ -244,12 +248,12 @@ pub async fn refresh(
             deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Delivery::Tokens(issued));
             Ok(([("mayfly-refresh", name)], body).into_response())
         }
-        RefreshOutcome::Fresh(_) => Err(named(Problem::new(
+        RefreshOutcome::Fresh(_) => Err(named(Refusal::new(
             StatusCode::CONFLICT,
             "fresh",
             "This client already holds a fresh pair of tokens.",
         ))),
-        RefreshOutcome::Superseded(_) => Err(named(Problem::new(
+        RefreshOutcome::Superseded(_) => Err(named(Refusal::new(
             StatusCode::CONFLICT,
             "superseded",
             "Another request refreshed first. Use the newer token.",
@@ -269,8 +273,8 @@ pub async fn logout(
     Extension(Viewer(live)): Extension<Viewer>,
     deliveries: Option<Extension<Deliveries>>,
     web: WebSession,
-) -> Result<StatusCode, Problem> {
-    let fault = |error| Problem::from_service(&error, Some(&from));
+) -> Result<StatusCode, Refusal> {
+    let fault = |error| Refusal::fault(&error);
     if let Some(live) = live {
         state.backend.sign_out(&live.session, &from).await.map_err(fault)?;
     }

@@ -14,23 +14,26 @@ pub mod limits;
 pub mod listen;
 pub mod pages;
 pub mod protect;
+pub mod refusal;
 pub mod viewer;
 pub mod web_session;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use app::types::Assets;
+use async_trait::async_trait;
 use axum::http::HeaderMap;
 
 use crate::config::Settings;
 use crate::domain::audit::Circumstances;
 use crate::domain::session::Client;
 use crate::services::Backend;
+use crate::domain::audit::Kind;
+use crate::services::ports::Throttle;
 use crate::services::sign_in::{Caller, DeviceCookie};
 
 use client::ClientAddress;
-use limits::Limits;
+use limits::{LimitKind, Limits, RetryAfter};
 
 /// What handlers share.
 #[derive(Clone)]
@@ -44,7 +47,7 @@ pub struct AppState {
     /// Names of the built files.
     pub assets: Assets,
     /// Readiness is false once the server is asked to stop.
-    pub draining: Arc<AtomicBool>,
+    pub draining: health::Draining,
 }
 
 /// A browser says where a request comes from; programs do not.
@@ -61,5 +64,36 @@ pub fn caller(headers: &HeaderMap, from: Circumstances, address: ClientAddress) 
         address: address.0,
         client: if is_browser(headers) { Client::Browser } else { Client::Native },
         device: cookies::read(headers, cookies::DEVICE).and_then(DeviceCookie::parse),
+    }
+}
+
+impl Throttle for Limits {
+    fn try_password(&self, caller: &Caller, account: &str) -> Result<(), u32> {
+        self.check(LimitKind::SignIn, caller.address, Some(account), false).map_err(|wait: RetryAfter| wait.seconds)
+    }
+
+    fn try_code(&self, caller: &Caller, account: &str) -> Result<(), u32> {
+        self.check(LimitKind::Code, caller.address, Some(account), false).map_err(|wait| wait.seconds)
+    }
+}
+
+#[async_trait]
+impl protect::RefusalSink for Backend {
+    async fn refused(&self, kind: Kind, circumstances: &Circumstances, reason: &'static str) {
+        if let Err(error) = self.record_refusal(kind, circumstances, reason).await {
+            tracing::error!(%error, kind = kind.as_str(), reason, "a refusal could not be written down");
+        }
+    }
+}
+
+#[async_trait]
+impl health::Readiness for Backend {
+    async fn database(&self) -> bool {
+        self.store().ping().await.is_ok()
+    }
+
+    async fn keys(&self) -> bool {
+        // The ring only opens with one active key of each purpose.
+        true
     }
 }

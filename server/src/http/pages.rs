@@ -5,16 +5,17 @@ use std::sync::Arc;
 use app::types::{Notice, PageContext};
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::Router;
 use leptos::nonce::use_nonce;
 use leptos::prelude::{provide_context, use_context};
-use leptos_axum::{LeptosRoutes, ResponseOptions, generate_route_list};
+use leptos_axum::{ResponseOptions, generate_route_list};
 use tower_sessions::Session as WebSession;
 
-use super::error::Problem;
+use super::refusal::Refusal;
 use super::viewer::{Deliveries, Viewer};
 use super::{AppState, caller, cookies, protect, web_session};
 use crate::domain::audit::Circumstances;
@@ -22,26 +23,30 @@ use crate::http::client::ClientAddress;
 use crate::services::ServiceError;
 use crate::services::ports::{Visit, slot};
 
-/// Pages, server functions, and the opening of one-time links.
-pub fn routes(state: &AppState) -> Router<AppState> {
-    let list = generate_route_list(app::App);
-    let pages = Router::new().leptos_routes_with_handler(list, get(page));
-    pages
-        .route("/actions/{action}", post(action))
-        .route("/welcome/open/{secret}", get(open_link))
-        .fallback(page)
-        .with_state::<AppState>(state.clone())
+/// Pages, and the opening of one-time links.
+pub fn routes() -> Router<AppState> {
+    let mut routes = Router::new().route("/welcome/open/{secret}", get(open_link)).fallback(page);
+    for listing in generate_route_list(app::App) {
+        routes = routes.route(listing.path(), get(page));
+    }
+    routes
 }
 
+/// Forms: the server functions of `app`.
+pub fn actions() -> Router<AppState> {
+    Router::new().route("/actions/{action}", post(action))
+}
+
+#[derive(Clone)]
 struct Opened {
     visit: Arc<Visit>,
     context: PageContext,
 }
 
-async fn open(state: &AppState, request: &Request, takes_notice: bool) -> Result<Opened, Problem> {
-    let extensions = request.extensions();
+async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<Opened, Refusal> {
+    let extensions = &request.extensions;
     let from = extensions.get::<Circumstances>().cloned().unwrap_or_default();
-    let fault = |error: ServiceError| Problem::from_service(&error, Some(&from));
+    let fault = |error: ServiceError| Refusal::fault(&error);
     let web = extensions
         .get::<WebSession>()
         .cloned()
@@ -53,7 +58,8 @@ async fn open(state: &AppState, request: &Request, takes_notice: bool) -> Result
     let live = extensions.get::<Viewer>().and_then(|viewer| viewer.0.as_deref().cloned());
     let form_token =
         web_session::form_token(&web, state.backend.random()).await.map_err(|error| fault(error.into()))?;
-    let notice: Option<Notice> = if takes_notice {
+    // Pages whose own data carries the news take it themselves.
+    let notice: Option<Notice> = if takes_notice && !carries_notice(request.uri.path()) {
         web.remove(slot::NOTICE).await.map_err(|error| fault(error.into()))?
     } else {
         None
@@ -63,19 +69,23 @@ async fn open(state: &AppState, request: &Request, takes_notice: bool) -> Result
         request_id: from.request_id.clone().unwrap_or_default(),
         form_token,
         assets: state.assets.clone(),
-        theme: cookies::theme(request.headers()).map(str::to_owned),
+        theme: cookies::theme(&request.headers).map(str::to_owned),
         notice,
     };
     let deliveries = extensions.get::<Deliveries>().cloned().unwrap_or_default();
     let visit = Visit {
         backend: state.backend.clone(),
-        caller: caller(request.headers(), from.clone(), address),
+        caller: caller(&request.headers, from.clone(), address),
         live,
         web,
         throttle: state.limits.clone(),
         deliveries: deliveries.0,
     };
     Ok(Opened { visit: Arc::new(visit), context })
+}
+
+fn carries_notice(path: &str) -> bool {
+    matches!(path, "/" | "/security") || path.starts_with("/admin/people")
 }
 
 fn provide(opened: &Opened) {
@@ -86,7 +96,8 @@ fn provide(opened: &Opened) {
 
 /// Renders a page; every navigation comes here, so guards and revocation act on the next click.
 async fn page(State(state): State<AppState>, request: Request) -> Response {
-    let opened = match open(&state, &request, true).await {
+    let (parts, body) = request.into_parts();
+    let opened = match open(&state, &parts, true).await {
         Ok(opened) => opened,
         Err(problem) => return problem.into_response(),
     };
@@ -97,17 +108,18 @@ async fn page(State(state): State<AppState>, request: Request) -> Response {
         }
     };
     let render = leptos_axum::render_app_async_with_context(additional, app::shell);
-    render(request).await.into_response()
+    render(Request::from_parts(parts, body)).await.into_response()
 }
 
 /// Carries out a form.
 async fn action(State(state): State<AppState>, request: Request) -> Response {
-    let opened = match open(&state, &request, false).await {
+    let (parts, body) = request.into_parts();
+    let opened = match open(&state, &parts, false).await {
         Ok(opened) => opened,
         Err(problem) => return problem.into_response(),
     };
     let additional = move || provide(&opened);
-    leptos_axum::handle_server_fns_with_context(additional, request).await.into_response()
+    leptos_axum::handle_server_fns_with_context(additional, Request::from_parts(parts, body)).await.into_response()
 }
 
 /// Opening a one-time link moves its secret out of the address into the flow. Nothing is consumed (C11).
@@ -117,16 +129,16 @@ async fn open_link(
     Extension(address): Extension<ClientAddress>,
     web: WebSession,
     Path(secret): Path<String>,
-) -> Result<Response, Problem> {
+) -> Result<Response, Refusal> {
     use crate::services::ports::Throttle;
     let caller = caller(&axum::http::HeaderMap::new(), from.clone(), address);
     state.limits.try_code(&caller, "one-time link").map_err(|wait_s| {
-        Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
             .with_header("retry-after", &wait_s.to_string())
     })?;
     let well_formed = secret.len() == 43 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if well_formed {
-        web.insert(slot::INVITATION, secret).await.map_err(|error| Problem::from_service(&error.into(), Some(&from)))?;
+        web.insert(slot::INVITATION, secret).await.map_err(|error| Refusal::fault(&error.into()))?;
     }
     Ok((StatusCode::SEE_OTHER, [(LOCATION, "/welcome")]).into_response())
 }

@@ -3,17 +3,22 @@
 
 use std::sync::{Arc, Mutex};
 
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::header::{AUTHORIZATION, LOCATION, REFERER, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
+use secrecy::ExposeSecret;
 use tower_sessions::Session as WebSession;
 
 use super::error::Problem;
+use super::refusal::Refusal;
 use super::protect::safe_return_path;
 use super::{AppState, cookies};
 use crate::domain::audit::Circumstances;
+use crate::domain::clock::Timestamp;
 use crate::domain::session::{Client, EndReason, Ending};
 use crate::services::ServiceError;
 use crate::services::ports::{Delivery, ending_view, slot};
@@ -58,14 +63,14 @@ struct Kind {
 }
 
 impl Kind {
-    fn of(request: &Request) -> Self {
-        let headers = request.headers();
+    fn of(request: &Parts) -> Self {
+        let headers = &request.headers;
         let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let speculative = headers.contains_key("sec-purpose") || value("purpose") == Some("prefetch");
         let dest = value("sec-fetch-dest");
         let navigation = value("sec-fetch-mode") == Some("navigate") || (value("sec-fetch-mode").is_none() && is_page(request));
         let subresource = dest.is_some_and(|dest| !matches!(dest, "document" | "empty"));
-        let form = request.method() == Method::POST && !request.uri().path().ends_with("/stay_signed_in");
+        let form = request.method == Method::POST && !request.uri.path().ends_with("/stay_signed_in");
         let program = value("sec-fetch-mode").is_none();
         Self {
             navigation,
@@ -76,8 +81,8 @@ impl Kind {
     }
 }
 
-fn is_page(request: &Request) -> bool {
-    !is_api(request.uri().path()) && matches!(*request.method(), Method::GET | Method::HEAD)
+fn is_page(request: &Parts) -> bool {
+    !is_api(request.uri.path()) && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 fn is_api(path: &str) -> bool {
@@ -99,20 +104,27 @@ enum Resolution {
 }
 
 /// The layer. Runs inside the tower-sessions layer and outside every handler that asks who is there.
-pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let kind = Kind::of(&request);
-    let mut from = request.extensions().get::<Circumstances>().cloned().unwrap_or_default();
-    let (channel, resolved) = match resolve(&state, &request, kind, &from).await {
+pub async fn identify(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    // Without the body, which cannot be shared between threads, the request can be looked at across awaits.
+    let (mut parts, body) = request.into_parts();
+    let kind = Kind::of(&parts);
+    let mut from = parts.extensions.get::<Circumstances>().cloned().unwrap_or_default();
+    let (channel, resolved) = match resolve(&state, &parts, kind, &from).await {
         Ok(resolved) => resolved,
-        Err(error) => return fault(&request, &error),
+        Err(error) => return fault(&error),
     };
-    let retries = cookies::retries(request.headers());
+    let retries = retries(&parts.headers);
     let deliveries = Deliveries::default();
-    let api = is_api(request.uri().path());
+    let api = is_api(parts.uri.path());
     let live = match resolved {
         Resolution::Anonymous { clear } => {
             if clear {
-                return with_clearing(next.run(request).await);
+                parts.extensions.insert(Viewer::default());
+                parts.extensions.insert(channel);
+                parts.extensions.insert(deliveries.clone());
+                let mut response = with_clearing(next.run(Request::from_parts(parts, body)).await);
+                deliver(&mut response, &deliveries, state.backend.now());
+                return response;
             }
             None
         }
@@ -120,23 +132,23 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
             deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(delivery);
             Some(live)
         }
-        Resolution::Over(ending) => return over(request, next, &ending).await,
+        Resolution::Over(ending) => return over(&state, parts, body, next, &ending).await,
         Resolution::Moved(ending) => {
-            if kind.navigation && request.method() == Method::GET && retries < MAX_RETRIES {
-                return retry(&request, retries);
+            if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
+                return retry(&parts, retries);
             }
-            return over(request, next, &ending).await;
+            return over(&state, parts, body, next, &ending).await;
         }
         Resolution::Elsewhere(live, superseded) => {
-            if kind.navigation && request.method() == Method::GET && retries < MAX_RETRIES {
-                return retry(&request, retries);
+            if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
+                return retry(&parts, retries);
             }
-            if superseded && request.method() == Method::POST && !api {
-                return form_expired(&request).await;
+            if superseded && parts.method == Method::POST && !api {
+                return form_expired(&parts).await;
             }
             Some(live)
         }
-        Resolution::Bounce => return bounce(&request),
+        Resolution::Bounce => return bounce(&parts),
         Resolution::NotNow => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
     };
     if let Some(live) = &live {
@@ -144,31 +156,31 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
         from.session_id = Some(live.session.id);
         from.device_id = live.session.device_id;
     }
-    let extensions = request.extensions_mut();
+    let extensions = &mut parts.extensions;
     extensions.insert(from);
     extensions.insert(channel);
     extensions.insert(Viewer(live.map(Arc::from)));
     extensions.insert(deliveries.clone());
-    let mut response = next.run(request).await;
-    deliver(&mut response, &deliveries);
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    deliver(&mut response, &deliveries, state.backend.now());
     if retries > 0 {
-        response.headers_mut().append(SET_COOKIE, cookies::clear_retries());
+        response.headers_mut().append(SET_COOKIE, retry_cookie(0));
     }
     response
 }
 
 async fn resolve(
     state: &AppState,
-    request: &Request,
+    request: &Parts,
     kind: Kind,
     from: &Circumstances,
 ) -> Result<(Channel, Resolution), ServiceError> {
-    let headers = request.headers();
+    let headers = &request.headers;
     if let Some(token) = bearer(headers) {
         let resolution = match state.backend.authenticate(token, kind.is_activity, from).await? {
             AccessOutcome::Valid(live) => Resolution::Live(live, None),
             AccessOutcome::Over(ending) => Resolution::Over(ending),
-            AccessOutcome::Refused(_) | AccessOutcome::Stale => Resolution::Anonymous { clear: false },
+            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => Resolution::Anonymous { clear: false },
         };
         return Ok((Channel::Bearer, resolution));
     }
@@ -176,11 +188,11 @@ async fn resolve(
         match state.backend.authenticate(token, kind.is_activity, from).await? {
             AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
             AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
-            AccessOutcome::Refused(_) | AccessOutcome::Stale => {}
+            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => {}
         }
     }
     // `/auth/refresh` and `/auth/logout` look at the refresh cookie themselves.
-    let path = request.uri().path();
+    let path = request.uri.path();
     let Some(token) = cookies::read(headers, cookies::REFRESH).filter(|_| path != "/auth/refresh") else {
         let clear = headers.contains_key("cookie")
             && cookies::read(headers, cookies::ACCESS).is_some()
@@ -191,7 +203,7 @@ async fn resolve(
         return Ok((Channel::Cookie, Resolution::NotNow));
     }
     if kind.from_elsewhere {
-        let resolution = if kind.navigation && request.method() == Method::GET {
+        let resolution = if kind.navigation && request.method == Method::GET {
             Resolution::Bounce
         } else {
             Resolution::Anonymous { clear: false }
@@ -223,36 +235,36 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Pages go to the sign-in page, which says why; the API says why itself.
-async fn over(mut request: Request, next: Next, ending: &Ending) -> Response {
-    let path = request.uri().path().to_owned();
+async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, ending: &Ending) -> Response {
+    let path = request.uri.path().to_owned();
     if is_api(&path) {
         if path == "/auth/login" || path == "/auth/logout" {
-            request.extensions_mut().insert(Viewer::default());
-            request.extensions_mut().insert(Channel::Cookie);
-            request.extensions_mut().insert(Ended(ending.clone()));
-            return with_clearing(next.run(request).await);
+            request.extensions.insert(Viewer::default());
+            request.extensions.insert(Channel::Cookie);
+            request.extensions.insert(Ended(ending.clone()));
+            return with_clearing(next.run(Request::from_parts(request, body)).await);
         }
         return with_clearing(session_over(ending).into_response());
     }
-    if let Some(web) = request.extensions().get::<WebSession>()
+    if let Some(web) = request.extensions.get::<WebSession>()
         && !matches!(ending.reason, EndReason::SignedOut | EndReason::Replaced)
         && let Err(error) = web.insert(slot::ENDING, ending_view(ending)).await
     {
-        return fault(&request, &error.into());
+        return fault(&error.into());
     }
     let anonymous_pages = ["/sign-in", "/sign-in/code", "/sign-in/enrol", "/welcome"];
     let sign_in_forms = ["/actions/sign_in", "/actions/verify_code", "/actions/confirm_sign_in_enrolment", "/actions/accept_invitation"];
     if anonymous_pages.contains(&path.as_str()) || sign_in_forms.contains(&path.as_str()) || path.starts_with("/welcome/") {
-        request.extensions_mut().insert(Viewer::default());
-        request.extensions_mut().insert(Channel::Cookie);
+        request.extensions.insert(Viewer::default());
+        request.extensions.insert(Channel::Cookie);
         let deliveries = Deliveries::default();
-        request.extensions_mut().insert(deliveries.clone());
-        let mut response = with_clearing(next.run(request).await);
-        deliver(&mut response, &deliveries);
+        request.extensions.insert(deliveries.clone());
+        let mut response = with_clearing(next.run(Request::from_parts(request, body)).await);
+        deliver(&mut response, &deliveries, state.backend.now());
         return response;
     }
-    let target = request.uri().path_and_query().map(ToString::to_string);
-    let back = target.filter(|_| request.method() == Method::GET).and_then(|path| safe_return_path(&path));
+    let target = request.uri.path_and_query().map(ToString::to_string);
+    let back = target.filter(|_| request.method == Method::GET).and_then(|path| safe_return_path(&path));
     with_clearing(see_other(&sign_in_path(back.as_deref())))
 }
 
@@ -283,43 +295,42 @@ fn serde_urlencode(text: &str) -> String {
 
 /// 401 with the reason in plain words.
 #[must_use]
-pub fn session_over(ending: &Ending) -> Problem {
+pub fn session_over(ending: &Ending) -> Refusal {
     let view = ending_view(ending);
-    Problem::new(StatusCode::UNAUTHORIZED, "session_over", &app::words::ending(&view))
+    Refusal::new(StatusCode::UNAUTHORIZED, "session_over", "This session is over.")
+        .detail(app::words::ending(&view))
         .with("reason", ending.reason.as_str())
         .with_header("www-authenticate", "Bearer error=\"invalid_token\"")
 }
 
 fn see_other(path: &str) -> Response {
-    match HeaderValue::from_str(path) {
-        Ok(location) => (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response(),
-        Err(_) => (StatusCode::SEE_OTHER, [(LOCATION, "/")]).into_response(),
-    }
+    let location = HeaderValue::from_str(path).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response()
 }
 
-fn retry(request: &Request, retries: u32) -> Response {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+fn retry(request: &Parts, retries: u32) -> Response {
+    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut response = see_other(&safe_return_path(path).unwrap_or_else(|| "/".to_owned()));
-    response.headers_mut().append(SET_COOKIE, cookies::count_retry(retries + 1));
+    response.headers_mut().append(SET_COOKIE, retry_cookie(retries + 1));
     response
 }
 
 /// A form sent with cookies that another tab had just replaced: back to the page, to be sent again.
-async fn form_expired(request: &Request) -> Response {
-    if let Some(web) = request.extensions().get::<WebSession>()
+async fn form_expired(request: &Parts) -> Response {
+    if let Some(web) = request.extensions.get::<WebSession>()
         && let Err(error) = web.insert(slot::NOTICE, app::types::Notice::FormExpired).await
     {
-        return fault(request, &error.into());
+        return fault(&error.into());
     }
-    let referer = request.headers().get(REFERER).and_then(|value| value.to_str().ok());
+    let referer = request.headers.get(REFERER).and_then(|value| value.to_str().ok());
     let path = referer.and_then(|text| text.parse::<axum::http::Uri>().ok());
     let path = path.and_then(|uri| uri.path_and_query().map(ToString::to_string));
     see_other(&path.and_then(|path| safe_return_path(&path)).unwrap_or_else(|| "/".to_owned()))
 }
 
 /// A page opened from elsewhere with an expired access token: the browser is asked to open it again as our own.
-fn bounce(request: &Request) -> Response {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+fn bounce(request: &Parts) -> Response {
+    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
     let safe = safe_return_path(path).unwrap_or_else(|| "/".to_owned());
     let escaped = safe.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
     Html(format!(
@@ -331,43 +342,62 @@ fn bounce(request: &Request) -> Response {
 }
 
 fn with_clearing(mut response: Response) -> Response {
-    for cookie in cookies::clear_tokens() {
-        response.headers_mut().append(SET_COOKIE, cookie);
+    for name in [cookies::ACCESS, cookies::REFRESH] {
+        append(&mut response, cookies::clear(name));
     }
     response
 }
 
+/// A cookie that does not fit is a fault of ours: the browser would be left with half of what it needs.
+fn append(response: &mut Response, cookie: Result<HeaderValue, cookies::Unfit>) {
+    match cookie {
+        Ok(cookie) => drop(response.headers_mut().append(SET_COOKIE, cookie)),
+        Err(error) => {
+            tracing::error!(%error, "a cookie could not be written");
+            *response = Problem::internal().into_response();
+        }
+    }
+}
+
 /// Writes the cookies. Of several pairs the last one counts.
-pub fn deliver(response: &mut Response, deliveries: &Deliveries) {
+pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp) {
     let all = std::mem::take(&mut *deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     let last = all.iter().rposition(|delivery| !matches!(delivery, Delivery::Device(_)));
     for (index, delivery) in all.into_iter().enumerate() {
-        let headers = response.headers_mut();
         match delivery {
-            Delivery::Device(device) => {
-                headers.append(SET_COOKIE, cookies::device_cookie(&device.value()));
-            }
+            Delivery::Device(device) => append(response, cookies::device_cookie(device.value().expose_secret())),
             _ if Some(index) != last => {}
+            // Native programs get their tokens in the body, never as cookies.
+            Delivery::Tokens(issued) if issued.live.session.client == Client::Native => {}
             Delivery::Tokens(issued) => {
-                // Native programs get their tokens in the body, never as cookies.
-                if issued.live.session.client == Client::Browser {
-                    let end = issued.live.session.absolute_expires_at;
-                    let lasts = end.since(issued.live.session.rotated_at);
-                    headers.append(SET_COOKIE, cookies::access_cookie(&issued.access, lasts));
-                    headers.append(SET_COOKIE, cookies::refresh_cookie(&issued.refresh, lasts));
-                }
+                let end = issued.live.session.absolute_expires_at;
+                append(response, cookies::access_cookie(issued.access.expose_secret(), issued.access_expires_at, now));
+                append(response, cookies::refresh_cookie(issued.refresh.expose_secret(), end, now));
             }
             Delivery::SignedOut => {
-                for cookie in cookies::clear_tokens() {
-                    headers.append(SET_COOKIE, cookie);
-                }
+                append(response, cookies::clear(cookies::ACCESS));
+                append(response, cookies::clear(cookies::REFRESH));
                 // Cookies are deleted by name above: "cookies" would take the device and the next flow along.
-                headers.insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
+                let value = HeaderValue::from_static("\"cache\", \"storage\"");
+                response.headers_mut().insert("clear-site-data", value);
             }
         }
     }
 }
 
-fn fault(request: &Request, error: &ServiceError) -> Response {
-    Problem::from_service(error, request.extensions().get::<Circumstances>()).into_response()
+/// How often this navigation was sent back to the same path; a plain cookie, worth nothing to anybody.
+const RETRY: &str = "__Host-Http-mayfly-retry";
+
+fn retries(headers: &HeaderMap) -> u32 {
+    cookies::read(headers, RETRY).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+fn retry_cookie(count: u32) -> HeaderValue {
+    let age = if count == 0 { 0 } else { 10 };
+    let text = format!("{RETRY}={count}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax");
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn fault(error: &ServiceError) -> Response {
+    Refusal::fault(error).into_response()
 }

@@ -462,7 +462,6 @@ impl Backend {
         if user.status == UserStatus::Disabled {
             return Ok(Err(Refused::Conflict));
         }
-        users::lock_administrators(&mut tx).await?;
         if user.has_role(ADMIN) && !users::any_other_active_admin(&mut tx, id).await? {
             return Ok(Err(Refused::LastAdmin));
         }
@@ -516,7 +515,6 @@ impl Backend {
         let mut tx = self.store.write().await?;
         let Some(user) = users::find_user(&mut tx, id).await? else { return Ok(Err(Refused::NotFound)) };
         let Some(roles) = known_roles(&mut tx, roles).await? else { return Ok(Err(Refused::Roles)) };
-        users::lock_administrators(&mut tx).await?;
         let demotes = user.has_role(ADMIN) && !roles.iter().any(|role| role == ADMIN);
         if demotes && user.status == UserStatus::Active && !users::any_other_active_admin(&mut tx, id).await? {
             return Ok(Err(Refused::LastAdmin));

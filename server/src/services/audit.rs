@@ -84,8 +84,8 @@ impl Backend {
         let mut events = audit::list_events(&mut tx, &filter, before, PAGE + 1).await?;
         let more = events.len() > PAGE as usize;
         events.truncate(PAGE as usize);
-        let next = events.last().filter(|_| more).map(|event| (event.at, event.id));
-        let ids: Vec<UserId> = events.iter().flat_map(|event| [event.actor_id, event.subject_id]).flatten().collect();
+        let next = events.last().filter(|_| more).map(|stored| (stored.at, stored.id));
+        let ids: Vec<UserId> = events.iter().flat_map(|stored| [stored.actor_id, stored.subject_id]).flatten().collect();
         let names = users::find_names(&mut tx, &ids).await?;
         Ok(Some(EventPage { events, next, names, sealed_until }))
     }

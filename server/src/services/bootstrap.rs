@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
+use crate::domain::clock::Timestamp;
 use crate::domain::id::EventId;
 use crate::domain::keys::{Algorithm, KeyPurpose, KeyRecord, KeyRing, KeyState};
 use crate::domain::policy::{Lifetimes, Mfa, Policy, presets};
+use crate::domain::random::Random;
 use crate::domain::user::{ADMIN, AUDITOR, MEMBER};
 use crate::storage::{Tx, audit, keys, policies, users};
 
@@ -18,16 +20,25 @@ impl Backend {
     /// Infrastructure, or a key that the key-encryption key does not open.
     pub async fn start(parts: Parts, algorithm: Algorithm) -> Result<Self, ServiceError> {
         let mut tx = parts.store.write().await?;
-        // One node at a time: whoever comes second finds everything there.
-        users::lock_bootstrap(&mut tx).await?;
         create_missing_keys(&mut tx, &parts, algorithm).await?;
         for (name, description, lifetimes) in built_in_roles() {
-            create_role(&mut tx, &parts, name, description, lifetimes).await?;
+            create_role(&mut tx, parts.clock.now(), parts.random.as_ref(), name, description, lifetimes).await?;
         }
         let records = keys::list_keys(&mut tx).await?;
         tx.commit().await?;
         let ring = KeyRing::open(records, &parts.kek)?;
         Ok(Self::new(parts, ring))
+    }
+
+    /// Makes a role with its first policy; leaves an existing one alone.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn add_role(&self, name: &str, description: &str, lifetimes: Lifetimes) -> Result<(), ServiceError> {
+        let mut tx = self.store.write().await?;
+        create_role(&mut tx, self.now(), self.random(), name, description, lifetimes).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     /// Records that the server started.
@@ -67,9 +78,10 @@ async fn create_missing_keys(tx: &mut Tx, parts: &Parts, algorithm: Algorithm) -
 }
 
 /// Makes a role with the first version of its policy, if it does not exist.
-pub(super) async fn create_role(
+async fn create_role(
     tx: &mut Tx,
-    parts: &Parts,
+    now: Timestamp,
+    random: &dyn Random,
     name: &str,
     description: &str,
     lifetimes: Lifetimes,
@@ -77,7 +89,6 @@ pub(super) async fn create_role(
     if policies::find_policy(tx, name).await?.is_some() {
         return Ok(());
     }
-    let now = parts.clock.now();
     users::insert_role(tx, name, description, now).await?;
     let policy = Policy {
         role: name.to_owned(),
@@ -90,7 +101,6 @@ pub(super) async fn create_role(
         created_at: now,
     };
     policies::insert_policy(tx, &policy).await?;
-    let random = parts.random.as_ref();
     let event = Event::new(EventId::new(now, random), now, Kind::RoleCreated, &Circumstances::default())
         .fact("role", name)
         .fact("policy", 1);

@@ -40,8 +40,8 @@ impl Hasher {
     /// # Errors
     /// [`ServiceError::Busy`] when too much is waiting.
     pub async fn hash(&self, new: Password, random: Arc<dyn Random>) -> Result<String, ServiceError> {
-        let (params, pepper) = (self.params.clone(), self.pepper.clone());
-        self.run(move || password::hash(&new, &params, &pepper, random.as_ref())).await
+        let (params, pepper) = (self.params, self.pepper.clone());
+        Ok(self.run(move || password::hash(&new, &params, &pepper, random.as_ref())).await??)
     }
 
     /// Verifies; without a stored hash the same work is done and the answer is [`Verification::Wrong`].
@@ -49,16 +49,12 @@ impl Hasher {
     /// # Errors
     /// [`ServiceError::Busy`] when too much is waiting.
     pub async fn verify(&self, given: Password, stored: Option<String>) -> Result<Verification, ServiceError> {
-        let (params, pepper, dummy) = (self.params.clone(), self.pepper.clone(), self.dummy.clone());
-        self.run(move || match stored {
-            Some(phc) => password::verify(&given, &phc, &pepper, &params),
-            None => {
-                // Equal work for unknown accounts (P9): the result does not matter.
-                let _ = password::verify(&given, &dummy, &pepper, &params);
-                Verification::Wrong
-            }
-        })
-        .await
+        let (params, pepper, dummy) = (self.params, self.pepper.clone(), self.dummy.clone());
+        let known = stored.is_some();
+        // Equal work for unknown accounts (P9).
+        let stored = stored.unwrap_or_else(|| dummy.to_string());
+        let verification = self.run(move || password::verify(&given, &stored, &params, &pepper)).await??;
+        Ok(if known { verification } else { Verification::Wrong })
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServiceError> {

@@ -69,7 +69,7 @@ impl Backend {
             return Ok(None);
         }
         let (secret, secret_hash) = self.link_secret();
-        one_time_links::void_links(&mut tx, LinkPurpose::FirstAdmin, None, self.now()).await?;
+        one_time_links::void_links(&mut tx, LinkPurpose::FirstAdmin, None).await?;
         let link = Link {
             secret_hash,
             purpose: LinkPurpose::FirstAdmin,
@@ -82,13 +82,12 @@ impl Backend {
         Ok(Some(self.link_url(&secret)))
     }
 
-    /// Adds an invited administrator from the command line of the machine itself.
+    /// Adds an invited person on behalf of the machine's own operator (command line, demo realm).
     ///
     /// # Errors
     /// Infrastructure.
-    pub async fn create_admin(&self, username: String, email: String) -> Result<Result<SecretString, Refused>, ServiceError> {
+    pub async fn add_person(&self, new: NewPerson) -> Result<Result<SecretString, Refused>, ServiceError> {
         let mut tx = self.store.write().await?;
-        let new = NewPerson { username, email, display_name: String::new(), roles: vec![ADMIN.to_owned()] };
         match self.insert_person(&mut tx, new, &Circumstances::default()).await? {
             Ok((_, link)) => {
                 tx.commit().await?;
@@ -106,7 +105,7 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<SecretString, ServiceError> {
         let (secret, secret_hash) = self.link_secret();
-        one_time_links::void_links(tx, LinkPurpose::Invitation, Some(user), self.now()).await?;
+        one_time_links::void_links(tx, LinkPurpose::Invitation, Some(user)).await?;
         let link = Link {
             secret_hash,
             purpose: LinkPurpose::Invitation,
@@ -189,7 +188,6 @@ impl Backend {
         let phc = self.hasher.hash(parsed, self.random.clone()).await?;
 
         let mut tx = self.store.write().await?;
-        users::lock_administrators(&mut tx).await?;
         if self.open_link(&mut tx, &hash).await?.is_none()
             || !one_time_links::consume_link(&mut tx, &hash, self.now()).await?
         {

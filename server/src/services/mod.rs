@@ -7,6 +7,7 @@
 pub mod account;
 pub mod admin;
 pub mod audit;
+pub mod audit_seal;
 pub mod bootstrap;
 pub mod demo;
 pub mod hashing;
@@ -21,15 +22,15 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::domain::audit::{Circumstances, Event, Kind};
+use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp};
-use crate::domain::id::EventId;
+use crate::domain::id::{EventId, UserId};
 use crate::domain::jwt::Verifier;
 use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::random::Random;
-use crate::domain::user::User;
-use crate::storage::{Store, StorageError, Tx, policies};
+use crate::domain::user::{User, canonical};
+use crate::storage::{Store, StorageError, Tx, flows, policies, users};
 
 use hashing::Hasher;
 
@@ -48,9 +49,15 @@ pub enum ServiceError {
     /// Signing failed: 500.
     #[error("a token could not be signed: {0}")]
     Signing(#[from] crate::domain::jwt::JwtError),
+    /// A password could not be hashed: 500.
+    #[error(transparent)]
+    Hash(#[from] crate::domain::password::HashError),
     /// The state of a flow could not be kept: 503.
     #[error("the state of the flow could not be kept: {0}")]
     Flow(#[from] tower_sessions::session::Error),
+    /// The checkpoint of the audit log could not be read or written: 503.
+    #[error("the checkpoint of the audit log: {0}")]
+    Checkpoint(std::io::Error),
     /// A row that contradicts another one: 500.
     #[error("contradiction in the database: {0}")]
     Contradiction(&'static str),
@@ -88,6 +95,8 @@ pub struct Backend {
     verifier: Verifier,
     keys: RwLock<Arc<KeyRing>>,
     refreshes: sessions::SessionLocks,
+    /// The whole log was looked through for unsealed events since the start.
+    sealed_before: std::sync::atomic::AtomicBool,
 }
 
 impl std::fmt::Debug for Backend {
@@ -118,6 +127,7 @@ impl Backend {
             verifier,
             keys: RwLock::new(Arc::new(keys)),
             refreshes: sessions::SessionLocks::default(),
+            sealed_before: std::sync::atomic::AtomicBool::new(false),
         }
     }
 
@@ -137,6 +147,32 @@ impl Backend {
     #[must_use]
     pub fn random(&self) -> &dyn Random {
         self.random.as_ref()
+    }
+
+    /// Randomness, shared.
+    #[must_use]
+    pub fn shared_random(&self) -> Arc<dyn Random> {
+        self.random.clone()
+    }
+
+    /// The clock, shared.
+    #[must_use]
+    pub fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    /// Seals what the database keeps of secrets.
+    #[must_use]
+    pub const fn key_encryption_key(&self) -> &KeyEncryptionKey {
+        &self.kek
+    }
+
+    /// Writes down that the edge refused a request.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn record_refusal(&self, kind: Kind, from: &Circumstances, reason: &str) -> Result<(), ServiceError> {
+        self.record(self.event(kind, from).outcome(Outcome::Denied).reason(reason)).await
     }
 
     /// Public address of this server.
@@ -160,6 +196,35 @@ impl Backend {
     /// The strictest limits over a person's roles; `None` without any.
     async fn limits_of(&self, tx: &mut Tx, user: &User) -> Result<Option<Limits>, StorageError> {
         Ok(strictest(&policies::find_policies_in_force_of_user(tx, user.id).await?))
+    }
+
+    /// An account.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn find_user(&self, id: UserId) -> Result<Option<User>, ServiceError> {
+        let mut tx = self.store.read().await?;
+        Ok(users::find_user(&mut tx, id).await?)
+    }
+
+    /// An account by sign-in name or e-mail address.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn find_user_by_name(&self, name: &str) -> Result<Option<User>, ServiceError> {
+        let mut tx = self.store.read().await?;
+        Ok(users::find_user_by_identifier(&mut tx, &canonical(name)).await?)
+    }
+
+    /// Removes flows that have run out. How many.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn forget_old_flows(&self) -> Result<u64, ServiceError> {
+        let mut tx = self.store.write().await?;
+        let gone = flows::delete_expired_flows(&mut tx, self.now(), 1000).await?;
+        tx.commit().await?;
+        Ok(gone)
     }
 
     /// A fresh 256-bit secret as text for links, and the hash that is stored.

@@ -16,7 +16,7 @@ use crate::domain::refresh::{self, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, acr};
 use crate::domain::user::User;
 use crate::domain::{random, session};
-use crate::storage::{Tx, audit, sessions};
+use crate::storage::{Tx, audit, sessions, users};
 
 /// Refreshes of one session run one at a time within this process: a fixed number of locks, so it is bounded.
 #[derive(Debug)]
@@ -162,11 +162,12 @@ impl Backend {
         replaced: Option<SessionId>,
         from: &Circumstances,
     ) -> Result<(), ServiceError> {
-        let mut living = sessions::list_living_sessions(tx, user.id).await?;
-        living.retain(|session| Some(session.id) != replaced);
-        living.sort_by_key(|session| std::cmp::Reverse(session.last_active_at));
-        let keep = usize::try_from(limits.lifetimes.max_sessions.saturating_sub(1)).unwrap_or(usize::MAX);
-        for session in living.into_iter().skip(keep) {
+        // One sign-in of a person at a time, or two at once would both count the same (S13).
+        users::lock_user(tx, user.id).await?;
+        let mut oldest =
+            sessions::list_oldest_living_sessions(tx, user.id, limits.lifetimes.max_sessions.saturating_sub(1)).await?;
+        oldest.retain(|session| Some(session.id) != replaced);
+        for session in oldest {
             let ending =
                 Ending { at: self.now(), reason: EndReason::TooManySessions, rule: None, limit: None };
             self.end_session(tx, &session, ending, Kind::SessionRevoked, from).await?;

@@ -19,6 +19,8 @@ pub enum AccessOutcome {
     Valid(Box<Live>),
     /// It is not a token of ours, or not for now.
     Refused(Refusal),
+    /// Well signed, but its session is unknown or another person's, or it names a generation that never was.
+    Forged,
     /// A good signature, but of a generation or grant that is no longer accepted: refresh.
     Stale,
     /// Its session is over.
@@ -78,12 +80,12 @@ impl Backend {
         };
         let mut tx = self.store.read().await?;
         let Some((session, user)) = sessions::find_session_with_user(&mut tx, claims.sid).await? else {
-            return Ok(AccessOutcome::Refused(Refusal::UnknownSession));
+            return Ok(AccessOutcome::Forged);
         };
         let limits = self.limits_of(&mut tx, &user).await?;
         drop(tx);
         if session.user_id != claims.sub {
-            return Ok(AccessOutcome::Refused(Refusal::UnknownSession));
+            return Ok(AccessOutcome::Forged);
         }
         if claims.rg > session.generation {
             // Signed with our key, yet from a generation that never was: a forged token or an old database.
@@ -95,7 +97,7 @@ impl Backend {
                 .reason("generation_ahead");
             self.record(event).await?;
             tracing::error!(session = %session.id, "an access token names a generation that never was");
-            return Ok(AccessOutcome::Refused(Refusal::GenerationAhead));
+            return Ok(AccessOutcome::Forged);
         }
         let tight = match session.standing(&user, limits.as_ref(), now) {
             Standing::Over(ending) => {

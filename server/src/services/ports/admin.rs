@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 
 use super::{Visit, action_fault, done, invalid, name_problem, page_fault, slot, view};
 use crate::domain::id::UserId;
-use crate::domain::policy::{Policy, PolicyField, PolicyProblem, presets};
+use crate::domain::policy::{Policy, PolicyField, PolicyProblem, presets, validate};
 use crate::domain::user::UserStatus;
 use crate::services::admin::{NewPerson, NewPolicy, Refused, RoleInForce};
 use crate::storage::users::PersonListRow;
@@ -27,7 +27,10 @@ pub(super) fn refused(why: Refused) -> ActionError {
         Refused::NotFound => ActionError::NotFound,
         Refused::Conflict => ActionError::Conflict,
         Refused::LastAdmin => ActionError::LastAdmin,
-        Refused::Policy(problem) => policy_problem(problem),
+        Refused::Policy(problem) => {
+            let (field, problem) = policy_refusal(problem);
+            invalid(field, problem)
+        }
         Refused::ReasonMissing => invalid(Field::Reason, Problem::Missing),
         Refused::ReasonTooLong => invalid(Field::Reason, Problem::TooLong { max: 500 }),
         Refused::Username(problem) => name_problem(Field::Username, problem),
@@ -52,17 +55,15 @@ fn policy_field(field: PolicyField) -> Field {
     }
 }
 
-fn policy_problem(problem: PolicyProblem) -> ActionError {
+fn policy_refusal(problem: PolicyProblem) -> (Field, Problem) {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     match problem {
         PolicyProblem::OutOfRange { field, min, max } => {
-            invalid(policy_field(field), Problem::OutOfRange { min: count(min), max: count(max) })
+            (policy_field(field), Problem::OutOfRange { min: count(min), max: count(max) })
         }
-        PolicyProblem::Exceeds { field, of } => {
-            invalid(policy_field(field), Problem::ExceedsLimit { of: policy_field(of) })
-        }
-        PolicyProblem::NeedsJustification { field } => invalid(policy_field(field), Problem::NeedsJustification),
-        PolicyProblem::AdminNeedsMfa => invalid(Field::Mfa, Problem::Wrong),
+        PolicyProblem::Exceeds { field, of } => (policy_field(field), Problem::ExceedsLimit { of: policy_field(of) }),
+        PolicyProblem::NeedsJustification { field } => (policy_field(field), Problem::NeedsJustification),
+        PolicyProblem::AdminNeedsMfa => (Field::Mfa, Problem::Wrong),
     }
 }
 
@@ -163,6 +164,7 @@ impl Admin for Visit {
             sessions_ended: preview.sessions_ended,
             people: preview.people,
             must_enrol: preview.must_enrol,
+            refusal: validate(&role, &values, false).err().map(policy_refusal),
         })
     }
 
@@ -197,7 +199,8 @@ impl Admin for Visit {
         let more = rows.len() > PAGE;
         rows.truncate(PAGE);
         let next = rows.last().filter(|_| more).map(|row| crate::domain::user::canonical(&row.user.username));
-        Ok(PeopleList { people: rows.into_iter().map(person_row).collect(), next, search })
+        let notice = self.notice().await?;
+        Ok(PeopleList { people: rows.into_iter().map(person_row).collect(), next, search, notice })
     }
 
     async fn person(&self, id: String) -> Result<PersonView, PageError> {
@@ -213,6 +216,7 @@ impl Admin for Visit {
             ended: ended.iter().filter_map(view::ended).collect(),
             all_roles: self.backend.role_names().await.map_err(page_fault)?,
             invitation_link: link.filter(|(of, _)| *of == id).map(|(_, link)| link),
+            notice: self.notice().await?,
         })
     }
 

@@ -11,12 +11,11 @@ use time::PrimitiveDateTime;
 use time::macros::format_description;
 
 use super::{Visit, page_fault};
-use crate::domain::audit::{Kind, Outcome};
+use crate::domain::audit::{Event, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::device::describe;
 use crate::domain::id::{EventId, UserId};
 use crate::services::audit::Search;
-use crate::storage::audit::StoredEvent;
 
 #[async_trait]
 impl Audit for Visit {
@@ -34,7 +33,7 @@ impl Audit for Visit {
             .map_err(page_fault)?
             .ok_or(PageError::Forbidden)?;
         Ok(AuditPage {
-            rows: page.events.iter().map(|event| row(event, &page.names)).collect(),
+            rows: page.events.iter().map(|stored| row(stored, &page.names)).collect(),
             next: page.next.map(|(at, id)| format!("{}.{id}", at.as_millis())),
             filter,
             kinds: Kind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect(),
@@ -129,7 +128,7 @@ fn changes(changes: &Map<String, Value>) -> Vec<(String, String, String)> {
     changes.iter().map(|(field, change)| (field.clone(), side(change, "before"), side(change, "after"))).collect()
 }
 
-fn row(event: &StoredEvent, names: &HashMap<UserId, String>) -> AuditRow {
+fn row(event: &Event, names: &HashMap<UserId, String>) -> AuditRow {
     let name = |id: Option<UserId>, absent: &str| match id {
         Some(id) => names.get(&id).cloned().unwrap_or_else(|| id.to_string()),
         None => absent.to_owned(),
@@ -146,7 +145,7 @@ fn row(event: &StoredEvent, names: &HashMap<UserId, String>) -> AuditRow {
     AuditRow {
         id: event.id.to_string(),
         at: event.at.as_millis(),
-        kind: event.kind.clone(),
+        kind: event.kind.as_str().to_owned(),
         outcome: match event.outcome {
             Outcome::Success => AuditOutcome::Success,
             Outcome::Failure => AuditOutcome::Failure,

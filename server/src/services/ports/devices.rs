@@ -16,6 +16,7 @@ impl Devices for Visit {
         Ok(DeviceList {
             living: living.iter().map(|session| view::living(session, Some(live.session.id))).collect(),
             ended: ended.iter().filter_map(view::ended).collect(),
+            notice: self.notice().await?,
         })
     }
 

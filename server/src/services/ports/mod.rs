@@ -142,6 +142,11 @@ impl Visit {
         Ok(self.web.remove(slot).await?)
     }
 
+    /// The news kept for this page; shown once.
+    async fn notice(&self) -> Result<Option<Notice>, PageError> {
+        self.take(slot::NOTICE).await.map_err(page_fault)
+    }
+
     async fn notify(&self, notice: Notice) -> Result<(), ServiceError> {
         self.put(slot::NOTICE, notice).await
     }

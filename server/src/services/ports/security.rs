@@ -28,6 +28,7 @@ impl Security for Visit {
             recovery_codes_left: facts.recovery_codes_left,
             min_password_length: u32::try_from(Backend::min_password_length(mfa)).unwrap_or(u32::MAX),
             other_sessions: facts.other_sessions,
+            notice: self.notice().await?,
         })
     }
 

@@ -199,7 +199,6 @@ impl Backend {
 
     /// Sign-in name of an account.
     async fn username(&self, id: crate::domain::id::UserId) -> Result<Option<String>, ServiceError> {
-        let mut tx = self.store().read().await?;
-        Ok(crate::storage::users::find_user(&mut tx, id).await?.map(|user| user.username))
+        Ok(self.find_user(id).await?.map(|user| user.username))
     }
 }

@@ -1,0 +1,479 @@
+//! Configuration: one TOML file, the environment on top of it, checked as a whole before anything starts.
+//!
+//! Owns: names, defaults, allowed ranges, and printing without secrets. Must not know what any setting is used
+//! for beyond its range; opens no database, key or socket.
+//!
+//! Precedence: defaults, then the file, then `MAYFLY__SECTION__KEY`. `MAYFLY__SECTION__KEY_FILE` names a file
+//! whose content is the value (mounted secrets).
+
+mod environment;
+mod show;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use axum::http::Uri;
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::domain::keys::Algorithm;
+
+/// File that is read when none is named and it exists in the current folder.
+pub const DEFAULT_FILE: &str = "mayfly.toml";
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The named file is not there or cannot be read.
+    #[error("configuration file {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A `…_FILE` variable names a file that cannot be read.
+    #[error("{variable}: file {}: {source}", path.display())]
+    ValueFile {
+        /// The variable.
+        variable: String,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A variable and its `…_FILE` twin are both set.
+    #[error("{0} and {0}_FILE are both set; set one of them")]
+    Twice(String),
+    /// Not TOML, an unknown name, or a value of the wrong type.
+    #[error("{0}")]
+    Shape(Box<figment::Error>),
+    /// Values outside their range, every one of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Values(Vec<FieldProblem>),
+}
+
+/// A field outside its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {allowed}")]
+pub struct FieldProblem {
+    /// Dotted name as in the file.
+    pub field: &'static str,
+    /// What is allowed there.
+    pub allowed: String,
+}
+
+/// Everything that can be set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Folder for database, keys and other files of the server.
+    pub data_dir: PathBuf,
+    /// Address people use; also the issuer of tokens and the only accepted origin.
+    pub public_url: PublicUrl,
+    /// Listening.
+    pub server: Server,
+    /// Where data is kept.
+    pub database: Database,
+    /// Signed tokens.
+    pub tokens: Tokens,
+    /// Cost of password hashing.
+    pub password: Password,
+    /// The key-encryption key.
+    pub secrets: Secrets,
+    /// Rates.
+    pub limits: LimitSettings,
+    /// Log lines.
+    pub log: Log,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: "data".into(),
+            public_url: PublicUrl::default(),
+            server: Server::default(),
+            database: Database::default(),
+            tokens: Tokens::default(),
+            password: Password::default(),
+            secrets: Secrets::default(),
+            limits: LimitSettings::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// `scheme://host[:port]`, in the form browsers send as `Origin` (RFC 6454, section 6.2): lower case, without
+/// the scheme's own port, path or trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    origin: String,
+    host: String,
+}
+
+impl PublicUrl {
+    /// The origin, exactly as a browser writes it; also `iss`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.origin
+    }
+
+    /// Host without port; an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Reached over TLS (ours or a proxy's).
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.origin.starts_with("https://")
+    }
+
+    /// `localhost` or a loopback address: the only hosts that may do without TLS.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        self.host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl Default for PublicUrl {
+    fn default() -> Self {
+        Self { origin: "http://localhost:3000".to_owned(), host: "localhost".to_owned() }
+    }
+}
+
+impl std::fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.origin)
+    }
+}
+
+impl std::str::FromStr for PublicUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &str = "allowed is https://host or https://host:port without path, query or user (http only for \
+                             localhost and loopback addresses)";
+        let uri: Uri = text.parse().map_err(|_| SHAPE)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(SHAPE) };
+        let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        if !plain || authority.as_str().contains('@') || authority.host().is_empty() {
+            return Err(SHAPE);
+        }
+        let own_port = match scheme {
+            "https" => 443,
+            "http" => 80,
+            _ => return Err(SHAPE),
+        };
+        let host = authority.host().to_ascii_lowercase();
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => None,
+            _ => Some(authority.port_u16().ok_or(SHAPE)?),
+        };
+        let origin = match port {
+            Some(port) if port != own_port => format!("{scheme}://{host}:{port}"),
+            _ => format!("{scheme}://{host}"),
+        };
+        let url = Self { origin, host };
+        if url.is_https() || url.is_loopback() { Ok(url) } else { Err(SHAPE) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Listening.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Address and port to listen on.
+    pub address: SocketAddr,
+    /// Certificate and key for TLS by the server itself.
+    pub tls: Option<Tls>,
+    /// Networks of reverse proxies whose word about the client's address is taken; anybody else's is ignored.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The one header those proxies write. The other one may come from the client unchanged, so it is never read.
+    pub forwarded_header: ForwardedHeader,
+    /// Longest time for one request, from its headers to the first byte of the answer.
+    pub request_timeout_seconds: u64,
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// How long requests in flight may finish after SIGTERM.
+    pub drain_seconds: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            tls: None,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
+            request_timeout_seconds: 30,
+            max_body_bytes: 65_536,
+            max_connections: 10_000,
+            drain_seconds: 10,
+        }
+    }
+}
+
+/// Files for TLS.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file: certificate, then its chain.
+    pub cert: PathBuf,
+    /// PEM file: private key.
+    pub key: PathBuf,
+}
+
+/// How a trusted proxy names the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For: client, proxy`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded: for=client` (RFC 7239).
+    Forwarded,
+}
+
+/// Where data is kept.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// `sqlite:path` or `postgres://…`; none: `mayfly.db` in the data folder. May hold a password.
+    #[serde(deserialize_with = "secret")]
+    pub url: Option<SecretString>,
+    /// Most connections of a pool.
+    pub max_connections: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: None, max_connections: 16 }
+    }
+}
+
+/// Signed tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Algorithm of new signing keys; existing ones keep theirs.
+    #[serde(deserialize_with = "algorithm")]
+    pub algorithm: Algorithm,
+    /// The one tolerance for other machines' clocks (M19).
+    pub clock_tolerance_seconds: u64,
+    /// `aud`; none: the issuer.
+    pub audience: Option<String>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { algorithm: Algorithm::default(), clock_tolerance_seconds: 30, audience: None }
+    }
+}
+
+/// Cost of password hashing (argon2id).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Password {
+    /// `m`.
+    pub memory_kib: u32,
+    /// `t`.
+    pub iterations: u32,
+    /// `p`.
+    pub parallelism: u32,
+    /// Hashings at once; none: one for each core.
+    pub hashing_threads: Option<usize>,
+    /// Hashings that may wait; more are told to come back later.
+    pub queue: usize,
+}
+
+impl Default for Password {
+    fn default() -> Self {
+        Self { memory_kib: 19_456, iterations: 2, parallelism: 1, hashing_threads: None, queue: 64 }
+    }
+}
+
+/// The key-encryption key: at most one of the two; none: a file made at first run in the data folder.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// The key itself: 32 bytes in base64.
+    #[serde(deserialize_with = "secret")]
+    pub key_encryption_key: Option<SecretString>,
+    /// File that holds it, readable by its owner alone.
+    pub key_encryption_key_file: Option<PathBuf>,
+}
+
+/// A bucket of tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Tries at once.
+    pub burst: u32,
+    /// Seconds until one more is allowed.
+    pub every_seconds: u32,
+}
+
+/// Rates of one kind of request; what each protects stands in [`crate::http::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KindRates {
+    /// From one network (IPv4 address, IPv6 /64), whatever the account.
+    pub address: Rate,
+    /// At one account from one network.
+    pub account_at_address: Rate,
+    /// At one account from everywhere.
+    pub account: Rate,
+}
+
+/// Rates.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Password tries.
+    pub sign_in: KindRates,
+    /// Codes of a second factor.
+    pub code: KindRates,
+    /// Refreshes; the account is the session.
+    pub refresh: KindRates,
+    /// Other forms.
+    pub form: KindRates,
+    /// Reports of browsers about the content security policy.
+    pub report: KindRates,
+    /// Most networks and accounts remembered per bucket; beyond that they share.
+    pub max_keys: usize,
+}
+
+const fn rate(burst: u32, every_seconds: u32) -> Rate {
+    Rate { burst, every_seconds }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            sign_in: KindRates { address: rate(30, 5), account_at_address: rate(8, 30), account: rate(60, 30) },
+            code: KindRates { address: rate(30, 5), account_at_address: rate(6, 30), account: rate(20, 60) },
+            refresh: KindRates { address: rate(300, 1), account_at_address: rate(60, 1), account: rate(120, 1) },
+            form: KindRates { address: rate(120, 1), account_at_address: rate(60, 1), account: rate(120, 1) },
+            report: KindRates { address: rate(20, 10), account_at_address: rate(20, 10), account: rate(20, 10) },
+            max_keys: 100_000,
+        }
+    }
+}
+
+/// Log lines, on standard output.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// One JSON object per line, or text for people.
+    pub format: LogFormat,
+    /// Levels by module, in the language of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        // The session library warns about every expired cookie; that is no news.
+        Self { format: LogFormat::default(), filter: "info,tower_sessions=error,tower_sessions_core=error".to_owned() }
+    }
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// Text.
+    Text,
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
+}
+
+fn algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Algorithm, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "ES256" => Ok(Algorithm::Es256),
+        "EdDSA" => Ok(Algorithm::EdDsa),
+        _ => Err(serde::de::Error::custom("allowed are \"ES256\" and \"EdDSA\"")),
+    }
+}
+
+impl Settings {
+    /// Reads file and environment and checks everything.
+    ///
+    /// `file`: what `--config` says. Without it `MAYFLY_CONFIG` names the file, and without that `./mayfly.toml`
+    /// is read if it exists. A file that was named must exist.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; every value outside its range is named at once.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("MAYFLY_CONFIG").map(PathBuf::from));
+        let path = named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()));
+        Self::from_sources(path.as_deref(), std::env::vars_os().filter_map(environment::text))
+    }
+
+    /// The same from a given file and given variables.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn from_sources(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::File { path: path.to_path_buf(), source })?;
+            figment = figment.merge(Toml::string(&text));
+        }
+        figment = figment.merge(environment::Environment::read(variables)?);
+        let settings: Self = figment.extract().map_err(|error| ConfigError::Shape(Box::new(error)))?;
+        let problems = settings.validate();
+        if problems.is_empty() { Ok(settings) } else { Err(ConfigError::Values(problems)) }
+    }
+
+    /// URL of the database.
+    #[must_use]
+    pub fn database_url(&self) -> SecretString {
+        self.database
+            .url
+            .clone()
+            .unwrap_or_else(|| SecretString::from(format!("sqlite:{}", self.data_dir.join("mayfly.db").display())))
+    }
+
+    /// File of the key-encryption key, unless the key itself was given.
+    #[must_use]
+    pub fn key_file(&self) -> Option<PathBuf> {
+        if self.secrets.key_encryption_key.is_some() {
+            return None;
+        }
+        let given = self.secrets.key_encryption_key_file.clone();
+        Some(given.unwrap_or_else(|| self.data_dir.join("key-encryption-key")))
+    }
+
+    /// `aud` of our own tokens.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        self.tokens.audience.as_deref().unwrap_or_else(|| self.public_url.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

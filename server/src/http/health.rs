@@ -1,0 +1,126 @@
+//! `/healthz` and `/readyz`: whether the process lives, and whether it should get requests.
+//!
+//! Must not know what readiness depends on: it asks a [`Readiness`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+/// Whether what the server needs is there.
+#[async_trait]
+pub trait Readiness: Send + Sync {
+    /// The database answers.
+    async fn database(&self) -> bool;
+    /// There is an active signing key and an active edge key.
+    async fn keys(&self) -> bool;
+}
+
+/// Set once at SIGTERM: readiness goes first, then the listener.
+#[derive(Clone, Debug, Default)]
+pub struct Draining(Arc<AtomicBool>);
+
+impl Draining {
+    /// From now on `/readyz` says no.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// It has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Longest a check may take; a database that hangs is a database that is not there.
+const LONGEST_CHECK: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+struct Health {
+    readiness: Arc<dyn Readiness>,
+    draining: Draining,
+}
+
+/// The two routes.
+pub fn routes(readiness: Arc<dyn Readiness>, draining: Draining) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { axum::Json(json!({ "status": "alive" })) }))
+        .route("/readyz", get(ready))
+        .with_state(Health { readiness, draining })
+}
+
+async fn ready(State(health): State<Health>) -> Response {
+    let within = |check| async { tokio::time::timeout(LONGEST_CHECK, check).await.unwrap_or(false) };
+    let (database, keys) = tokio::join!(within(health.readiness.database()), within(health.readiness.keys()));
+    let draining = health.draining.has_begun();
+    let ready = database && keys && !draining;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "status": if ready { "ready" } else { "not_ready" },
+        "database": database,
+        "keys": keys,
+        "draining": draining,
+    });
+    (status, axum::Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use tower::ServiceExt as _;
+
+    struct Fixed {
+        database: bool,
+        keys: bool,
+        hangs: bool,
+    }
+
+    #[async_trait]
+    impl Readiness for Fixed {
+        async fn database(&self) -> bool {
+            if self.hangs {
+                std::future::pending::<()>().await;
+            }
+            self.database
+        }
+
+        async fn keys(&self) -> bool {
+            self.keys
+        }
+    }
+
+    async fn status(path: &str, fixed: Fixed, draining: &Draining) -> u16 {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        routes(Arc::new(fixed), draining.clone()).oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn ready_only_with_database_and_keys_and_while_not_draining() {
+        let draining = Draining::default();
+        for (database, keys, expected) in [(true, true, 200), (false, true, 503), (true, false, 503)] {
+            assert_eq!(status("/readyz", Fixed { database, keys, hangs: false }, &draining).await, expected);
+        }
+        draining.begin();
+        assert_eq!(status("/readyz", Fixed { database: true, keys: true, hangs: false }, &draining).await, 503);
+        assert_eq!(status("/healthz", Fixed { database: false, keys: false, hangs: false }, &draining).await, 200);
+    }
+
+    #[tokio::test]
+    async fn f7_a_database_that_hangs_is_not_ready() {
+        let began = tokio::time::timeout(
+            Duration::from_secs(5),
+            status("/readyz", Fixed { database: true, keys: true, hangs: true }, &Draining::default()),
+        );
+        assert_eq!(began.await.unwrap(), 503);
+    }
+}

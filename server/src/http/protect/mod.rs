@@ -1,0 +1,89 @@
+//! What stands between the network and every handler: methods, cookies, origins, form tokens, headers, redirects.
+//!
+//! Owns: refusing a request before anything looks at what it asks for (SECURITY.md C3–C10, L12). Must not know who
+//! is signed in, nor what the routes do; what was refused goes to a [`RefusalSink`].
+//!
+//! Order, outermost first: `identify`, [`set_response_headers`], `error::answer`, catch-panic, time limit,
+//! [`refuse_odd_methods`], [`refuse_duplicate_cookies`], [`gate_origins`]; then around `/actions/*` only:
+//! [`keep_redirects_here`], the tower-sessions layer, [`check_form_token`].
+
+mod cookies;
+mod form;
+mod headers;
+mod methods;
+mod origin;
+mod redirect;
+#[cfg(test)]
+pub(crate) mod recorder;
+mod report;
+mod return_path;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+
+pub use cookies::refuse_duplicate_cookies;
+pub use form::{FORM_TOKEN_FIELD, FORM_TOKEN_HEADER, check_form_token, header_form_token_matches};
+pub use headers::{HeaderPolicy, page_csp, set_response_headers};
+pub use methods::refuse_odd_methods;
+pub use origin::{ACTIONS, gate_origins};
+pub use redirect::keep_redirects_here;
+pub use report::{REPORT_PATH, csp_report};
+pub use return_path::{safe_return_path, same_origin_path};
+
+use crate::config::PublicUrl;
+use crate::domain::audit::{Circumstances, Kind};
+use crate::http::error::Problem;
+use crate::http::limits::Limits;
+
+/// Hears of every refusal, so that it can be audited.
+#[async_trait]
+pub trait RefusalSink: Send + Sync {
+    /// A request was refused. `reason` is a closed code.
+    ///
+    /// Must not fail the request: a refusal stays a refusal even if it cannot be written down; the implementer
+    /// logs that.
+    async fn refused(&self, kind: Kind, circumstances: &Circumstances, reason: &'static str);
+}
+
+/// What the layers of this module share.
+#[derive(Clone)]
+pub struct Protection {
+    /// Our one origin.
+    pub public_url: PublicUrl,
+    /// Hears of refusals.
+    pub sink: Arc<dyn RefusalSink>,
+    /// Largest form.
+    pub max_body_bytes: usize,
+    /// For the report endpoint.
+    pub limits: Arc<Limits>,
+}
+
+impl Protection {
+    /// Tells the sink and answers. The request is let go of before anything is awaited: its body belongs to one thread.
+    fn refuse<'a>(
+        &'a self,
+        kind: Kind,
+        request: &Request,
+        reason: &'static str,
+        problem: Problem,
+    ) -> impl Future<Output = Response> + Send + use<'a> {
+        let told = self.tell(kind, request, reason);
+        async move {
+            told.await;
+            problem.into_response()
+        }
+    }
+
+    fn tell<'a>(
+        &'a self,
+        kind: Kind,
+        request: &Request,
+        reason: &'static str,
+    ) -> impl Future<Output = ()> + Send + use<'a> {
+        let circumstances = request.extensions().get::<Circumstances>().cloned().unwrap_or_default();
+        async move { self.sink.refused(kind, &circumstances, reason).await }
+    }
+}

@@ -1,0 +1,222 @@
+//! Where an unsafe request comes from (C8; Fetch Metadata, RFC 6454 `Origin`).
+
+use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::methods::is_safe;
+use super::{Protection, REPORT_PATH};
+use crate::domain::audit::Kind;
+use crate::http::cookies;
+use crate::http::error::Problem;
+
+/// Prefix of the server functions: forms that browsers send.
+pub const ACTIONS: &str = "/actions/";
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What the headers of the request say about where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Provenance {
+    /// The browser says: one of our own pages.
+    Ours,
+    /// The browser says: not one of our pages, or it says different things at once.
+    Foreign(&'static str),
+    /// Neither header: no browser of the last years, or something in between removed them.
+    Unsaid,
+}
+
+/// Layer around everything: every method that is not safe must come from our own origin.
+///
+/// * `/actions/*` (forms): the browser must say so, by `Sec-Fetch-Site: same-origin` or our exact `Origin`.
+/// * everything else (JSON): the same if the request says anything about its origin. If it says nothing it is a
+///   program's, and then it may not carry the cookies of a browser. A body must be `application/json`, which no
+///   form can send without a preflight.
+pub async fn gate_origins(State(protection): State<Protection>, request: Request, next: Next) -> Response {
+    // Reports come without credentials, change nothing and have a gate of their own.
+    if is_safe(request.method()) || request.uri().path() == REPORT_PATH {
+        return next.run(request).await;
+    }
+    let is_action = request.uri().path().starts_with(ACTIONS);
+    let refused = match provenance(request.headers(), protection.public_url.as_str()) {
+        Provenance::Ours => None,
+        Provenance::Foreign(reason) => Some(reason),
+        Provenance::Unsaid if is_action => Some("origin_missing"),
+        Provenance::Unsaid => cookies::has_tokens(request.headers()).then_some("cookies_without_origin"),
+    };
+    if let Some(reason) = refused {
+        return protection.refuse(Kind::CsrfRefused, &request, reason, Problem::foreign_origin()).await;
+    }
+    if !is_action && !request.body().is_end_stream() && !is_json(request.headers()) {
+        return protection
+            .refuse(
+                Kind::CsrfRefused,
+                &request,
+                "content_type",
+                Problem::unsupported_media_type("application/json"),
+            )
+            .await;
+    }
+    next.run(request).await
+}
+
+fn provenance(headers: &HeaderMap, ours: &str) -> Provenance {
+    let only = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        let first: Option<&HeaderValue> = values.next();
+        match (first, values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => Ok(Some(value.as_bytes())),
+            (Some(_), Some(_)) => Err(()),
+        }
+    };
+    let (Ok(site), Ok(origin)) = (only(&SEC_FETCH_SITE), only(&header::ORIGIN)) else {
+        return Provenance::Foreign("origin_twice");
+    };
+    // `null`, another scheme, host or port, other case: all of that is another origin.
+    if origin.is_some_and(|origin| origin != ours.as_bytes()) {
+        return Provenance::Foreign("origin");
+    }
+    match site {
+        Some(b"same-origin") => Provenance::Ours,
+        // `none` would be an address typed by hand, and those are never unsafe.
+        Some(_) => Provenance::Foreign("fetch_site"),
+        None if origin.is_some() => Provenance::Ours,
+        None => Provenance::Unsaid,
+    }
+}
+
+/// Exactly `application/json`, with or without `charset=utf-8`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Ok(text) = value.to_str() else { return false };
+    let (kind, parameter) = text.split_once(';').unwrap_or((text, ""));
+    let parameter = parameter.trim().replace('"', "");
+    kind.trim().eq_ignore_ascii_case("application/json")
+        && (parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::http::protect::testing;
+    use crate::http::protect::recorder::Recorder;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::any;
+    use tower::ServiceExt as _;
+
+    async fn status(sink: &Arc<Recorder>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> u16 {
+        let protection = testing::protection(sink.clone());
+        let app = Router::new()
+            .fallback(any(|| async {}))
+            .layer(axum::middleware::from_fn_with_state(protection, gate_origins));
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        app.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap().status().as_u16()
+    }
+
+    const OURS: &str = "https://id.example";
+    const JSON: (&str, &str) = ("content-type", "application/json");
+
+    #[tokio::test]
+    async fn c8_forms_come_from_our_own_pages_only() {
+        let sink = Arc::<Recorder>::default();
+        for headers in [
+            &[("sec-fetch-site", "same-origin")][..],
+            &[("sec-fetch-site", "same-origin"), ("origin", OURS)],
+            &[("origin", OURS)],
+        ] {
+            assert_eq!(status(&sink, "POST", "/actions/sign_in", headers, "a=b").await, 200, "{headers:?}");
+        }
+        assert!(sink.reasons().is_empty());
+        let mut refused = 0;
+        for headers in [
+            &[][..],
+            &[("referer", "https://id.example/sign-in")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[("origin", "https://evil.example")],
+            &[("origin", "https://id.example.evil.example")],
+            &[("origin", "https://evil-id.example")],
+            &[("origin", "https://sub.id.example")],
+            &[("origin", "http://id.example")],
+            &[("origin", "https://id.example:8443")],
+            &[("origin", "https://id.example:443")],
+            &[("origin", "https://id.example/")],
+            &[("origin", "https://ID.example")],
+            &[("origin", "https://id.example https://evil.example")],
+            &[("origin", OURS), ("origin", OURS)],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "none")],
+            &[("sec-fetch-site", "Same-Origin")],
+            &[("sec-fetch-site", "")],
+            &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "same-origin"), ("origin", "https://evil.example")],
+            &[("sec-fetch-site", "same-origin"), ("origin", "null")],
+            &[("sec-fetch-site", "cross-site"), ("origin", OURS)],
+        ] {
+            for method in ["POST", "PUT", "DELETE", "PATCH"] {
+                assert_eq!(status(&sink, method, "/actions/sign_in", headers, "a=b").await, 403, "{headers:?}");
+                refused += 1;
+            }
+        }
+        assert_eq!(sink.kinds().len(), refused, "every refusal is told");
+        assert!(sink.kinds().iter().all(|kind| *kind == Kind::CsrfRefused));
+    }
+
+    #[tokio::test]
+    async fn c8_programs_may_call_the_api_but_not_with_a_browsers_cookies() {
+        let sink = Arc::<Recorder>::default();
+        assert_eq!(status(&sink, "POST", "/auth/login", &[JSON], "{}").await, 200);
+        assert_eq!(status(&sink, "DELETE", "/api/v1/me/sessions/x", &[], "").await, 200);
+        for name in ["__Host-Http-mayfly-at", "__Host-Http-mayfly-rt"] {
+            let cookie = format!("theme=dark; {name}=x");
+            assert_eq!(status(&sink, "POST", "/auth/refresh", &[JSON, ("cookie", &cookie)], "{}").await, 403);
+            let ours = [JSON, ("cookie", &cookie), ("origin", OURS)];
+            assert_eq!(status(&sink, "POST", "/auth/refresh", &ours, "{}").await, 200);
+        }
+        for foreign in [("origin", "https://evil.example"), ("sec-fetch-site", "same-site"), ("origin", "null")] {
+            assert_eq!(status(&sink, "POST", "/auth/login", &[JSON, foreign], "{}").await, 403);
+        }
+        assert_eq!(sink.reasons().len(), 5);
+    }
+
+    #[tokio::test]
+    async fn c8_json_bodies_say_that_they_are_json() {
+        let sink = Arc::<Recorder>::default();
+        for kind in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""] {
+            assert_eq!(status(&sink, "POST", "/auth/login", &[("content-type", kind)], "{}").await, 200, "{kind}");
+        }
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/json, text/plain",
+            "text/plain; application/json",
+            "application/jsonp",
+            "application/json; charset=utf-16",
+            "",
+        ] {
+            assert_eq!(status(&sink, "POST", "/auth/login", &[("content-type", kind)], "{}").await, 415, "{kind}");
+        }
+        assert_eq!(status(&sink, "POST", "/auth/login", &[], "{}").await, 415);
+        assert_eq!(status(&sink, "POST", "/auth/logout", &[], "").await, 200, "no body, no type");
+    }
+
+    #[tokio::test]
+    async fn safe_methods_pass_from_anywhere() {
+        let sink = Arc::<Recorder>::default();
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert_eq!(status(&sink, method, "/devices", &[("sec-fetch-site", "cross-site")], "").await, 200);
+        }
+    }
+}

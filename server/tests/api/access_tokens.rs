@@ -1,0 +1,207 @@
+//! Access tokens at the doors: what is accepted in which place, and what revokes it.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+use server::domain::jwt::{AccessClaims, sign_access};
+use secrecy::ExposeSecret as _;
+
+use crate::app::TestApp;
+use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
+use crate::people::{Admin, Member};
+use crate::program::Program;
+
+/// The claims of a token as JSON.
+pub fn claims(token: &str) -> Value {
+    part(token, 1)
+}
+
+fn part(token: &str, index: usize) -> Value {
+    let text = token.split('.').nth(index).expect("a token has three parts");
+    let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+#[tokio::test]
+async fn j4_each_secret_is_accepted_at_its_own_door_only() {
+    let app = TestApp::start("j4").await;
+    let mut admin = Admin::sign_in(&app).await;
+    let link = admin.invite("newcomer", &["member"]).await;
+    let person = app.add_person("max", &["member"], false).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    browser.open("/").await.expect(200);
+    let program = Program::signed_in(&app, &person).await;
+    let invitation = link.rsplit('/').next().expect("a secret").to_owned();
+    let secrets = [
+        ("access", program.access.clone()),
+        ("browser access", browser.cookie(ACCESS)),
+        ("refresh", program.refresh.clone()),
+        ("browser refresh", browser.cookie(REFRESH)),
+        ("device", browser.cookie(DEVICE)),
+        ("flow", browser.jar.get(FLOW).cloned().unwrap_or_default()),
+        ("form token", browser.form_token.clone()),
+        ("invitation", invitation),
+    ];
+    // Time for a refresh to be due, so that a token at its right door is exchanged.
+    app.pass(60);
+    for (kind, secret) in &secrets {
+        assert!(!secret.is_empty(), "{kind}");
+        let bearer = program.ask_with(secret, Method::GET, "/api/v1/me/sessions").await.status.as_u16();
+        assert_eq!(bearer == 200, kind.ends_with("access"), "{kind} as a bearer token: {bearer}");
+
+        let mut jar = Browser::new(&app);
+        jar.jar.insert(ACCESS.to_owned(), secret.clone());
+        let cookie = jar.fetch_empty(Method::GET, "/api/v1/me/sessions").await.status.as_u16();
+        assert_eq!(cookie == 200, kind.ends_with("access"), "{kind} as the access cookie: {cookie}");
+
+        let mut asking = Program::new(&app);
+        let refreshed = asking.present(secret).await.status.as_u16();
+        assert_eq!(refreshed == 200, *kind == "refresh", "{kind} as a program's refresh token: {refreshed}");
+
+        let mut jar = Browser::new(&app);
+        jar.jar.insert(REFRESH.to_owned(), secret.clone());
+        let refreshed = jar.fetch(Method::POST, "/auth/refresh", &json!({})).await.status.as_u16();
+        // The program's token was rotated just now; a browser's is not touched by the steps before.
+        assert_eq!(refreshed == 200, *kind == "browser refresh", "{kind} as the refresh cookie: {refreshed}");
+
+        let mut jar = Browser::new(&app);
+        if secret.len() < 60 {
+            jar.get(&format!("/welcome/open/{secret}")).await.expect(303);
+            let welcome = jar.get("/welcome").await.status.as_u16();
+            assert_eq!(welcome == 200, *kind == "invitation", "{kind} as an invitation: {welcome}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn j5_a_token_of_our_own_key_with_one_wrong_claim_is_refused() {
+    let app = TestApp::start("j5").await;
+    let (_, program) = app.add_program("max").await;
+    let (_, stranger) = app.add_program("moritz").await;
+    let good: AccessClaims = serde_json::from_value(claims(&program.access)).expect("our own claims");
+    let strange: AccessClaims = serde_json::from_value(claims(&stranger.access)).expect("our own claims");
+    let keys = app.backend().keys();
+    let sign = |claims: &AccessClaims| sign_access(&keys, claims).expect("signed").expose_secret().to_owned();
+    program.ask_with(&sign(&good), Method::GET, "/api/v1/me/sessions").await.expect(200);
+    let now = app.now().as_seconds();
+    let wrong: [(&str, AccessClaims); 12] = [
+        ("another issuer", AccessClaims { iss: "https://evil.example".to_owned(), ..good.clone() }),
+        ("issuer with a slash", AccessClaims { iss: format!("{}/", good.iss), ..good.clone() }),
+        ("another audience", AccessClaims { aud: "https://other.example".to_owned(), ..good.clone() }),
+        ("another person", AccessClaims { sub: strange.sub, ..good.clone() }),
+        ("another person's session", AccessClaims { sid: strange.sid, ..good.clone() }),
+        ("a generation that never was", AccessClaims { rg: good.rg + 1, ..good.clone() }),
+        ("expired", AccessClaims { iat: now - 900, nbf: now - 900, exp: now - 31, ..good.clone() }),
+        ("not yet valid", AccessClaims { nbf: now + 31, ..good.clone() }),
+        ("issued in the future", AccessClaims { iat: now + 31, ..good.clone() }),
+        ("valid for too long", AccessClaims { exp: now + 3601, ..good.clone() }),
+        ("an unknown session", AccessClaims {
+            sid: server::domain::id::SessionId(uuid::Uuid::nil()),
+            ..good.clone()
+        }),
+        ("ends before it begins", AccessClaims { exp: now - 1, iat: now, nbf: now, ..good.clone() }),
+    ];
+    for (what, claims) in wrong {
+        let reply = program.ask_with(&sign(&claims), Method::GET, "/api/v1/me/sessions").await;
+        assert_eq!(reply.status, 401, "{what}: {}", reply.body);
+    }
+    assert!(app.events("access_token_refused").await >= 1, "a generation that never was is recorded");
+}
+
+#[tokio::test]
+async fn j8_each_revocation_is_felt_by_the_very_next_request() {
+    let app = TestApp::start("j8").await;
+    let mut admin = Admin::sign_in(&app).await;
+    // A new role: old access tokens are refused, the session goes on by refreshing.
+    let (person, mut program) = app.add_program("max").await;
+    let old = program.access.clone();
+    let id = person.id.to_string();
+    admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
+    let fields = [("person_id", id.as_str()), ("roles[]", "member"), ("roles[]", "auditor")];
+    app.add_role("extra", server::domain::policy::presets()[0].lifetimes.clone()).await;
+    let fields_now = [fields[0], fields[1], ("roles[]", "extra")];
+    admin.browser.submit_and_follow("set_roles", &fields_now).await.expect(200);
+    program.sessions().await.expect(401);
+    let reply = program.renew().await.expect(200);
+    assert_eq!(reply.header("mayfly-refresh"), Some("rotated"), "at once, though the last rotation is fresh");
+    program.sessions().await.expect(200);
+    assert_eq!(claims(&program.access)["roles"], json!(["extra", "member"]));
+    program.ask_with(&old, Method::GET, "/api/v1/me/sessions").await.expect(401);
+
+    // Ended by the person from elsewhere.
+    let (person, first) = app.add_program("moritz").await;
+    let second = Program::signed_in(&app, &person).await;
+    second.end(&first.session_id).await.expect(200);
+    first.sessions().await.expect(401);
+    second.sessions().await.expect(200);
+
+    // A role that demands a second factor.
+    let (person, third) = app.add_program("paul").await;
+    let id = person.id.to_string();
+    admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
+    admin.browser.submit_and_follow("set_roles", &[("person_id", &id), fields[1], fields[2]]).await.expect(200);
+    let over = third.sessions().await.expect(401);
+    assert_eq!(over.json()["reason"], "factor_required");
+}
+
+#[tokio::test]
+async fn j11_the_key_set_has_public_members_only_and_verifies_our_tokens() {
+    let app = TestApp::start("j11").await;
+    let (_, program) = app.add_program("max").await;
+    let reply = Browser::new(&app).get("/.well-known/jwks.json").await.expect(200);
+    assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
+    assert!(reply.cookies().is_empty());
+    let set = reply.json();
+    let keys = set["keys"].as_array().expect("keys");
+    assert!(!keys.is_empty());
+    for key in keys {
+        let mut members: Vec<&str> = key.as_object().expect("an object").keys().map(String::as_str).collect();
+        members.sort_unstable();
+        assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+        assert_eq!((&key["use"], &key["alg"]), (&json!("sig"), &json!("ES256")));
+    }
+    let header = part(&program.access, 0);
+    assert!(keys.iter().any(|key| key["kid"] == header["kid"]));
+    let mut names: Vec<&String> = header.as_object().expect("an object").keys().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["alg", "kid", "typ"]);
+}
+
+#[tokio::test]
+async fn j15_without_the_database_no_token_is_accepted() {
+    let app = TestApp::start("j15").await;
+    let (_, mut program) = app.add_program("max").await;
+    program.sessions().await.expect(200);
+    app.backend().store().close().await;
+    let reply = program.sessions().await.expect(503);
+    assert!(reply.header("retry-after").is_some(), "{:?}", reply.headers);
+    app.pass(60);
+    program.renew().await.expect(503);
+    Browser::new(&app).get("/readyz").await.expect(503);
+    Browser::new(&app).get("/healthz").await.expect(200);
+}
+
+#[tokio::test]
+async fn c3_cookies_say_nothing_about_a_person() {
+    let app = TestApp::start("c3").await;
+    let member = Member::sign_in(&app, "maximiliane").await;
+    let jar = &member.browser.jar;
+    let mut names: Vec<String> =
+        claims(&jar[ACCESS]).as_object().expect("an object").keys().cloned().collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["acr", "amr", "aud", "auth_time", "client_id", "exp", "iat", "iss", "jti", "nbf", "rg", "roles", "sid", "sub"]
+    );
+    for (name, value) in jar {
+        let decoded: Vec<u8> = value
+            .split(['.', '_'])
+            .filter_map(|part| data_encoding::BASE64URL_NOPAD.decode(part.as_bytes()).ok())
+            .flatten()
+            .collect();
+        let shown = format!("{value} {}", String::from_utf8_lossy(&decoded)).to_lowercase();
+        for personal in ["maximiliane", "example.org", "example "] {
+            assert!(!shown.contains(personal), "{name}: {shown}");
+        }
+    }
+}

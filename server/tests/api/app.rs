@@ -1,0 +1,251 @@
+//! The application as tests run it: real in every part but time and chance.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use server::config::Settings;
+use server::domain::clock::{Clock, ManualClock, Timestamp};
+use server::domain::keys::KeyEncryptionKey;
+use server::domain::random::Random;
+use server::services::{Backend, sha256};
+use server::startup::Application;
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use crate::database::{Rows, TestDatabase};
+use crate::reply::Reply;
+
+/// 2026-11-21T09:00:00Z, where every test begins.
+pub const BEGIN: Timestamp = Timestamp::from_seconds(1_795_251_600);
+
+/// Where people reach the application, as its default settings say.
+pub const ORIGIN: &str = "http://localhost:3000";
+
+/// Random bytes that are the same in every run of a test.
+#[derive(Debug)]
+pub struct SeededRandom(Mutex<ChaCha20Rng>);
+
+impl SeededRandom {
+    /// The stream of this name.
+    pub fn new(name: &str) -> Self {
+        Self(Mutex::new(ChaCha20Rng::from_seed(sha256(name.as_bytes()))))
+    }
+}
+
+impl Random for SeededRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(bytes);
+    }
+}
+
+/// The key-encryption key of all tests: one key, so that a password has to be hashed only once per run.
+pub fn key_encryption_key() -> KeyEncryptionKey {
+    KeyEncryptionKey::from_base64(&key_text()).expect("32 bytes are a key")
+}
+
+fn key_text() -> String {
+    data_encoding::BASE64.encode(&sha256(b"key-encryption key of the tests"))
+}
+
+/// One running application. Cheap to clone; the database goes when the last clone does.
+#[derive(Clone)]
+pub struct TestApp(Arc<Inner>);
+
+struct Inner {
+    application: Application,
+    clock: Arc<ManualClock>,
+    place: Arc<Place>,
+}
+
+/// What outlives a restart.
+struct Place {
+    name: String,
+    folder: TempDir,
+    database: TestDatabase,
+    changes: Vec<(String, String)>,
+    starts: AtomicU32,
+    /// Last time step of which a code was taken, by sign-in name.
+    steps: Mutex<HashMap<String, i64>>,
+}
+
+impl TestApp {
+    /// A fresh application. `name` seeds its randomness: the test's own name.
+    pub async fn start(name: &str) -> Self {
+        Self::start_with(name, &[]).await
+    }
+
+    /// The same with settings of the test's own, as variables of the environment without `MAYFLY__`.
+    pub async fn start_with(name: &str, changes: &[(&str, &str)]) -> Self {
+        let place = Place {
+            name: name.to_owned(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            database: TestDatabase::create().await,
+            changes: changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            starts: AtomicU32::new(0),
+            steps: Mutex::default(),
+        };
+        Self::open(Arc::new(place), Arc::new(ManualClock::new(BEGIN))).await
+    }
+
+    /// The application once more on the same database, as after a restart.
+    pub async fn restart(&self) -> Self {
+        self.restart_with(&[]).await
+    }
+
+    /// The same with other settings.
+    pub async fn restart_with(&self, changes: &[(&str, &str)]) -> Self {
+        Self::open_with(self.0.place.clone(), self.0.clock.clone(), changes).await
+    }
+
+    async fn open(place: Arc<Place>, clock: Arc<ManualClock>) -> Self {
+        Self::open_with(place, clock, &[]).await
+    }
+
+    async fn open_with(place: Arc<Place>, clock: Arc<ManualClock>, changes: &[(&str, &str)]) -> Self {
+        let start = place.starts.fetch_add(1, Ordering::SeqCst);
+        // Another stream after a restart: the first one's ids are taken.
+        let random = Arc::new(SeededRandom::new(&format!("{}, start {start}", place.name)));
+        let settings = Settings::from_sources(None, variables(&place, changes)).expect("the tests' settings are valid");
+        let application = Application::build(settings, clock.clone(), random).await.expect("the application starts");
+        Self(Arc::new(Inner { application, clock, place }))
+    }
+
+    /// The services, for what no request can do.
+    pub fn backend(&self) -> &Backend {
+        &self.0.application.state().backend
+    }
+
+    /// Folder with everything the application keeps in files.
+    pub fn folder(&self) -> &Path {
+        self.0.place.folder.path()
+    }
+
+    /// The clock of the application.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, seconds: u64) {
+        self.0.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// Sets the clock, forward or back.
+    pub fn set_clock(&self, to: Timestamp) {
+        self.0.clock.set(to);
+    }
+
+    /// Lets time pass, if it must, until a code can be shown that was not shown before.
+    pub fn next_code_time(&self, username: &str) -> Timestamp {
+        let mut steps = self.0.place.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = steps.get(username).copied().unwrap_or(i64::MIN);
+        if self.now().as_seconds() / 30 <= last {
+            self.set_clock(Timestamp::from_seconds((last + 1) * 30));
+        }
+        steps.insert(username.to_owned(), self.now().as_seconds() / 30);
+        self.now()
+    }
+
+    /// Sends one request as if it came over a connection from `peer`.
+    pub async fn send(&self, peer: SocketAddr, mut request: Request<Body>) -> Reply {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let response = self.0.application.router().oneshot(request).await.expect("the router answers always");
+        Reply::read(response).await
+    }
+
+    /// The rows of a query, each column as text. SQL of a test may look into any table.
+    pub async fn rows(&self, sql: &str) -> Rows {
+        self.0.place.database.rows(&self.database_url(), sql).await
+    }
+
+    /// The one number a query gives.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let rows = self.rows(sql).await;
+        rows[0][0].as_deref().expect("not null").parse().expect("a number")
+    }
+
+    /// Carries out a statement: a test may change what no request can.
+    pub async fn execute(&self, sql: &str) {
+        self.0.place.database.execute(&self.database_url(), sql).await;
+    }
+
+    /// How many audit events of a kind there are.
+    pub async fn events(&self, kind: &str) -> i64 {
+        self.number(&format!("SELECT count(*) FROM audit_events WHERE kind = '{kind}'")).await
+    }
+
+    /// Everything a request could change but the audit log and the state beside a sign-in, as one text.
+    pub async fn state(&self) -> String {
+        const QUERIES: [&str; 7] = [
+            "SELECT username, email, display_name, status, password_hash, auth_epoch, grant_epoch FROM users ORDER BY 1",
+            "SELECT u.username, r.role FROM user_roles r JOIN users u ON u.id = r.user_id ORDER BY 1, 2",
+            "SELECT role, version FROM policies ORDER BY 1, 2",
+            "SELECT u.username, a.created_at FROM authenticators a JOIN users u ON u.id = a.user_id ORDER BY 1",
+            "SELECT u.username, count(*) AS made, count(c.used_at) AS used, max(c.created_at) AS at \
+             FROM recovery_codes c JOIN users u ON u.id = c.user_id GROUP BY 1 ORDER BY 1",
+            "SELECT purpose, created_at, used_at FROM one_time_links ORDER BY 1, 2, 3",
+            "SELECT u.username, s.started_at, s.generation, s.reissues, s.min_generation, s.authenticated_at, \
+             s.ended_at, s.end_reason FROM sessions s JOIN users u ON u.id = s.user_id ORDER BY 1, 2, 3, 4, 5, 6, 7, 8",
+        ];
+        let mut all = String::new();
+        for query in QUERIES {
+            for row in self.rows(query).await {
+                all.push_str(&format!("{row:?}\n"));
+            }
+        }
+        all
+    }
+
+    /// The text of everything that the database and the files of the application hold, for finding what must not
+    /// be there: every value of every table as text, and every file as it is.
+    pub async fn everything_kept(&self) -> Vec<u8> {
+        let mut all = self.0.place.database.dump(&self.database_url()).await;
+        for file in std::fs::read_dir(self.folder()).expect("the folder is there") {
+            let path = file.expect("a file").path();
+            if path.is_file() {
+                all.extend(std::fs::read(path).expect("our own file"));
+            }
+        }
+        all
+    }
+
+    fn database_url(&self) -> String {
+        database_url(&self.0.place)
+    }
+}
+
+fn database_url(place: &Place) -> String {
+    place.database.url().unwrap_or_else(|| format!("sqlite:{}", place.folder.path().join("mayfly.db").display()))
+}
+
+fn variables(place: &Place, changes: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut variables = vec![
+        ("DATA_DIR".to_owned(), place.folder.path().display().to_string()),
+        ("DATABASE__URL".to_owned(), database_url(place)),
+        ("DATABASE__MAX_CONNECTIONS".to_owned(), "8".to_owned()),
+        ("SECRETS__KEY_ENCRYPTION_KEY".to_owned(), key_text()),
+        ("PASSWORD__HASHING_THREADS".to_owned(), "2".to_owned()),
+    ];
+    // Wide limits: each test of a limit sets its own.
+    for kind in ["SIGN_IN", "CODE", "REFRESH", "FORM", "REPORT"] {
+        for bucket in ["ADDRESS", "ACCOUNT_AT_ADDRESS", "ACCOUNT"] {
+            variables.push((format!("LIMITS__{kind}__{bucket}__BURST"), "100000".to_owned()));
+            variables.push((format!("LIMITS__{kind}__{bucket}__EVERY_SECONDS"), "1".to_owned()));
+        }
+    }
+    let own = place.changes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    for (key, value) in own.chain(changes.iter().copied()) {
+        variables.retain(|(name, _)| name != key);
+        variables.push((key.to_owned(), value.to_owned()));
+    }
+    variables.into_iter().map(|(key, value)| (format!("MAYFLY__{key}"), value)).collect()
+}

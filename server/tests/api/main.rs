@@ -1,0 +1,32 @@
+//! The server through its front door: the whole application on a real database, asked as browsers and programs ask.
+//!
+//! Tests are named after the requirement they would catch the loss of (`s1_…` is S1 of the security requirements);
+//! `requirements.csv` says which test stands for which, and [`traceability`] checks that table.
+//!
+//! `MAYFLY_TEST_DATABASE` chooses `sqlite` (the default) or `postgres`; the latter needs an administrator's
+//! connection in `MAYFLY_TEST_POSTGRES_URL`, on which each test makes a database of its own and drops it.
+
+mod app;
+mod browser;
+mod database;
+mod people;
+mod program;
+mod reply;
+
+mod access_tokens;
+mod architecture;
+mod authorization;
+mod cookies;
+mod csrf;
+mod factors;
+mod headers;
+mod passwords;
+mod redirects;
+mod refresh;
+mod refresh_races;
+mod secrets;
+mod serving;
+mod session_ends;
+mod sessions;
+mod sign_in;
+mod traceability;
