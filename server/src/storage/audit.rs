@@ -27,7 +27,6 @@ statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
     LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.at >= $1 \
         AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id) ORDER BY e.at, e.id LIMIT $2");
-    INSERT_SEAL = "INSERT INTO audit_seals (seq, event_id, hash, sealed_at) VALUES ($1, $2, $3, $4)";
     LAST_SEAL = "SELECT seq, event_id, hash, sealed_at FROM audit_seals ORDER BY seq DESC LIMIT 1";
     SEAL_OF = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE event_id = $1";
     LIST_SEALS = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE seq >= $1 ORDER BY seq LIMIT $2";
@@ -201,15 +200,23 @@ pub async fn list_unsealed(tx: &mut Tx, since: Timestamp, limit: u32) -> Result<
 /// # Errors
 /// A unique violation if another process has sealed meanwhile: roll back, read the last seal again.
 pub async fn append_seals(tx: &mut Tx, seals: &[Seal]) -> Result<(), StorageError> {
-    for seal in seals {
-        on_backend!(tx, |connection| sqlx::query(INSERT_SEAL)
-            .bind(bigint(seal.seq))
-            .bind(seal.event_id.0)
-            .bind(seal.hash.as_slice())
-            .bind(seal.sealed_at.as_millis())
-            .execute(connection)
-            .await
-            .map(drop))?;
+    for part in seals.chunks(100) {
+        on_backend!(tx, |connection| {
+            let mut insert = QueryBuilder::new("INSERT INTO audit_seals (seq, event_id, hash, sealed_at) ");
+            insert.push_values(part, |mut row, seal| {
+                row.push_bind(bigint(seal.seq))
+                    .push_bind(seal.event_id.0)
+                    .push_bind(seal.hash.as_slice())
+                    .push_bind(seal.sealed_at.as_millis());
+            });
+            // The last part has any length: not worth keeping prepared.
+            insert
+                .build()
+                .persistent(part.len() == 100)
+                .execute(connection)
+                .await
+                .map(drop)
+        })?;
     }
     Ok(())
 }

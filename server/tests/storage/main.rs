@@ -2,6 +2,7 @@
 
 mod audit;
 mod database;
+mod endings;
 mod people;
 mod schema;
 mod secrets;

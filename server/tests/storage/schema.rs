@@ -209,6 +209,31 @@ async fn f6_whose_turn_does_not_come_hears_unavailable_within_six_seconds() {
 }
 
 #[tokio::test]
+async fn f7_a_connection_cut_in_the_middle_is_unavailable_and_the_next_one_works() {
+    let database = Database::new().await;
+    if !on_postgres() {
+        return;
+    }
+    let mut tx = database.write().await;
+    users::insert_role(&mut tx, "member", "", people::NOW)
+        .await
+        .expect("inserts");
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.tamper(cut).await.expect("cuts");
+    let error = users::list_roles(&mut tx).await.expect_err("the connection is gone");
+    assert!(error.is_unavailable(), "{error:?}");
+    let error = tx.commit().await.expect_err("nothing was committed");
+    assert!(error.is_unavailable(), "{error:?}");
+    assert!(
+        users::list_roles(&mut database.read().await)
+            .await
+            .expect("a new connection")
+            .is_empty()
+    );
+}
+
+#[tokio::test]
 async fn l7_the_audit_log_refuses_to_be_changed() {
     let database = Database::new().await;
     crate::audit::append_and_seal(&database, 3).await;
