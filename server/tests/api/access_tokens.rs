@@ -2,8 +2,8 @@
 
 use axum::http::Method;
 use serde_json::{Value, json};
-use server::domain::jwt::{AccessClaims, sign_access};
 use secrecy::ExposeSecret as _;
+use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
@@ -78,9 +78,15 @@ async fn j5_a_token_of_our_own_key_with_one_wrong_claim_is_refused() {
     let app = TestApp::start("j5").await;
     let (_, program) = app.add_program("max").await;
     let (_, stranger) = app.add_program("moritz").await;
-    let good: AccessClaims = serde_json::from_value(claims(&program.access)).expect("our own claims");
-    let strange: AccessClaims = serde_json::from_value(claims(&stranger.access)).expect("our own claims");
     let keys = app.backend().keys();
+    let verifier = Verifier {
+        issuer: app.backend().issuer().to_owned(),
+        audience: claims(&program.access)["aud"].as_str().expect("one audience").to_owned(),
+        tolerance: std::time::Duration::from_secs(30),
+        max_lifetime: std::time::Duration::from_secs(3600),
+    };
+    let read = |token: &str| verifier.verify_access(&keys, token, app.now()).expect("our own token");
+    let (good, strange) = (read(&program.access), read(&stranger.access));
     let sign = |claims: &AccessClaims| sign_access(&keys, claims).expect("signed").expose_secret().to_owned();
     program.ask_with(&sign(&good), Method::GET, "/api/v1/me/sessions").await.expect(200);
     let now = app.now().as_seconds();
