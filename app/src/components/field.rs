@@ -116,6 +116,47 @@ pub fn NumberField(
     .into_any()
 }
 
+/// A duration in hours and minutes: two numbers under one label.
+#[component]
+pub fn HoursAndMinutes(
+    /// Name of the hours in the form, and id.
+    hours_name: &'static str,
+    /// Name of the minutes in the form, and id.
+    minutes_name: &'static str,
+    /// Label.
+    #[prop(into)]
+    label: String,
+    /// Whole hours.
+    hours: String,
+    /// Minutes beyond them.
+    minutes: String,
+    /// What to enter.
+    #[prop(optional, into)]
+    hint: String,
+    /// What is wrong with it.
+    #[prop(optional_no_strip)]
+    problem: Option<String>,
+) -> impl IntoView {
+    let invalid = problem.is_some().then_some("true");
+    let (described_by, notes) = notes(hours_name, hint, problem);
+    view! {
+        <div class="field">
+            <label for=hours_name>{label.clone()}<span class="visually-hidden">", hours"</span></label>
+            <span class="with-unit">
+                <input id=hours_name name=hours_name type="number" inputmode="numeric" min="0" step="1" required=true
+                    value=hours aria-invalid=invalid aria-describedby=described_by.clone()/>
+                <span aria-hidden="true">"hours"</span>
+                <label class="visually-hidden" for=minutes_name>{label} ", further minutes"</label>
+                <input id=minutes_name name=minutes_name type="number" inputmode="numeric" min="0" max="59" step="1" required=true
+                    value=minutes aria-invalid=invalid aria-describedby=described_by/>
+                <span aria-hidden="true">"minutes"</span>
+            </span>
+            {notes}
+        </div>
+    }
+    .into_any()
+}
+
 /// Several lines of text.
 #[component]
 pub fn TextArea(
@@ -190,6 +231,9 @@ pub fn Choice(
 /// Roles to tick, sent as `roles[]`.
 #[component]
 pub fn RoleChoice(
+    /// Words over the boxes.
+    #[prop(default = "Roles")]
+    legend: &'static str,
     /// Every role there is.
     all: Vec<String>,
     /// Those held.
@@ -212,7 +256,7 @@ pub fn RoleChoice(
             }
         })
         .collect_view();
-    view! { <fieldset class="field ticks" aria-describedby=described_by><legend>"Roles"</legend>{boxes}{notes}</fieldset> }.into_any()
+    view! { <fieldset class="field ticks" aria-describedby=described_by><legend>{legend}</legend>{boxes}{notes}</fieldset> }.into_any()
 }
 
 fn notes(name: &str, hint: String, problem: Option<String>) -> (Option<String>, impl IntoView + use<>) {

@@ -89,8 +89,8 @@ async fn load_end(visit: Visit) -> Result<Sheet, PageError> {
         view! {
             <h1>"End this session?"</h1>
             <Refused error/>
-            <SessionCard session now/>
             <p>{consequence}</p>
+            <section aria-labelledby="ends"><h2 id="ends">"What will end"</h2><SessionCard session now/></section>
             <Form action="end_session" class="buttons">
                 <Hidden name="session_id" value=id/>
                 <Submit label="End this session" look="danger"/>
@@ -127,7 +127,7 @@ async fn load_end_others(visit: Visit) -> Result<Sheet, PageError> {
             <h1>{label.clone()} "?"</h1>
             <p>{format!("{} will be signed out. This device stays signed in.", count_of(total, "device"))}</p>
             <Refused error/>
-            <div class="stack">{cards}</div>
+            <section aria-labelledby="ends"><h2 id="ends">"What will end"</h2><div class="stack">{cards}</div></section>
             <Form action="end_other_sessions" class="buttons">
                 <Submit label look="danger"/>
                 <ButtonLink href="/" label="Keep them"/>

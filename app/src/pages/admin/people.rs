@@ -83,7 +83,7 @@ fn Row(person: PersonRow, now: i64) -> impl IntoView {
                 <a href=format!("/admin/people/{}", encode(&person.id))>{person.display_name}</a>
                 <span class="quiet block">{person.username}</span>
             </th>
-            <td data-label="E-mail address">{person.email}</td>
+            <td data-label="E-mail">{person.email}</td>
             <td data-label="Roles">{person.roles.join(", ")}</td>
             <td data-label="State">{state.badges()}</td>
             <td data-label="Sessions" class="number">{person.sessions}</td>

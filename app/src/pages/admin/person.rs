@@ -112,7 +112,7 @@ fn Roles(person: PersonRow, all: Vec<String>, error: Option<ActionError>) -> imp
             <h2 id="roles-heading">"Roles"</h2>
             <Form action="set_roles">
                 <Hidden name="person_id" value=person.id/>
-                <RoleChoice all held=person.roles problem=problem_at(error, Field::Roles)/>
+                <RoleChoice legend="Roles that this person holds" all held=person.roles problem=problem_at(error, Field::Roles)/>
                 <p class="quiet">"New roles apply from the next click, and the strictest limits of all roles with them."</p>
                 <Submit label="Save roles" look="plain"/>
             </Form>
@@ -237,8 +237,12 @@ async fn load_end_sessions(visit: Visit) -> Result<Sheet, PageError> {
 
 #[component]
 fn Cards(sessions: Vec<SessionView>, now: i64) -> impl IntoView {
+    if sessions.is_empty() {
+        return ().into_any();
+    }
     let cards = sessions.into_iter().map(|session| view! { <SessionCard session now/> }).collect_view();
-    view! { <div class="stack">{cards}</div> }.into_any()
+    view! { <section aria-labelledby="ends"><h2 id="ends">"What will end"</h2><div class="stack">{cards}</div></section> }
+        .into_any()
 }
 
 fn count(sessions: &[SessionView]) -> u32 {

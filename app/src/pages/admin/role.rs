@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::roles::{Limits, people, sessions};
-use crate::components::field::{Choice, NumberField, TextArea, problem_at};
+use crate::components::field::{Choice, HoursAndMinutes, NumberField, TextArea, problem_at};
 use crate::components::form::{ButtonLink, Form, Hidden, Submit};
 use crate::components::message::{Badge, Message, Refused, Tone};
 use crate::components::when::When;
@@ -216,11 +216,9 @@ fn Editor(role: String, form: LimitsForm, error: Option<ActionError>) -> impl In
                 <div class="grid">
                     <NumberField name="idle_minutes" label="Idle limit" unit="minutes" value=form.idle_minutes
                         hint="Signed out after this long without own activity." problem=at(Field::IdleLimit)/>
-                    <div class="pair">
-                        <NumberField name="absolute_hours" label="Absolute limit" unit="hours" value=form.absolute_hours
-                            hint="Signed out this long after sign-in, whatever happens." problem=at(Field::AbsoluteLimit)/>
-                        <NumberField name="absolute_minutes" label="… and" unit="minutes" value=form.absolute_minutes/>
-                    </div>
+                    <HoursAndMinutes hours_name="absolute_hours" minutes_name="absolute_minutes" label="Absolute limit"
+                        hours=form.absolute_hours minutes=form.absolute_minutes
+                        hint="Signed out this long after sign-in, whatever happens." problem=at(Field::AbsoluteLimit)/>
                     <NumberField name="access_minutes" label="Access token lifetime" unit="minutes" value=form.access_minutes
                         hint="Renewed without anybody noticing. Shorter means a stolen one is useless sooner." problem=at(Field::AccessLifetime)/>
                     <Choice name="mfa" label="Second factor" options=rules chosen=form.mfa problem=at(Field::Mfa)/>
