@@ -110,13 +110,15 @@ fn router(state: &AppState) -> Router {
         .layer(identify_viewer.clone())
         .layer(from_fn_with_state(protection.clone(), protect::check_form_token))
         .layer(flow.clone())
+        .layer(from_fn(web_session::delete_completely))
         .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
     let with_viewer = Router::new()
         .merge(auth::routes())
         .merge(api::routes())
         .merge(pages::routes())
         .layer(identify_viewer)
-        .layer(flow);
+        .layer(flow)
+        .layer(from_fn(web_session::delete_completely));
     let public = Router::new()
         .merge(api::public_routes())
         .route(protect::REPORT_PATH, post(protect::csp_report).with_state(protection.clone()));

@@ -15,7 +15,7 @@ use tower_sessions::Session as WebSession;
 
 use super::error::Problem;
 use super::refusal::Refusal;
-use super::protect::safe_return_path;
+use super::protect::{ACTIONS, safe_return_path};
 use super::{AppState, cookies};
 use crate::domain::audit::Circumstances;
 use crate::domain::clock::Timestamp;
@@ -70,7 +70,10 @@ impl Kind {
         let dest = value("sec-fetch-dest");
         let navigation = value("sec-fetch-mode") == Some("navigate") || (value("sec-fetch-mode").is_none() && is_page(request));
         let subresource = dest.is_some_and(|dest| !matches!(dest, "document" | "empty"));
-        let form = request.method == Method::POST && !request.uri.path().ends_with("/stay_signed_in");
+        // A script's own POST (renewal, for one) is background traffic; a form is sent by a person.
+        let form = request.method == Method::POST
+            && request.uri.path().starts_with(ACTIONS)
+            && !request.uri.path().ends_with("/stay_signed_in");
         let program = value("sec-fetch-mode").is_none();
         Self {
             navigation,

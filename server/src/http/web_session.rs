@@ -8,6 +8,11 @@ use std::time::Duration;
 
 use app::types::Notice;
 use async_trait::async_trait;
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::{self, SET_COOKIE};
+use axum::middleware::Next;
+use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::Value;
 use tower_sessions::cookie::SameSite;
@@ -40,6 +45,23 @@ pub fn layer(backend: Arc<Backend>) -> SessionManagerLayer<FlowStore> {
         .with_same_site(SameSite::Lax)
         .with_path("/")
         .with_expiry(Expiry::OnSessionEnd)
+}
+
+/// Layer directly outside [`layer`]: the library deletes the cookie without its attributes, and browsers pass over
+/// whatever touches a `__Host-` name without `Secure` and `Path=/`.
+pub async fn delete_completely(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    if let header::Entry::Occupied(entry) = headers.entry(SET_COOKIE) {
+        let deletion = format!("{}=;", cookies::FLOW);
+        let lines: Vec<HeaderValue> = entry.remove_entry_mult().1.collect();
+        for line in lines {
+            let deletes = line.as_bytes().starts_with(deletion.as_bytes());
+            let line = if deletes { cookies::clear(cookies::FLOW).unwrap_or(line) } else { line };
+            headers.append(SET_COOKIE, line);
+        }
+    }
+    response
 }
 
 fn hash_of(id: &Id) -> [u8; 32] {

@@ -118,7 +118,7 @@ async fn c6_browsers_report_violations_to_us_and_hostile_reports_are_refused() {
 async fn c13_an_unknown_file_is_a_404_and_no_page_of_the_application() {
     let app = TestApp::start("c13").await;
     let mut browser = Browser::new(&app);
-    for path in ["/pkg/main-0000.js", "/pkg/../mayfly.db", "/pkg/%2e%2e/mayfly.db", "/favicon.ico", "/robots.txt", "/.env"] {
+    for path in ["/pkg/main-0000.js", "/pkg/../mayfly.db", "/pkg/%2e%2e/mayfly.db", "/robots.txt", "/.env"] {
         let reply = browser.get(path).await;
         assert_eq!(reply.status, 404, "{path}");
         assert!(!reply.body.contains("SQLite format"), "{path}");
