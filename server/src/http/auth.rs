@@ -225,25 +225,21 @@ pub async fn refresh(
     let invalid_grant =
         || Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", "Not a refresh token of this server.");
     let token = token.ok_or_else(invalid_grant)?;
+    let client = if browser { Client::Browser } else { Client::Native };
     // A program's refresh shows that it is in use; a browser's may be background traffic (M20).
     let outcome = state
         .backend
-        .refresh(&token, !browser, &from)
+        .refresh(&token, client, !browser, &from)
         .await
         .map_err(|error| Refusal::fault(&error))?;
     let name = outcome.name();
     let named = |problem: Refusal| problem.with_header("mayfly-refresh", name);
     match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
-            let native = issued.live.session.client == Client::Native;
-            if native == browser {
-                // A token of one kind of client shown by the other: not this one's grant.
-                return Err(invalid_grant());
-            }
-            let body = if native {
-                Json(token_response(&issued, &state)).into_response()
-            } else {
+            let body = if browser {
                 Json(serde_json::json!({})).into_response()
+            } else {
+                Json(token_response(&issued, &state)).into_response()
             };
             deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Delivery::Tokens(issued));
             Ok(([("mayfly-refresh", name)], body).into_response())

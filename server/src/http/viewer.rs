@@ -213,7 +213,7 @@ async fn resolve(
         };
         return Ok((Channel::Cookie, resolution));
     }
-    let outcome = state.backend.refresh(token, kind.is_activity, from).await?;
+    let outcome = state.backend.refresh(token, Client::Browser, kind.is_activity, from).await?;
     let resolution = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
             Resolution::Live(Box::new(issued.live.clone()), Some(Delivery::Tokens(issued)))

@@ -7,7 +7,7 @@ use crate::domain::id::UserId;
 use crate::domain::jwt::Refusal;
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, Decision, MAX_REISSUES};
-use crate::domain::session::{EndReason, Ending, Session, Standing, Tightened};
+use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
 use crate::domain::user::User;
 use crate::storage::sessions::Rotation;
 use crate::storage::{Tx, audit, devices, sessions};
@@ -179,13 +179,16 @@ impl Backend {
 
     /// Exchanges a refresh token.
     ///
-    /// `slides`: the refresh itself is the person's activity (a native program, or a page being opened).
+    /// `client`: the kind of client that presents it; a token of the other kind is not its grant, and nothing of it
+    /// is used up (R3). `slides`: the refresh itself is the person's activity (a native program, or a page being
+    /// opened).
     ///
     /// # Errors
     /// Infrastructure only; nothing was changed then, and the client may simply try again.
     pub async fn refresh(
         &self,
         token: &str,
+        client: Client,
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
@@ -199,13 +202,14 @@ impl Backend {
                 return Ok(RefreshOutcome::Forged);
             };
             let secret = self.open_secret(&session)?;
-            if !presented.is_authentic(&secret) {
+            let authentic = presented.is_authentic(&secret);
+            if !authentic || session.client != client {
                 let event = self
                     .event(Kind::RefreshRefused, from)
                     .outcome(Outcome::Denied)
                     .subject(user.id)
                     .session(session.id)
-                    .reason("forged");
+                    .reason(if authentic { "other_client" } else { "forged" });
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
                 return Ok(RefreshOutcome::Forged);

@@ -14,8 +14,8 @@ mod program;
 mod reply;
 
 mod access_tokens;
-//TODO mod architecture;
-//TODO mod authorization;
+mod architecture;
+mod authorization;
 mod cookies;
 mod csrf;
 mod factors;
@@ -28,5 +28,5 @@ mod refresh_races;
 //TODO mod serving;
 mod session_ends;
 mod sessions;
-//TODO mod sign_in;
+mod sign_in;
 //TODO mod traceability;

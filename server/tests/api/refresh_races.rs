@@ -87,9 +87,13 @@ async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
 async fn f52_no_refresh_outlives_a_revocation_it_meets() {
     let app = TestApp::start("f52").await;
     let person = app.add_person("max", &["member"], true).await;
-    let keeper = quickly(&app, &person).await;
+    let mut keeper = quickly(&app, &person).await;
     let random = SeededRandom::new("f52 offsets");
     for round in 0..100 {
+        // Ending another session needs a factor that is not too old.
+        if round % 20 == 19 {
+            keeper = quickly(&app, &person).await;
+        }
         let program = quickly(&app, &person).await;
         app.pass(20);
         let mut offsets = [0; 2];
@@ -114,10 +118,6 @@ async fn f52_no_refresh_outlives_a_revocation_it_meets() {
         }
         for token in [&program.refresh, &after.refresh] {
             assert_eq!(after.clone().present(token).await.status, 401, "round {round}");
-        }
-        // The keeper stays recent enough to end sessions, and its access token good.
-        if round % 20 == 19 {
-            app.pass(0);
         }
     }
     assert_eq!(app.events("authn_token_reuse").await, 0);

@@ -87,7 +87,7 @@ pub async fn live_through(
                 let Some(session) = running[index].as_mut() else { continue };
                 let mut from = session.caller.from.clone();
                 from.session_id = Some(session.live.session.id);
-                match backend.refresh(session.refresh.expose_secret(), true, &from).await? {
+                match backend.refresh(session.refresh.expose_secret(), session.caller.client, true, &from).await? {
                     RefreshOutcome::Rotated(issued) => {
                         rotated += 1;
                         session.live = issued.live.clone();
