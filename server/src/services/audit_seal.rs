@@ -57,29 +57,35 @@ impl Backend {
     /// # Errors
     /// Infrastructure; the next call goes on where this one stopped.
     pub async fn seal_audit(&self, checkpoint: &Path) -> Result<usize, ServiceError> {
+        use std::sync::atomic::Ordering;
         let key = self.seal_key();
         let mut sealed = 0;
         loop {
-            let mut tx = self.store.write().await?;
+            // Without holding the writer: mostly there is nothing to do.
+            let mut tx = self.store.read().await?;
             let last = audit::last_seal(&mut tx).await?;
-            // Everything once after a start; then only what can still have come in late.
-            let since = if self.sealed_before.swap(true, std::sync::atomic::Ordering::Relaxed) {
-                last.as_ref().map_or(Timestamp::from_millis(i64::MIN), |seal| seal.sealed_at.minus(LATE))
-            } else {
-                Timestamp::from_millis(i64::MIN)
+            // Everything until a whole pass is done after a start; then only what can still have come in late.
+            let since = match &last {
+                Some(seal) if self.sealed_before.load(Ordering::Relaxed) => seal.sealed_at.minus(LATE),
+                _ => Timestamp::from_millis(i64::MIN),
             };
             let rows = audit::list_unsealed(&mut tx, since, BATCH).await?;
+            drop(tx);
+            let complete = rows.len() < BATCH as usize;
             let seals = key.seal(last.as_ref(), &rows, self.now());
-            let Some(end) = seals.last() else { return Ok(sealed) };
-            match audit::append_seals(&mut tx, &seals).await {
-                // Another node seals at this moment; it will have taken the same events.
-                Err(error) if error.is_unique_violation() => return Ok(sealed),
-                other => other?,
+            if let Some(end) = seals.last() {
+                let mut tx = self.store.write().await?;
+                match audit::append_seals(&mut tx, &seals).await {
+                    // Another node seals at this moment; it will have taken the same events.
+                    Err(error) if error.is_unique_violation() => return Ok(sealed),
+                    other => other?,
+                }
+                tx.commit().await?;
+                sealed += seals.len();
+                write_checkpoint(checkpoint, &key.checkpoint(end, self.now()))?;
             }
-            tx.commit().await?;
-            sealed += seals.len();
-            write_checkpoint(checkpoint, &key.checkpoint(end, self.now()))?;
-            if seals.len() < BATCH as usize {
+            if complete {
+                self.sealed_before.store(true, Ordering::Relaxed);
                 return Ok(sealed);
             }
         }

@@ -20,6 +20,8 @@ impl Backend {
     /// Infrastructure, or a key that the key-encryption key does not open.
     pub async fn start(parts: Parts, algorithm: Algorithm) -> Result<Self, ServiceError> {
         let mut tx = parts.store.write().await?;
+        // One node at a time: whoever comes second finds everything there.
+        users::lock_bootstrap(&mut tx).await?;
         create_missing_keys(&mut tx, &parts, algorithm).await?;
         for (name, description, lifetimes) in built_in_roles() {
             create_role(&mut tx, parts.clock.now(), parts.random.as_ref(), name, description, lifetimes).await?;

@@ -1,0 +1,35 @@
+//! `cargo xtask serve`: site, release server, run.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::run::run;
+use crate::{Failure, root, site, target_dir};
+
+/// Builds what is needed and becomes the server.
+///
+/// # Errors
+/// When something does not build or start.
+pub fn serve(demo: bool, port: u16) -> Result<bool, Failure> {
+    site::build()?;
+    eprintln!("• server (release profile)");
+    run(Command::new("cargo").args(["build", "--release", "--package", "server"]).current_dir(root()))?;
+    let mut server = Command::new(target_dir().join("release/mayfly"));
+    server.arg("serve").current_dir(root());
+    if demo {
+        server.arg("--demo");
+    }
+    // What the environment already says wins.
+    let defaults = [
+        ("MAYFLY__DATA_DIR", if demo { "data-demo" } else { "data" }.to_owned()),
+        ("MAYFLY__SERVER__ADDRESS", format!("127.0.0.1:{port}")),
+        ("MAYFLY__PUBLIC_URL", format!("http://localhost:{port}")),
+        ("MAYFLY__LOG__FORMAT", "text".to_owned()),
+    ];
+    for (name, value) in defaults {
+        if std::env::var_os(name).is_none() {
+            server.env(name, value);
+        }
+    }
+    Err(format!("the server could not be started: {}", server.exec()).into())
+}
