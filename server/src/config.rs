@@ -7,18 +7,20 @@
 //! whose content is the value (mounted secrets).
 
 mod environment;
+mod public_url;
 mod show;
 mod validate;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use axum::http::Uri;
 use figment::Figment;
 use figment::providers::{Format, Toml};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use public_url::PublicUrl;
 
 use crate::domain::keys::Algorithm;
 
@@ -107,90 +109,6 @@ impl Default for Settings {
     }
 }
 
-/// `scheme://host[:port]`, in the form browsers send as `Origin` (RFC 6454, section 6.2): lower case, without
-/// the scheme's own port, path or trailing slash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicUrl {
-    origin: String,
-    host: String,
-}
-
-impl PublicUrl {
-    /// The origin, exactly as a browser writes it; also `iss`.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.origin
-    }
-
-    /// Host without port; an IPv6 address in brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Reached over TLS (ours or a proxy's).
-    #[must_use]
-    pub fn is_https(&self) -> bool {
-        self.origin.starts_with("https://")
-    }
-
-    /// `localhost` or a loopback address: the only hosts that may do without TLS.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        self.host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-}
-
-impl Default for PublicUrl {
-    fn default() -> Self {
-        Self { origin: "http://localhost:3000".to_owned(), host: "localhost".to_owned() }
-    }
-}
-
-impl std::fmt::Display for PublicUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.origin)
-    }
-}
-
-impl std::str::FromStr for PublicUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str = "allowed is https://host or https://host:port without path, query or user (http only for \
-                             localhost and loopback addresses)";
-        let uri: Uri = text.parse().map_err(|_| SHAPE)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(SHAPE) };
-        let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        if !plain || authority.as_str().contains('@') || authority.host().is_empty() {
-            return Err(SHAPE);
-        }
-        let own_port = match scheme {
-            "https" => 443,
-            "http" => 80,
-            _ => return Err(SHAPE),
-        };
-        let host = authority.host().to_ascii_lowercase();
-        let port = match authority.as_str().strip_prefix(authority.host()) {
-            Some("") => None,
-            _ => Some(authority.port_u16().ok_or(SHAPE)?),
-        };
-        let origin = match port {
-            Some(port) if port != own_port => format!("{scheme}://{host}:{port}"),
-            _ => format!("{scheme}://{host}"),
-        };
-        let url = Self { origin, host };
-        if url.is_https() || url.is_loopback() { Ok(url) } else { Err(SHAPE) }
-    }
-}
-
-impl<'de> Deserialize<'de> for PublicUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// Listening.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -262,7 +180,10 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, max_connections: 16 }
+        Self {
+            url: None,
+            max_connections: 16,
+        }
     }
 }
 
@@ -281,7 +202,11 @@ pub struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        Self { algorithm: Algorithm::default(), clock_tolerance_seconds: 30, audience: None }
+        Self {
+            algorithm: Algorithm::default(),
+            clock_tolerance_seconds: 30,
+            audience: None,
+        }
     }
 }
 
@@ -303,7 +228,13 @@ pub struct Password {
 
 impl Default for Password {
     fn default() -> Self {
-        Self { memory_kib: 19_456, iterations: 2, parallelism: 1, hashing_threads: None, queue: 64 }
+        Self {
+            memory_kib: 19_456,
+            iterations: 2,
+            parallelism: 1,
+            hashing_threads: None,
+            queue: 64,
+        }
     }
 }
 
@@ -365,11 +296,31 @@ const fn rate(burst: u32, every_seconds: u32) -> Rate {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
-            sign_in: KindRates { address: rate(30, 5), account_at_address: rate(8, 30), account: rate(60, 30) },
-            code: KindRates { address: rate(30, 5), account_at_address: rate(6, 30), account: rate(20, 60) },
-            refresh: KindRates { address: rate(300, 1), account_at_address: rate(60, 1), account: rate(120, 1) },
-            form: KindRates { address: rate(120, 1), account_at_address: rate(60, 1), account: rate(120, 1) },
-            report: KindRates { address: rate(20, 10), account_at_address: rate(20, 10), account: rate(20, 10) },
+            sign_in: KindRates {
+                address: rate(30, 5),
+                account_at_address: rate(8, 30),
+                account: rate(60, 30),
+            },
+            code: KindRates {
+                address: rate(30, 5),
+                account_at_address: rate(6, 30),
+                account: rate(20, 60),
+            },
+            refresh: KindRates {
+                address: rate(300, 1),
+                account_at_address: rate(60, 1),
+                account: rate(120, 1),
+            },
+            form: KindRates {
+                address: rate(120, 1),
+                account_at_address: rate(60, 1),
+                account: rate(120, 1),
+            },
+            report: KindRates {
+                address: rate(20, 10),
+                account_at_address: rate(20, 10),
+                account: rate(20, 10),
+            },
             max_keys: 100_000,
         }
     }
@@ -388,7 +339,10 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         // The session library warns about every expired cookie; that is no news.
-        Self { format: LogFormat::default(), filter: "info,tower_sessions=error,tower_sessions_core=error".to_owned() }
+        Self {
+            format: LogFormat::default(),
+            filter: "info,tower_sessions=error,tower_sessions_core=error".to_owned(),
+        }
     }
 }
 
@@ -424,7 +378,9 @@ impl Settings {
     /// # Errors
     /// See [`ConfigError`]; every value outside its range is named at once.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("MAYFLY_CONFIG").map(PathBuf::from));
+        let named = file
+            .map(Path::to_path_buf)
+            .or_else(|| std::env::var_os("MAYFLY_CONFIG").map(PathBuf::from));
         let path = named.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()));
         Self::from_sources(path.as_deref(), std::env::vars_os().filter_map(environment::text))
     }
@@ -439,14 +395,20 @@ impl Settings {
     ) -> Result<Self, ConfigError> {
         let mut figment = Figment::new();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::File { path: path.to_path_buf(), source })?;
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
+                path: path.to_path_buf(),
+                source,
+            })?;
             figment = figment.merge(Toml::string(&text));
         }
         figment = figment.merge(environment::Environment::read(variables)?);
         let settings: Self = figment.extract().map_err(|error| ConfigError::Shape(Box::new(error)))?;
         let problems = settings.validate();
-        if problems.is_empty() { Ok(settings) } else { Err(ConfigError::Values(problems)) }
+        if problems.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError::Values(problems))
+        }
     }
 
     /// URL of the database.
@@ -471,7 +433,10 @@ impl Settings {
     /// `aud` of our own tokens.
     #[must_use]
     pub fn audience(&self) -> &str {
-        self.tokens.audience.as_deref().unwrap_or_else(|| self.public_url.as_str())
+        self.tokens
+            .audience
+            .as_deref()
+            .unwrap_or_else(|| self.public_url.as_str())
     }
 }
 

@@ -83,7 +83,7 @@ impl Application {
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
         backend.store().close().await;
-        served
+        Ok(served?)
     }
 }
 
@@ -104,7 +104,7 @@ fn router(state: &AppState) -> Router {
         sink: state.backend.clone(),
         style: Some(state.assets.style.as_str().into()).filter(|style: &Arc<str>| !style.is_empty()),
     };
-    let flow = web_session::layer(state.backend.clone());
+    let flow = web_session::layer(&state.backend);
     let identify_viewer = from_fn_with_state(state.clone(), viewer::identify);
     let actions = pages::actions()
         .layer(identify_viewer.clone())

@@ -40,8 +40,10 @@ pub(super) struct Environment(Dict);
 
 impl Environment {
     pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let ours: BTreeMap<String, String> =
-            variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        let ours: BTreeMap<String, String> = variables
+            .into_iter()
+            .filter(|(name, _)| name.starts_with(PREFIX))
+            .collect();
         let mut dict = Dict::new();
         for (name, value) in &ours {
             let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
@@ -52,8 +54,11 @@ impl Environment {
                         return Err(ConfigError::Twice(twin.to_owned()));
                     }
                     let path = PathBuf::from(value);
-                    let content = std::fs::read_to_string(&path)
-                        .map_err(|source| ConfigError::ValueFile { variable: name.clone(), path, source })?;
+                    let content = std::fs::read_to_string(&path).map_err(|source| ConfigError::ValueFile {
+                        variable: name.clone(),
+                        path,
+                        source,
+                    })?;
                     (target.to_owned(), content.trim_end_matches(['\r', '\n']).to_owned())
                 }
                 _ => (key, value.clone()),
@@ -83,11 +88,12 @@ fn insert(dict: &mut Dict, key: &str, value: Value) {
         dict.insert(key.to_owned(), value);
         return;
     };
-    let entry = dict.entry(section.to_owned()).or_insert_with(|| Value::from(Dict::new()));
-    match entry {
-        Value::Dict(_, inner) => insert(inner, rest, value),
-        // `MAYFLY__SERVER=x` beside `MAYFLY__SERVER__ADDRESS`: the plain value stays and is refused by its type.
-        _ => {}
+    let entry = dict
+        .entry(section.to_owned())
+        .or_insert_with(|| Value::from(Dict::new()));
+    // `MAYFLY__SERVER=x` beside `MAYFLY__SERVER__ADDRESS`: the plain value stays and is refused by its type.
+    if let Value::Dict(_, inner) = entry {
+        insert(inner, rest, value);
     }
 }
 

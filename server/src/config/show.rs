@@ -15,7 +15,7 @@ impl fmt::Display for Settings {
 
         let server = &self.server;
         writeln!(f, "\n[server]\naddress = {}", quoted(&server.address))?;
-        let proxies: Vec<String> = server.trusted_proxies.iter().map(|network| quoted(network)).collect();
+        let proxies: Vec<String> = server.trusted_proxies.iter().map(quoted).collect();
         writeln!(f, "trusted_proxies = [{}]", proxies.join(", "))?;
         writeln!(f, "forwarded_header = {}", word(&server.forwarded_header)?)?;
         writeln!(f, "request_timeout_seconds = {}", server.request_timeout_seconds)?;
@@ -28,14 +28,23 @@ impl fmt::Display for Settings {
         }
 
         let url = without_password(self.database_url().expose_secret());
-        writeln!(f, "\n[database]\nurl = {}\nmax_connections = {}", quoted(&url), self.database.max_connections)?;
+        writeln!(
+            f,
+            "\n[database]\nurl = {}\nmax_connections = {}",
+            quoted(&url),
+            self.database.max_connections
+        )?;
 
         writeln!(f, "\n[tokens]\nalgorithm = {}", quoted(&self.tokens.algorithm.as_str()))?;
         writeln!(f, "clock_tolerance_seconds = {}", self.tokens.clock_tolerance_seconds)?;
         writeln!(f, "audience = {}", quoted(&self.audience()))?;
 
         let password = &self.password;
-        writeln!(f, "\n[password]\nmemory_kib = {}\niterations = {}", password.memory_kib, password.iterations)?;
+        writeln!(
+            f,
+            "\n[password]\nmemory_kib = {}\niterations = {}",
+            password.memory_kib, password.iterations
+        )?;
         writeln!(f, "parallelism = {}", password.parallelism)?;
         match password.hashing_threads {
             Some(threads) => writeln!(f, "hashing_threads = {threads}")?,
@@ -61,7 +70,12 @@ impl fmt::Display for Settings {
             writeln!(f, "{name} = {}", Rates(rates))?;
         }
 
-        writeln!(f, "\n[log]\nformat = {}\nfilter = {}", word(&self.log.format)?, quoted(&self.log.filter))
+        writeln!(
+            f,
+            "\n[log]\nformat = {}\nfilter = {}",
+            word(&self.log.format)?,
+            quoted(&self.log.filter)
+        )
     }
 }
 
@@ -70,9 +84,16 @@ struct Rates(KindRates);
 impl fmt::Display for Rates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let one = |rate: Rate| format!("{{ burst = {}, every_seconds = {} }}", rate.burst, rate.every_seconds);
-        let KindRates { address, account_at_address, account } = self.0;
+        let KindRates {
+            address,
+            account_at_address,
+            account,
+        } = self.0;
         let (address, both, account) = (one(address), one(account_at_address), one(account));
-        write!(f, "{{ address = {address}, account_at_address = {both}, account = {account} }}")
+        write!(
+            f,
+            "{{ address = {address}, account_at_address = {both}, account = {account} }}"
+        )
     }
 }
 
@@ -82,7 +103,7 @@ fn quoted(text: &impl fmt::Display) -> String {
     for c in text.to_string().chars() {
         match c {
             '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c if c.is_control() => quoted.extend(format!("\\u{:04X}", u32::from(c)).chars()),
             c => quoted.push(c),
         }
     }

@@ -5,7 +5,10 @@ use std::io::Write as _;
 use super::*;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn read(toml: &str, pairs: &[(&str, &str)]) -> Result<Settings, ConfigError> {
@@ -51,7 +54,13 @@ fn environment_wins_over_the_file_and_reaches_nested_fields() {
     assert_eq!(settings.server.drain_seconds, 7);
     assert_eq!(settings.server.trusted_proxies.len(), 2);
     assert_eq!(settings.server.forwarded_header, ForwardedHeader::Forwarded);
-    assert_eq!(settings.limits.sign_in.address, Rate { burst: 9, every_seconds: 1 });
+    assert_eq!(
+        settings.limits.sign_in.address,
+        Rate {
+            burst: 9,
+            every_seconds: 1
+        }
+    );
     assert_eq!(settings.audience(), "1234");
     assert_eq!(settings.tokens.algorithm, Algorithm::EdDsa);
 }
@@ -63,7 +72,10 @@ fn m10_values_come_from_mounted_files_and_the_key_file_stays_a_path() {
     let path = mounted.path().to_str().unwrap();
     let settings = read(
         "",
-        &[("MAYFLY__DATABASE__URL_FILE", path), ("MAYFLY__SECRETS__KEY_ENCRYPTION_KEY_FILE", "/run/secrets/kek")],
+        &[
+            ("MAYFLY__DATABASE__URL_FILE", path),
+            ("MAYFLY__SECRETS__KEY_ENCRYPTION_KEY_FILE", "/run/secrets/kek"),
+        ],
     )
     .unwrap();
     assert_eq!(
@@ -73,7 +85,10 @@ fn m10_values_come_from_mounted_files_and_the_key_file_stays_a_path() {
     );
     assert_eq!(settings.key_file(), Some(PathBuf::from("/run/secrets/kek")));
 
-    let twice = read("", &[("MAYFLY__DATABASE__URL_FILE", path), ("MAYFLY__DATABASE__URL", "x")]);
+    let twice = read(
+        "",
+        &[("MAYFLY__DATABASE__URL_FILE", path), ("MAYFLY__DATABASE__URL", "x")],
+    );
     assert!(matches!(twice, Err(ConfigError::Twice(name)) if name == "MAYFLY__DATABASE__URL"));
     let missing = read("", &[("MAYFLY__DATABASE__URL_FILE", "/nowhere/at/all")]);
     assert!(matches!(missing, Err(ConfigError::ValueFile { .. })));
@@ -89,7 +104,10 @@ fn unknown_names_are_refused_and_named() {
         let error = read(toml, pairs).unwrap_err().to_string();
         assert!(error.contains("adress"), "{error}");
     }
-    assert!(Settings::from_sources(Some(Path::new("/nowhere.toml")), []).is_err(), "a named file must exist");
+    assert!(
+        Settings::from_sources(Some(Path::new("/nowhere.toml")), []).is_err(),
+        "a named file must exist"
+    );
 }
 
 #[test]
@@ -117,7 +135,10 @@ fn f16_every_value_outside_its_range_is_named_at_once() {
         ]
     );
     for wrong in ["-1", "1000000000000", "many", "1.5"] {
-        assert!(read("", &[("MAYFLY__TOKENS__CLOCK_TOLERANCE_SECONDS", wrong)]).is_err(), "{wrong}");
+        assert!(
+            read("", &[("MAYFLY__TOKENS__CLOCK_TOLERANCE_SECONDS", wrong)]).is_err(),
+            "{wrong}"
+        );
     }
 }
 
@@ -126,8 +147,18 @@ fn m7_plain_http_off_loopback_needs_a_proxy_or_tls() {
     let exposed = "public_url = \"https://id.example\"\n[server]\naddress = \"0.0.0.0:80\"\n";
     assert_eq!(fields(read(exposed, &[])), ["server.address"]);
     read(exposed, &[("MAYFLY__SERVER__TRUSTED_PROXIES", "10.0.0.1/32")]).unwrap();
-    read(exposed, &[("MAYFLY__SERVER__TLS__CERT", "c.pem"), ("MAYFLY__SERVER__TLS__KEY", "k.pem")]).unwrap();
-    assert_eq!(fields(read(exposed, &[("MAYFLY__SERVER__TRUSTED_PROXIES", "0.0.0.0/0")])), ["server.trusted_proxies"]);
+    read(
+        exposed,
+        &[
+            ("MAYFLY__SERVER__TLS__CERT", "c.pem"),
+            ("MAYFLY__SERVER__TLS__KEY", "k.pem"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        fields(read(exposed, &[("MAYFLY__SERVER__TRUSTED_PROXIES", "0.0.0.0/0")])),
+        ["server.trusted_proxies"]
+    );
     assert!(read("[server]\naddress = \"[::ffff:127.0.0.1]:80\"", &[]).is_ok());
 }
 
@@ -144,9 +175,21 @@ fn public_urls_are_origins_as_browsers_write_them() {
         assert_eq!(given.parse::<PublicUrl>().unwrap().as_str(), origin);
     }
     for wrong in [
-        "", "id.example", "/", "http://id.example", "ftp://id.example", "https://", "https://id.example/path",
-        "https://id.example?x=1", "https://user@id.example", "https://id.example:x", "http://localhost.evil.example",
-        "http://127.0.0.1.evil.example", "https://id.example:", "https://id.example:99999", "null",
+        "",
+        "id.example",
+        "/",
+        "http://id.example",
+        "ftp://id.example",
+        "https://",
+        "https://id.example/path",
+        "https://id.example?x=1",
+        "https://user@id.example",
+        "https://id.example:x",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "https://id.example:",
+        "https://id.example:99999",
+        "null",
     ] {
         assert!(wrong.parse::<PublicUrl>().is_err(), "{wrong}");
     }
@@ -162,6 +205,13 @@ fn l5_printing_shows_everything_but_secrets_and_reads_back() {
     .unwrap();
     let shown = settings.to_string();
     assert!(!shown.contains("CANARY"), "{shown}");
-    assert!(!format!("{settings:?}").contains("CANARY"), "Debug shows no secret either");
-    assert_eq!(read(&shown, &[]).unwrap().to_string(), shown, "what is printed can be used as a file");
+    assert!(
+        !format!("{settings:?}").contains("CANARY"),
+        "Debug shows no secret either"
+    );
+    assert_eq!(
+        read(&shown, &[]).unwrap().to_string(),
+        shown,
+        "what is printed can be used as a file"
+    );
 }

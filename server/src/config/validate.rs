@@ -11,13 +11,27 @@ impl Settings {
     pub fn validate(&self) -> Vec<FieldProblem> {
         let mut check = Check::default();
         self.check_server(&mut check);
-        check.that(!self.data_dir.as_os_str().is_empty(), "data_dir", "allowed is the path of a folder");
+        check.that(
+            !self.data_dir.as_os_str().is_empty(),
+            "data_dir",
+            "allowed is the path of a folder",
+        );
         check.range("database.max_connections", self.database.max_connections, 1, 1000);
-        check.range("tokens.clock_tolerance_seconds", self.tokens.clock_tolerance_seconds, 0, 120);
+        check.range(
+            "tokens.clock_tolerance_seconds",
+            self.tokens.clock_tolerance_seconds,
+            0,
+            120,
+        );
         let audience = self.audience();
         let fits = (1..=255).contains(&audience.len()) && audience.bytes().all(|byte| byte.is_ascii_graphic());
         check.that(fits, "tokens.audience", "allowed are 1 to 255 visible ASCII characters");
-        check.range("password.memory_kib", self.password.memory_kib, *MEMORY_KIB.start(), *MEMORY_KIB.end());
+        check.range(
+            "password.memory_kib",
+            self.password.memory_kib,
+            *MEMORY_KIB.start(),
+            *MEMORY_KIB.end(),
+        );
         check.range("password.iterations", self.password.iterations, 2, 20);
         check.range("password.parallelism", self.password.parallelism, 1, 16);
         if let Some(threads) = self.password.hashing_threads {
@@ -25,10 +39,18 @@ impl Settings {
         }
         check.range("password.queue", self.password.queue, 1, 10_000);
         let both = self.secrets.key_encryption_key.is_some() && self.secrets.key_encryption_key_file.is_some();
-        check.that(!both, "secrets.key_encryption_key", "set either this or secrets.key_encryption_key_file, not both");
+        check.that(
+            !both,
+            "secrets.key_encryption_key",
+            "set either this or secrets.key_encryption_key_file, not both",
+        );
         self.check_limits(&mut check);
         let filter = self.log.filter.parse::<tracing_subscriber::EnvFilter>();
-        check.that(filter.is_ok(), "log.filter", "allowed are directives like \"info,server=debug\"");
+        check.that(
+            filter.is_ok(),
+            "log.filter",
+            "allowed are directives like \"info,server=debug\"",
+        );
         check.0
     }
 
@@ -67,10 +89,14 @@ impl Settings {
             ("limits.form", limits.form),
             ("limits.report", limits.report),
         ] {
-            let KindRates { address, account_at_address, account } = rates;
-            let fits = [address, account_at_address, account].iter().all(|rate| {
-                (1..=100_000).contains(&rate.burst) && (1..=3600).contains(&rate.every_seconds)
-            });
+            let KindRates {
+                address,
+                account_at_address,
+                account,
+            } = rates;
+            let fits = [address, account_at_address, account]
+                .iter()
+                .all(|rate| (1..=100_000).contains(&rate.burst) && (1..=3600).contains(&rate.every_seconds));
             check.that(fits, field, "allowed are burst 1 to 100000 and every_seconds 1 to 3600");
         }
     }
@@ -82,13 +108,19 @@ struct Check(Vec<FieldProblem>);
 impl Check {
     fn that(&mut self, holds: bool, field: &'static str, allowed: &str) {
         if !holds {
-            self.0.push(FieldProblem { field, allowed: allowed.to_owned() });
+            self.0.push(FieldProblem {
+                field,
+                allowed: allowed.to_owned(),
+            });
         }
     }
 
-    fn range<T: PartialOrd + std::fmt::Display>(&mut self, field: &'static str, value: T, least: T, most: T) {
+    fn range<T: Copy + PartialOrd + std::fmt::Display>(&mut self, field: &'static str, value: T, least: T, most: T) {
         if value < least || value > most {
-            self.0.push(FieldProblem { field, allowed: format!("{value} is not allowed, {least} to {most} is") });
+            self.0.push(FieldProblem {
+                field,
+                allowed: format!("{value} is not allowed, {least} to {most} is"),
+            });
         }
     }
 }

@@ -100,7 +100,7 @@ impl Identification {
         }
         let hops: Vec<&str> = match self.forwarded_header {
             ForwardedHeader::XForwardedFor => values(headers, &X_FORWARDED_FOR).collect(),
-            ForwardedHeader::Forwarded => values(headers, &header::FORWARDED).filter_map(forwarded_for).collect(),
+            ForwardedHeader::Forwarded => values(headers, &header::FORWARDED).map(forwarded_for).collect(),
         };
         for hop in hops.into_iter().rev().take(MOST_HOPS) {
             // "unknown" or garbage: the proxy that wrote it is the last one whose address is known.
@@ -121,17 +121,20 @@ impl Identification {
 /// The comma-separated values of a header that may stand in several lines.
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     // A line that is no text counts as one unreadable hop: leaving it out would shift the others.
-    headers.get_all(name).iter().flat_map(|line| line.to_str().unwrap_or("").split(','))
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.to_str().unwrap_or("").split(','))
 }
 
 /// `for=` of one element (RFC 7239, section 4).
-fn forwarded_for(element: &str) -> Option<&str> {
-    // An element without `for` says nothing about an address; as an unreadable hop it stops the search.
+fn forwarded_for(element: &str) -> &str {
     let value = element.split(';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         name.trim().eq_ignore_ascii_case("for").then_some(value)
     });
-    Some(value.unwrap_or(""))
+    // An element without `for` says nothing about an address; as an unreadable hop it stops the search.
+    value.unwrap_or("")
 }
 
 /// An address, with or without port, brackets and quotes.
@@ -165,7 +168,11 @@ mod tests {
 
     fn behind(proxies: &[&str], forwarded_header: ForwardedHeader) -> Identification {
         let trusted_proxies = proxies.iter().map(|network| network.parse().unwrap()).collect();
-        Identification { trusted_proxies, forwarded_header, random: Arc::new(SystemRandom::default()) }
+        Identification {
+            trusted_proxies,
+            forwarded_header,
+            random: Arc::new(SystemRandom::default()),
+        }
     }
 
     fn seen(identification: &Identification, peer: &str, lines: &[(&'static str, &str)]) -> String {
@@ -173,7 +180,10 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        identification.client_address(peer.parse().unwrap(), &headers).0.to_string()
+        identification
+            .client_address(peer.parse().unwrap(), &headers)
+            .0
+            .to_string()
     }
 
     #[test]
@@ -198,7 +208,10 @@ mod tests {
             (&[("x-forwarded-for", "203.0.113.9")][..], "203.0.113.9"),
             (&[("x-forwarded-for", "1.1.1.1, 203.0.113.9")], "203.0.113.9"),
             (&[("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.2.2.2")], "203.0.113.9"),
-            (&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9")], "203.0.113.9"),
+            (
+                &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9")],
+                "203.0.113.9",
+            ),
             (&[("x-forwarded-for", "203.0.113.9:5555")], "203.0.113.9"),
             (&[("x-forwarded-for", "[2001:dead::1]:5555")], "2001:dead::1"),
             (&[("x-forwarded-for", "::ffff:203.0.113.9")], "203.0.113.9"),
@@ -206,7 +219,10 @@ mod tests {
             (&[("x-forwarded-for", "1.1.1.1, unknown")], "10.1.1.1"),
             (&[("x-forwarded-for", "1.1.1.1, unknown, 10.2.2.2")], "10.2.2.2"),
             (&[("x-forwarded-for", "1.1.1.1,")], "10.1.1.1"),
-            (&[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "\u{ff}")], "10.1.1.1"),
+            (
+                &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "\u{ff}")],
+                "10.1.1.1",
+            ),
             // The header our proxies do not write comes from the client as it is.
             (&[("forwarded", "for=1.1.1.1")], "10.1.1.1"),
             (&[], "10.1.1.1"),
@@ -214,7 +230,10 @@ mod tests {
             assert_eq!(seen(&proxied, "10.1.1.1", lines), client, "{lines:?}");
         }
         let mapped = seen(&proxied, "::ffff:10.1.1.1", &[("x-forwarded-for", "203.0.113.9")]);
-        assert_eq!(mapped, "203.0.113.9", "a proxy seen through an IPv6 socket is still our proxy");
+        assert_eq!(
+            mapped, "203.0.113.9",
+            "a proxy seen through an IPv6 socket is still our proxy"
+        );
     }
 
     #[test]
@@ -230,7 +249,10 @@ mod tests {
         ] {
             assert_eq!(seen(&proxied, "10.1.1.1", &[("forwarded", value)]), client, "{value}");
         }
-        assert_eq!(seen(&proxied, "10.1.1.1", &[("x-forwarded-for", "1.1.1.1")]), "10.1.1.1");
+        assert_eq!(
+            seen(&proxied, "10.1.1.1", &[("x-forwarded-for", "1.1.1.1")]),
+            "10.1.1.1"
+        );
     }
 
     #[test]
@@ -256,6 +278,10 @@ mod tests {
         let (one, two) = (RequestId::new(&random), RequestId::new(&random));
         assert_ne!(one, two);
         assert_eq!(one.0.len(), 16);
-        assert!(one.0.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()));
+        assert!(
+            one.0
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        );
     }
 }

@@ -84,7 +84,9 @@ fn set(name: &'static str, value: &str, lifetime: Duration) -> Result<HeaderValu
 /// Value of a cookie of ours. Two of the same name never get here: see [`super::protect::refuse_duplicate_cookies`].
 #[must_use]
 pub fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    pairs(headers).find_map(|(found, value)| (found == name.as_bytes()).then_some(value)).and_then(as_text)
+    pairs(headers)
+        .find_map(|(found, value)| (found == name.as_bytes()).then_some(value))
+        .and_then(as_text)
 }
 
 /// The theme, if it is one of the two there are.
@@ -106,17 +108,20 @@ pub fn has_tokens(headers: &HeaderMap) -> bool {
 /// The first of our cookies that stands there twice.
 #[must_use]
 pub fn duplicate(headers: &HeaderMap) -> Option<&'static str> {
-    OURS.into_iter().find(|ours| pairs(headers).filter(|(name, _)| *name == ours.as_bytes()).count() > 1)
+    OURS.into_iter()
+        .find(|ours| pairs(headers).filter(|(name, _)| *name == ours.as_bytes()).count() > 1)
 }
 
 /// Names and values of all `Cookie` lines, as bytes: one line with strange bytes must not hide the others.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(
-        |pair| {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| {
             let at = pair.iter().position(|byte| *byte == b'=')?;
             Some((pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()))
-        },
-    )
+        })
 }
 
 fn as_text(value: &[u8]) -> Option<&str> {
@@ -139,11 +144,23 @@ mod tests {
     fn c1_every_cookie_has_every_attribute() {
         let now = Timestamp::from_seconds(1_000);
         for (cookie, name, age) in [
-            (access_cookie("a.b-c_d", Timestamp::from_seconds(1_900), now), ACCESS, "Max-Age=900"),
-            (refresh_cookie("mfr_x", Timestamp::from_seconds(1_060), now), REFRESH, "Max-Age=60"),
+            (
+                access_cookie("a.b-c_d", Timestamp::from_seconds(1_900), now),
+                ACCESS,
+                "Max-Age=900",
+            ),
+            (
+                refresh_cookie("mfr_x", Timestamp::from_seconds(1_060), now),
+                REFRESH,
+                "Max-Age=60",
+            ),
             (device_cookie("d"), DEVICE, "Max-Age=34560000"),
             (clear(ACCESS), ACCESS, "Max-Age=0"),
-            (access_cookie("late", Timestamp::from_seconds(1), now), ACCESS, "Max-Age=0"),
+            (
+                access_cookie("late", Timestamp::from_seconds(1), now),
+                ACCESS,
+                "Max-Age=0",
+            ),
         ] {
             let cookie = cookie.unwrap();
             let text = cookie.to_str().unwrap();
@@ -160,7 +177,17 @@ mod tests {
     #[test]
     fn c2_values_that_do_not_fit_are_refused() {
         let expires = Timestamp::from_seconds(1);
-        for value in ["a b", "a;b", "a,b", "a\"b", "a\\b", "a\r\nb", "ä", "\0", &"x".repeat(4096)] {
+        for value in [
+            "a b",
+            "a;b",
+            "a,b",
+            "a\"b",
+            "a\\b",
+            "a\r\nb",
+            "ä",
+            "\0",
+            &"x".repeat(4096),
+        ] {
             assert_eq!(access_cookie(value, expires, expires), Err(Unfit(ACCESS)), "{value:?}");
         }
         assert!(access_cookie(&"x".repeat(4096 - ACCESS.len()), expires, expires).is_ok());
@@ -168,7 +195,10 @@ mod tests {
 
     #[test]
     fn cookies_are_read_from_any_line() {
-        let headers = request(&["a=1; __Host-Http-mayfly-at=token=; b", "__Host-Http-mayfly-rt= mfr_1 ;theme=dark"]);
+        let headers = request(&[
+            "a=1; __Host-Http-mayfly-at=token=; b",
+            "__Host-Http-mayfly-rt= mfr_1 ;theme=dark",
+        ]);
         assert_eq!(read(&headers, ACCESS), Some("token="));
         assert_eq!(read(&headers, REFRESH), Some("mfr_1"));
         assert_eq!(read(&headers, DEVICE), None);
@@ -177,7 +207,9 @@ mod tests {
         for value in ["DARK", "\"><script>", "dark2", ""] {
             assert_eq!(theme(&request(&[&format!("theme={value}")])), None);
         }
-        assert!(!has_tokens(&request(&["x__Host-Http-mayfly-at=1; __host-http-mayfly-at=1"])));
+        assert!(!has_tokens(&request(&[
+            "x__Host-Http-mayfly-at=1; __host-http-mayfly-at=1"
+        ])));
     }
 
     #[test]

@@ -103,15 +103,23 @@ impl Problem {
     /// 403: an unsafe request that did not come from our own pages.
     #[must_use]
     pub fn foreign_origin() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "foreign-origin", "The request did not come from this site.")
-            .detail("Open the page again and retry from there.")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "foreign-origin",
+            "The request did not come from this site.",
+        )
+        .detail("Open the page again and retry from there.")
     }
 
     /// 403: the form token is missing or too old.
     #[must_use]
     pub fn form_expired() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "form-expired", "The page was open for too long. Nothing was changed.")
-            .detail("Load the page again and retry.")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "form-expired",
+            "The page was open for too long. Nothing was changed.",
+        )
+        .detail("Load the page again and retry.")
     }
 
     /// 404: no such thing, or not yours.
@@ -123,13 +131,21 @@ impl Problem {
     /// 405: not this method.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not allowed here.")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "This method is not allowed here.",
+        )
     }
 
     /// 408: the request's body did not arrive in time.
     #[must_use]
     pub fn request_timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request took too long to arrive.")
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            "The request took too long to arrive.",
+        )
     }
 
     /// 409: something else happened meanwhile.
@@ -147,8 +163,12 @@ impl Problem {
     /// 415: not this content type.
     #[must_use]
     pub fn unsupported_media_type(expected: &'static str) -> Self {
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "This content type is not accepted.")
-            .detail(format!("Send {expected}."))
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "This content type is not accepted.",
+        )
+        .detail(format!("Send {expected}."))
     }
 
     /// 429 with `Retry-After`.
@@ -162,15 +182,23 @@ impl Problem {
     /// 500, without a word about what it was; the log knows, by the request's id.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side.")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Something went wrong on our side.",
+        )
     }
 
     /// 503 with `Retry-After`.
     #[must_use]
     pub fn unavailable() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot answer right now.")
-            .detail("Nothing was changed. Try again in a moment.")
-            .retry_after(2)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "The service cannot answer right now.",
+        )
+        .detail("Nothing was changed. Try again in a moment.")
+        .retry_after(2)
     }
 
     /// The general problem of a status.
@@ -189,8 +217,14 @@ impl Problem {
             }
             StatusCode::UNPROCESSABLE_ENTITY => Self::new(status, "unprocessable", "The request makes no sense here."),
             StatusCode::SERVICE_UNAVAILABLE => Self::unavailable(),
-            status if status.is_client_error() => Self { status: status.as_u16(), ..Self::bad_request() },
-            status => Self { status: status.as_u16(), ..Self::internal() },
+            status if status.is_client_error() => Self {
+                status: status.as_u16(),
+                ..Self::bad_request()
+            },
+            status => Self {
+                status: status.as_u16(),
+                ..Self::internal()
+            },
         }
     }
 }
@@ -221,7 +255,10 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -250,13 +287,19 @@ pub async fn answer(State(answers): State<Answers>, request: Request, next: Next
     let for_people = accepts_html(request.headers());
     let mut response = next.run(request).await;
     if response.extensions_mut().remove::<Panicked>().is_some() {
-        answers.sink.refused(Kind::HandlerPanicked, &circumstances, "panic").await;
+        answers
+            .sink
+            .refused(Kind::HandlerPanicked, &circumstances, "panic")
+            .await;
     }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         None if written_by_a_library(&response) => {
             let mut problem = Problem::of_status(response.status());
-            let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let wait = response
+                .headers()
+                .get(header::RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
             problem.retry_after = wait.or(problem.retry_after);
             problem
         }
@@ -268,7 +311,10 @@ pub async fn answer(State(answers): State<Answers>, request: Request, next: Next
 /// Text for nobody: an error without a body, or with a library's plain text.
 fn written_by_a_library(response: &Response) -> bool {
     let status = response.status();
-    let plain = response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let plain = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind.as_bytes().starts_with(b"text/plain"));
     let server_function = response.headers().contains_key("serverfnerror");
     (status.is_client_error() || status.is_server_error()) && plain && !server_function
 }
@@ -293,8 +339,13 @@ fn render(
     }
     old.headers.remove(header::CONTENT_LENGTH);
     old.status = new.status;
-    let Some(page) = page else { return Response::from_parts(old, body) };
-    old.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let Some(page) = page else {
+        return Response::from_parts(old, body);
+    };
+    old.headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     old.headers.insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
@@ -305,9 +356,17 @@ fn render(
 }
 
 fn page(problem: &Problem, id: Option<&RequestId>, style: Option<&str>) -> String {
-    let style = style.map(|path| format!("<link rel=\"stylesheet\" href=\"{path}\">")).unwrap_or_default();
-    let detail = problem.detail.as_deref().map(|text| format!("<p>{text}</p>")).unwrap_or_default();
-    let id = id.map(|id| format!("<p>Request <code>{}</code></p>", id.0)).unwrap_or_default();
+    let style = style
+        .map(|path| format!("<link rel=\"stylesheet\" href=\"{path}\">"))
+        .unwrap_or_default();
+    let detail = problem
+        .detail
+        .as_deref()
+        .map(|text| format!("<p>{text}</p>"))
+        .unwrap_or_default();
+    let id = id
+        .map(|id| format!("<p>Request <code>{}</code></p>", id.0))
+        .unwrap_or_default();
     let title = &problem.title;
     // Titles and details are our own words and numbers; nothing here comes from the request.
     format!(
@@ -346,81 +405,4 @@ pub fn install_panic_hook() {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::protect::recorder::Recorder;
-    use axum::Router;
-    use axum::routing::{get, post};
-    use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
-    use tower_http::catch_panic::CatchPanicLayer;
-
-    #[expect(clippy::panic, clippy::unused_async, reason = "this is what the test is about")]
-    async fn breaks() -> &'static str {
-        panic!("CANARY")
-    }
-
-    fn app(sink: &Arc<Recorder>) -> Router {
-        let answers = Answers { sink: sink.clone(), style: Some("/pkg/main.css".into()) };
-        Router::new()
-            .route("/panic", get(breaks))
-            .route("/busy", get(|| async { Problem::unavailable().with("left", 3) }))
-            .route("/json", post(|axum::Json(_): axum::Json<Vec<u8>>| async {}))
-            .route("/page", get(|| async { (StatusCode::NOT_FOUND, axum::response::Html("ours")) }))
-            .layer(CatchPanicLayer::custom(answer_panic))
-            .layer(axum::middleware::from_fn_with_state(answers, answer))
-            .layer(axum::Extension(RequestId("req1".into())))
-    }
-
-    async fn call(sink: &Arc<Recorder>, method: &str, path: &str, accept: &str) -> (Response<()>, String) {
-        let request = Request::builder().method(method).uri(path).header("accept", accept);
-        let request = request.header("content-type", "application/json").body(Body::from("{")).unwrap();
-        let (parts, body) = app(sink).oneshot(request).await.unwrap().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        (Response::from_parts(parts, ()), String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn problems_carry_the_request_id_and_retry_after() {
-        let (response, body) = call(&Arc::default(), "GET", "/busy", "*/*").await;
-        assert_eq!(response.status(), 503);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        assert_eq!(response.headers()["retry-after"], "2");
-        let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(body["type"], "urn:mayfly:problem:unavailable");
-        assert_eq!(body["instance"], "urn:mayfly:request:req1");
-        assert_eq!(body["status"], 503);
-        assert_eq!(body["left"], 3);
-    }
-
-    #[tokio::test]
-    async fn l8_a_panic_is_a_plain_500_that_is_reported() {
-        let sink = Arc::<Recorder>::default();
-        let (response, body) = call(&sink, "GET", "/panic", "application/json").await;
-        assert_eq!(response.status(), 500);
-        assert!(!body.contains("CANARY") && body.contains("req1"), "{body}");
-        assert_eq!(sink.kinds(), [Kind::HandlerPanicked]);
-        assert_eq!(call(&sink, "GET", "/busy", "*/*").await.0.status(), 503, "the process lives");
-    }
-
-    #[tokio::test]
-    async fn f29_messages_of_libraries_never_get_out() {
-        for (method, path, status) in [("POST", "/json", 400), ("GET", "/json", 405), ("GET", "/nowhere", 404)] {
-            let (response, body) = call(&Arc::default(), method, path, "*/*").await;
-            assert_eq!(response.status(), status);
-            let body: Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(body["status"], status);
-            assert_eq!(body["instance"], "urn:mayfly:request:req1");
-        }
-        assert!(call(&Arc::default(), "GET", "/json", "*/*").await.0.headers().contains_key("allow"));
-    }
-
-    #[tokio::test]
-    async fn people_get_a_page_and_pages_stay_as_they_are() {
-        let (response, body) = call(&Arc::default(), "GET", "/busy", "text/html,*/*").await;
-        assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
-        assert!(body.contains("req1") && body.contains("/pkg/main.css"), "{body}");
-        let (response, body) = call(&Arc::default(), "GET", "/page", "text/html").await;
-        assert_eq!((response.status().as_u16(), body.as_str()), (404, "ours"));
-    }
-}
+mod tests;

@@ -62,7 +62,11 @@ async fn ready(State(health): State<Health>) -> Response {
     let (database, keys) = tokio::join!(within(health.readiness.database()), within(health.readiness.keys()));
     let draining = health.draining.has_begun();
     let ready = database && keys && !draining;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let body = json!({
         "status": if ready { "ready" } else { "not_ready" },
         "database": database,
@@ -101,26 +105,73 @@ mod tests {
 
     async fn status(path: &str, fixed: Fixed, draining: &Draining) -> u16 {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        routes(Arc::new(fixed), draining.clone()).oneshot(request).await.unwrap().status().as_u16()
+        routes(Arc::new(fixed), draining.clone())
+            .oneshot(request)
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     }
 
     #[tokio::test]
     async fn ready_only_with_database_and_keys_and_while_not_draining() {
         let draining = Draining::default();
         for (database, keys, expected) in [(true, true, 200), (false, true, 503), (true, false, 503)] {
-            assert_eq!(status("/readyz", Fixed { database, keys, hangs: false }, &draining).await, expected);
+            assert_eq!(
+                status(
+                    "/readyz",
+                    Fixed {
+                        database,
+                        keys,
+                        hangs: false
+                    },
+                    &draining
+                )
+                .await,
+                expected
+            );
         }
         draining.begin();
-        assert_eq!(status("/readyz", Fixed { database: true, keys: true, hangs: false }, &draining).await, 503);
-        assert_eq!(status("/healthz", Fixed { database: false, keys: false, hangs: false }, &draining).await, 200);
+        assert_eq!(
+            status(
+                "/readyz",
+                Fixed {
+                    database: true,
+                    keys: true,
+                    hangs: false
+                },
+                &draining
+            )
+            .await,
+            503
+        );
+        assert_eq!(
+            status(
+                "/healthz",
+                Fixed {
+                    database: false,
+                    keys: false,
+                    hangs: false
+                },
+                &draining
+            )
+            .await,
+            200
+        );
     }
 
     #[tokio::test]
     async fn f7_a_database_that_hangs_is_not_ready() {
-        let began = tokio::time::timeout(
-            Duration::from_secs(5),
-            status("/readyz", Fixed { database: true, keys: true, hangs: true }, &Draining::default()),
+        let draining = Draining::default();
+        let asked = status(
+            "/readyz",
+            Fixed {
+                database: true,
+                keys: true,
+                hangs: true,
+            },
+            &draining,
         );
-        assert_eq!(began.await.unwrap(), 503);
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap(), 503);
     }
 }

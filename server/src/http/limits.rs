@@ -107,8 +107,14 @@ impl Limits {
         let buckets = self.kind(kind);
         buckets.address.take(self.hasher.hash_one(network))?;
         let Some(account) = account else { return Ok(()) };
-        buckets.account_at_address.take(self.hasher.hash_one((network, account)))?;
-        if known_device { Ok(()) } else { buckets.account.take(self.hasher.hash_one(account)) }
+        buckets
+            .account_at_address
+            .take(self.hasher.hash_one((network, account)))?;
+        if known_device {
+            Ok(())
+        } else {
+            buckets.account.take(self.hasher.hash_one(account))
+        }
     }
 
     /// Forgets every key whose bucket is full again. To be called from a periodic task, once a minute.
@@ -160,7 +166,9 @@ struct Bucket {
 
 impl std::fmt::Debug for Bucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bucket").field("keys", &self.own.len()).finish_non_exhaustive()
+        f.debug_struct("Bucket")
+            .field("keys", &self.own.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -168,7 +176,9 @@ impl Bucket {
     fn new(rate: Rate, max_keys: usize, clock: &Elapsed) -> Self {
         let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
         let every = Duration::from_secs(u64::from(rate.every_seconds.max(1)));
-        let quota = Quota::with_period(every).unwrap_or(Quota::per_second(NonZeroU32::MIN)).allow_burst(burst);
+        let quota = Quota::with_period(every)
+            .unwrap_or(Quota::per_second(NonZeroU32::MIN))
+            .allow_burst(burst);
         let limiter = || RateLimiter::new(quota, DashMapStateStore::default(), clock.clone());
         Self {
             own: limiter(),
@@ -193,7 +203,9 @@ impl Bucket {
         taken.map_err(|refusal| {
             let wait = refusal.wait_time_from(self.clock.now());
             let seconds = wait.as_millis().div_ceil(1000).max(1);
-            RetryAfter { seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+            RetryAfter {
+                seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            }
         })
     }
 
@@ -203,7 +215,10 @@ impl Bucket {
         }
         let crowded = self.own.len() >= self.max_keys;
         if self.crowded.swap(crowded, Ordering::Relaxed) != crowded {
-            tracing::warn!(crowded, "more networks or accounts are trying than are remembered one by one");
+            tracing::warn!(
+                crowded,
+                "more networks or accounts are trying than are remembered one by one"
+            );
         }
     }
 
@@ -319,7 +334,10 @@ mod tests {
 
     #[test]
     fn f43_memory_is_bounded_and_a_crowd_is_still_limited() {
-        let settings = LimitSettings { max_keys: 1000, ..LimitSettings::default() };
+        let settings = LimitSettings {
+            max_keys: 1000,
+            ..LimitSettings::default()
+        };
         let (limits, clock) = limits(&settings);
         for network in 0..100_000_u32 {
             let _ = limits.check(LimitKind::SignIn, IpAddr::from(network.to_be_bytes()), None, false);
@@ -327,9 +345,11 @@ mod tests {
         let keys = limits.sign_in.address.own.len();
         assert!(keys <= 1000 + LOOK_EVERY as usize + 1, "{keys}");
         assert!(limits.sign_in.address.shared.len() <= 65_536);
-        let passed = (0..1000).filter(|_| limits.check(LimitKind::SignIn, v4(9), None, false).is_ok()).count();
+        let passed = (0..1000)
+            .filter(|_| limits.check(LimitKind::SignIn, v4(9), None, false).is_ok())
+            .count();
         assert!(passed <= 30, "{passed}");
-        clock.advance(Duration::from_secs(3600));
+        clock.advance(Duration::from_hours(1));
         limits.forget_rested();
         assert_eq!(limits.sign_in.address.own.len(), 0);
         assert_eq!(limits.sign_in.address.shared.len(), 0);

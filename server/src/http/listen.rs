@@ -1,86 +1,246 @@
-//! The listener: plain HTTP on loopback or behind a declared proxy, TLS by rustls otherwise; bounds on what a
-//! connection may cost; an orderly end.
+//! The listener: TCP or TLS, what one connection may cost, and stopping without dropping anybody.
+//!
+//! Owns sockets and their limits. Must not know routes.
 
-use std::net::{SocketAddr, TcpListener};
+mod guard;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::AppState;
-use crate::cli::CliError;
+use super::health::Draining;
+use crate::config::{Server, Tls};
+use guard::Guard;
 
-/// A client that does not send its headers within this is let go of (slowloris); also how long a connection idles.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// Header bytes of a request; beyond: 431.
-const MOST_HEADER_BYTES: usize = 64 * 1024;
-/// Header lines of a request; beyond: 431.
+/// Time for a request's line and headers; also how long an idle HTTP/1 connection is kept.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Beyond the request timeout a connection on which nothing moves is closed.
+const STALL_MARGIN: Duration = Duration::from_secs(2);
+/// Most headers of a request; more are 431.
 const MOST_HEADERS: usize = 100;
+/// Most bytes of a request's line and headers; more are 431.
+const MOST_HEADER_BYTES: u32 = 64 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const MOST_STREAMS: u32 = 100;
+/// Streams that a client may reset before the connection is closed (rapid reset).
+const MOST_RESETS: usize = 20;
+/// After SIGTERM the listener stays open this long, so that balancers see `/readyz` before they see a closed port.
+const NOTICE: Duration = Duration::from_secs(1);
 
-/// Serves until SIGTERM or SIGINT, then finishes what is under way.
-///
-/// # Errors
-/// When the address cannot be bound or the certificate cannot be read.
-pub async fn serve(state: &AppState, router: Router) -> Result<(), CliError> {
-    let settings = &state.settings.server;
-    let listener = TcpListener::bind(settings.address)
-        .map_err(|error| format!("cannot listen on {}: {error}", settings.address))?;
-    listener.set_nonblocking(true)?;
-    let handle = Handle::new();
-    tokio::spawn(end_on_signal(state.clone(), handle.clone()));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let address = listener.local_addr()?;
-    match &settings.tls {
-        Some(tls) => {
-            let config = RustlsConfig::from_pem_file(&tls.cert, &tls.key)
-                .await
-                .map_err(|error| format!("server.tls: certificate or key cannot be used: {error}"))?;
-            let mut server = axum_server::from_tcp_rustls(listener, config)?.handle(handle);
-            bound(server.http_builder());
-            println!("Serving {} on https://{address}", state.settings.public_url);
-            server.serve(service).await?;
-        }
-        None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
-            bound(server.http_builder());
-            println!("Serving {} on http://{address}", state.settings.public_url);
-            server.serve(service).await?;
-        }
-    }
-    Ok(())
+/// Why the server does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Plain HTTP would be readable and changeable by everybody on the way (M7).
+    #[error(
+        "{0} is not loopback: set server.tls.cert and server.tls.key, or name the proxies that do TLS in \
+         server.trusted_proxies"
+    )]
+    PlainHttp(SocketAddr),
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Certificate or key cannot be read.
+    #[error("TLS file {}: {reason}", path.display())]
+    TlsFile {
+        /// Which.
+        path: PathBuf,
+        /// In words, without any of its content.
+        reason: String,
+    },
+    /// Certificate and key do not fit together, or TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The system refuses signals or the listener failed.
+    #[error("the listener failed: {0}")]
+    Listener(#[from] io::Error),
 }
 
-fn bound(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+/// Listens and serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`ListenError`].
+pub async fn serve(state: &AppState, router: Router) -> Result<(), ListenError> {
+    let settings = &state.settings.server;
+    let tls = settings.tls.as_ref().map(tls_config).transpose()?;
+    let listener = bind(settings)?;
+    let stop = stop_signal()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    println!(
+        "Serving {} on {scheme}://{}",
+        state.settings.public_url,
+        listener.local_addr()?
+    );
+    serve_on(listener, tls, router, settings, &state.draining, stop).await
+}
+
+/// Binds the address of the settings, unless that would mean plain HTTP off loopback without a proxy.
+///
+/// # Errors
+/// [`ListenError::PlainHttp`], [`ListenError::Bind`].
+pub fn bind(settings: &Server) -> Result<std::net::TcpListener, ListenError> {
+    let address = settings.address;
+    let exposed = !address.ip().to_canonical().is_loopback();
+    if exposed && settings.tls.is_none() && settings.trusted_proxies.is_empty() {
+        return Err(ListenError::PlainHttp(address));
+    }
+    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| ListenError::Bind { address, source })
+}
+
+/// Serves on a bound listener until `stop` is done, then drains: readiness goes first, then the listener, then the
+/// connections; what is still running after `drain_seconds` is cut off. `stop` says whether balancers are to be
+/// given time to notice.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve_on(
+    listener: std::net::TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    settings: &Server,
+    draining: &Draining,
+    stop: impl Future<Output = Stop> + Send,
+) -> Result<(), ListenError> {
+    let address = listener.local_addr()?;
+    let handle = Handle::new();
+    let stall = Duration::from_secs(settings.request_timeout_seconds) + STALL_MARGIN;
+    let guard = Guard::new(settings.max_connections, HEADER_TIMEOUT, stall, tls.is_some());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tracing::info!(%address, tls = tls.is_some(), "listening");
+
+    let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+    let builder = server.http_builder();
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
-        .max_buf_size(MOST_HEADER_BYTES)
-        .max_headers(MOST_HEADERS);
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEADER_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(HEADERS_WITHIN)
-        .max_concurrent_streams(100)
-        .max_header_list_size(u32::try_from(MOST_HEADER_BYTES).unwrap_or(u32::MAX));
-}
-
-/// Readiness goes first, so that a balancer looks elsewhere; then the listener closes and requests under way finish.
-async fn end_on_signal(state: AppState, handle: Handle<SocketAddr>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be heard; the process can only be killed");
-        return;
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(MOST_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_RESETS);
+    let serving = async {
+        match tls {
+            Some(config) => {
+                let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(config)).acceptor(guard);
+                server.acceptor(acceptor).serve(service).await
+            }
+            // Without TLS nobody speaks HTTP/2 to us; its plain-text form would only be another way in.
+            // (In this order: setting the acceptor forgets the version.)
+            None => server.acceptor(guard).http1_only().serve(service).await,
+        }
+    };
+    let drain = async {
+        let asked = stop.await;
+        draining.begin();
+        tracing::info!("stopping");
+        let whole = Duration::from_secs(settings.drain_seconds);
+        let notice = if asked == Stop::Announced {
+            NOTICE.min(whole / 4)
+        } else {
+            Duration::ZERO
+        };
+        tokio::time::sleep(notice).await;
+        handle.graceful_shutdown(Some(whole.saturating_sub(notice)));
+        std::future::pending::<()>().await;
     };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        result = serving => Ok(result?),
+        () = drain => Ok(()),
     }
-    state.draining.begin();
-    tracing::info!("asked to stop: finishing what is under way");
-    handle.graceful_shutdown(Some(Duration::from_secs(state.settings.server.drain_seconds)));
 }
+
+/// How the server was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// By an orchestrator (SIGTERM): balancers may need a moment.
+    Announced,
+    /// By somebody at the keyboard (SIGINT).
+    AtOnce,
+}
+
+fn stop_signal() -> io::Result<impl Future<Output = Stop> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => Stop::Announced,
+            _ = interrupt.recv() => Stop::AtOnce,
+        }
+    })
+}
+
+/// Reads certificate and key; AWS-LC does the cryptography, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+///
+/// # Errors
+/// [`ListenError::TlsFile`], [`ListenError::Tls`].
+pub fn tls_config(files: &Tls) -> Result<Arc<ServerConfig>, ListenError> {
+    let unreadable = |path: &Path, reason: String| ListenError::TlsFile {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(&files.cert, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unreadable(&files.cert, "there is no certificate in it".to_owned()));
+    }
+    refuse_open_key(&files.key)?;
+    // The error says what is missing, never what is there.
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unreadable(&files.key, error.to_string()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A private key that everybody on the machine can read is no secret (M10).
+fn refuse_open_key(path: &Path) -> Result<(), ListenError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let refuse = |reason: String| ListenError::TlsFile {
+        path: path.to_path_buf(),
+        reason,
+    };
+    let mode = std::fs::metadata(path)
+        .map_err(|error| refuse(error.to_string()))?
+        .permissions()
+        .mode();
+    if mode.trailing_zeros() >= 3 {
+        // Nothing for others.
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "everybody may read or change it (mode {:04o}); make it 0600 or 0640",
+        mode & 0o7777
+    )))
+}
+
+#[cfg(test)]
+mod tests;

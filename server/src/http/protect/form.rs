@@ -27,7 +27,9 @@ pub const FORM_TOKEN_HEADER: HeaderName = HeaderName::from_static("x-form-token"
 pub async fn check_form_token(State(protection): State<Protection>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         let mut response = Problem::method_not_allowed().into_response();
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let Some(session) = request.extensions().get::<Session>().cloned() else {
@@ -36,7 +38,9 @@ pub async fn check_form_token(State(protection): State<Protection>, request: Req
     };
     if !is_form(request.headers()) {
         let problem = Problem::unsupported_media_type("application/x-www-form-urlencoded");
-        return protection.refuse(Kind::CsrfRefused, &request, "content_type", problem).await;
+        return protection
+            .refuse(Kind::CsrfRefused, &request, "content_type", problem)
+            .await;
     }
     let (parts, body) = request.into_parts();
     let Ok(bytes) = to_bytes(body, protection.max_body_bytes).await else {
@@ -88,7 +92,9 @@ pub async fn header_form_token_matches(
     session: &Session,
 ) -> Result<bool, tower_sessions::session::Error> {
     let mut sent = headers.get_all(FORM_TOKEN_HEADER).iter();
-    let (Some(sent), None) = (sent.next(), sent.next()) else { return Ok(false) };
+    let (Some(sent), None) = (sent.next(), sent.next()) else {
+        return Ok(false);
+    };
     let kept = web_session::kept_form_token(session).await?;
     Ok(kept.is_some_and(|kept| bool::from(sent.as_bytes().ct_eq(kept.as_bytes()))))
 }
@@ -108,7 +114,9 @@ fn only_token(body: &Bytes) -> Option<String> {
 
 fn is_form(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
     let Ok(text) = value.to_str() else { return false };
     let (kind, parameter) = text.split_once(';').unwrap_or((text, ""));
     let parameter = parameter.trim();

@@ -26,7 +26,9 @@ impl HeaderPolicy {
     /// For this address.
     #[must_use]
     pub fn new(public_url: &PublicUrl) -> Self {
-        Self { https: public_url.is_https() }
+        Self {
+            https: public_url.is_https(),
+        }
     }
 }
 
@@ -36,7 +38,11 @@ pub async fn set_response_headers(State(policy): State<HeaderPolicy>, request: R
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     if policy.https {
-        set(headers, header::STRICT_TRANSPORT_SECURITY, "max-age=63072000; includeSubDomains");
+        set(
+            headers,
+            header::STRICT_TRANSPORT_SECURITY,
+            "max-age=63072000; includeSubDomains",
+        );
     }
     set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(headers, header::X_FRAME_OPTIONS, "DENY");
@@ -51,7 +57,9 @@ pub async fn set_response_headers(State(policy): State<HeaderPolicy>, request: R
     default(headers, header::REFERRER_POLICY, "same-origin");
     default(headers, header::CONTENT_SECURITY_POLICY, NOTHING);
     default(headers, header::CACHE_CONTROL, "no-store");
-    let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_page = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page {
         set(headers, REPORTING_ENDPOINTS, "csp=\"/csp-report\"");
     }
@@ -96,9 +104,18 @@ mod tests {
 
     async fn headers(https: bool, path: &str) -> HeaderMap {
         let app = Router::new()
-            .route("/page", get(|| async { ([("content-security-policy", page_csp("bm9uY2U="))], Html("x")) }))
-            .route("/file", get(|| async { ([("cache-control", "max-age=1"), ("server", "x")], "x") }))
-            .layer(axum::middleware::from_fn_with_state(HeaderPolicy { https }, set_response_headers));
+            .route(
+                "/page",
+                get(|| async { ([("content-security-policy", page_csp("bm9uY2U="))], Html("x")) }),
+            )
+            .route(
+                "/file",
+                get(|| async { ([("cache-control", "max-age=1"), ("server", "x")], "x") }),
+            )
+            .layer(axum::middleware::from_fn_with_state(
+                HeaderPolicy { https },
+                set_response_headers,
+            ));
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
         app.oneshot(request).await.unwrap().headers().clone()
     }
@@ -119,7 +136,10 @@ mod tests {
             }
             assert!(found.contains_key("permissions-policy"));
             let csp = found["content-security-policy"].to_str().unwrap();
-            assert!(csp.starts_with("default-src 'none'") && csp.contains("frame-ancestors 'none'"), "{csp}");
+            assert!(
+                csp.starts_with("default-src 'none'") && csp.contains("frame-ancestors 'none'"),
+                "{csp}"
+            );
             assert!(!found.contains_key("server"));
         }
         assert!(!headers(false, "/page").await.contains_key("strict-transport-security"));
@@ -131,8 +151,14 @@ mod tests {
     async fn c6_a_page_runs_only_scripts_with_its_nonce() {
         let found = headers(true, "/page").await;
         let csp = found["content-security-policy"].to_str().unwrap();
-        assert!(csp.contains("script-src 'nonce-bm9uY2U=' 'strict-dynamic' 'wasm-unsafe-eval';"), "{csp}");
-        assert!(csp.contains("object-src 'none'") && csp.contains("base-uri 'none'"), "{csp}");
+        assert!(
+            csp.contains("script-src 'nonce-bm9uY2U=' 'strict-dynamic' 'wasm-unsafe-eval';"),
+            "{csp}"
+        );
+        assert!(
+            csp.contains("object-src 'none'") && csp.contains("base-uri 'none'"),
+            "{csp}"
+        );
         assert!(!csp.contains("'unsafe-"), "{csp}");
         assert_eq!(found["reporting-endpoints"], "csp=\"/csp-report\"");
     }

@@ -23,7 +23,10 @@ pub async fn refuse_odd_methods(request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let mut response = Problem::method_not_allowed().into_response();
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"));
+    response.headers_mut().insert(
+        header::ALLOW,
+        HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE"),
+    );
     response
 }
 

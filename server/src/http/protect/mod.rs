@@ -12,9 +12,9 @@ mod form;
 mod headers;
 mod methods;
 mod origin;
-mod redirect;
 #[cfg(test)]
 pub(crate) mod recorder;
+mod redirect;
 mod report;
 mod return_path;
 

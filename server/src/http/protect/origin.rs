@@ -47,7 +47,9 @@ pub async fn gate_origins(State(protection): State<Protection>, request: Request
         Provenance::Unsaid => cookies::has_tokens(request.headers()).then_some("cookies_without_origin"),
     };
     if let Some(reason) = refused {
-        return protection.refuse(Kind::CsrfRefused, &request, reason, Problem::foreign_origin()).await;
+        return protection
+            .refuse(Kind::CsrfRefused, &request, reason, Problem::foreign_origin())
+            .await;
     }
     if !is_action && !request.body().is_end_stream() && !is_json(request.headers()) {
         return protection
@@ -91,7 +93,9 @@ fn provenance(headers: &HeaderMap, ours: &str) -> Provenance {
 /// Exactly `application/json`, with or without `charset=utf-8`.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
     let Ok(text) = value.to_str() else { return false };
     let (kind, parameter) = text.split_once(';').unwrap_or((text, ""));
     let parameter = parameter.trim().replace('"', "");
@@ -104,15 +108,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::http::protect::testing;
-    use crate::http::protect::recorder::Recorder;
+    use crate::http::protect::recorder::{self, Recorder};
     use axum::Router;
     use axum::body::Body;
     use axum::routing::any;
     use tower::ServiceExt as _;
 
     async fn status(sink: &Arc<Recorder>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> u16 {
-        let protection = testing::protection(sink.clone());
+        let protection = recorder::protection(sink.clone());
         let app = Router::new()
             .fallback(any(|| async {}))
             .layer(axum::middleware::from_fn_with_state(protection, gate_origins));
@@ -120,7 +123,11 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        app.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap().status().as_u16()
+        app.oneshot(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     }
 
     const OURS: &str = "https://id.example";
@@ -134,7 +141,11 @@ mod tests {
             &[("sec-fetch-site", "same-origin"), ("origin", OURS)],
             &[("origin", OURS)],
         ] {
-            assert_eq!(status(&sink, "POST", "/actions/sign_in", headers, "a=b").await, 200, "{headers:?}");
+            assert_eq!(
+                status(&sink, "POST", "/actions/sign_in", headers, "a=b").await,
+                200,
+                "{headers:?}"
+            );
         }
         assert!(sink.reasons().is_empty());
         let mut refused = 0;
@@ -165,7 +176,11 @@ mod tests {
             &[("sec-fetch-site", "cross-site"), ("origin", OURS)],
         ] {
             for method in ["POST", "PUT", "DELETE", "PATCH"] {
-                assert_eq!(status(&sink, method, "/actions/sign_in", headers, "a=b").await, 403, "{headers:?}");
+                assert_eq!(
+                    status(&sink, method, "/actions/sign_in", headers, "a=b").await,
+                    403,
+                    "{headers:?}"
+                );
                 refused += 1;
             }
         }
@@ -180,11 +195,18 @@ mod tests {
         assert_eq!(status(&sink, "DELETE", "/api/v1/me/sessions/x", &[], "").await, 200);
         for name in ["__Host-Http-mayfly-at", "__Host-Http-mayfly-rt"] {
             let cookie = format!("theme=dark; {name}=x");
-            assert_eq!(status(&sink, "POST", "/auth/refresh", &[JSON, ("cookie", &cookie)], "{}").await, 403);
+            assert_eq!(
+                status(&sink, "POST", "/auth/refresh", &[JSON, ("cookie", &cookie)], "{}").await,
+                403
+            );
             let ours = [JSON, ("cookie", &cookie), ("origin", OURS)];
             assert_eq!(status(&sink, "POST", "/auth/refresh", &ours, "{}").await, 200);
         }
-        for foreign in [("origin", "https://evil.example"), ("sec-fetch-site", "same-site"), ("origin", "null")] {
+        for foreign in [
+            ("origin", "https://evil.example"),
+            ("sec-fetch-site", "same-site"),
+            ("origin", "null"),
+        ] {
             assert_eq!(status(&sink, "POST", "/auth/login", &[JSON, foreign], "{}").await, 403);
         }
         assert_eq!(sink.reasons().len(), 5);
@@ -193,8 +215,16 @@ mod tests {
     #[tokio::test]
     async fn c8_json_bodies_say_that_they_are_json() {
         let sink = Arc::<Recorder>::default();
-        for kind in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\""] {
-            assert_eq!(status(&sink, "POST", "/auth/login", &[("content-type", kind)], "{}").await, 200, "{kind}");
+        for kind in [
+            "application/json",
+            "Application/JSON; charset=UTF-8",
+            "application/json;charset=\"utf-8\"",
+        ] {
+            assert_eq!(
+                status(&sink, "POST", "/auth/login", &[("content-type", kind)], "{}").await,
+                200,
+                "{kind}"
+            );
         }
         for kind in [
             "text/plain",
@@ -206,17 +236,28 @@ mod tests {
             "application/json; charset=utf-16",
             "",
         ] {
-            assert_eq!(status(&sink, "POST", "/auth/login", &[("content-type", kind)], "{}").await, 415, "{kind}");
+            assert_eq!(
+                status(&sink, "POST", "/auth/login", &[("content-type", kind)], "{}").await,
+                415,
+                "{kind}"
+            );
         }
         assert_eq!(status(&sink, "POST", "/auth/login", &[], "{}").await, 415);
-        assert_eq!(status(&sink, "POST", "/auth/logout", &[], "").await, 200, "no body, no type");
+        assert_eq!(
+            status(&sink, "POST", "/auth/logout", &[], "").await,
+            200,
+            "no body, no type"
+        );
     }
 
     #[tokio::test]
     async fn safe_methods_pass_from_anywhere() {
         let sink = Arc::<Recorder>::default();
         for method in ["GET", "HEAD", "OPTIONS"] {
-            assert_eq!(status(&sink, method, "/devices", &[("sec-fetch-site", "cross-site")], "").await, 200);
+            assert_eq!(
+                status(&sink, method, "/devices", &[("sec-fetch-site", "cross-site")], "").await,
+                200
+            );
         }
     }
 }

@@ -31,8 +31,13 @@ pub async fn keep_redirects_here(State(protection): State<Protection>, request: 
 
 fn keep(protection: &Protection, headers: &mut HeaderMap, name: &HeaderName) {
     // The script's header may stand there without a value: then `Location` says where.
-    let Some(location) = headers.get(name).filter(|value| !value.is_empty()) else { return };
-    let path = location.to_str().ok().and_then(|text| same_origin_path(&protection.public_url, text));
+    let Some(location) = headers.get(name).filter(|value| !value.is_empty()) else {
+        return;
+    };
+    let path = location
+        .to_str()
+        .ok()
+        .and_then(|text| same_origin_path(&protection.public_url, text));
     let path = path.and_then(|path| HeaderValue::from_str(&path).ok());
     headers.insert(name.clone(), path.unwrap_or(HeaderValue::from_static("/")));
 }

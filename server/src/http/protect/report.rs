@@ -31,17 +31,28 @@ pub async fn csp_report(State(protection): State<Protection>, request: Request) 
         return Problem::internal().into_response();
     };
     if let Err(wait) = protection.limits.check(LimitKind::Report, address, None, false) {
-        return protection.refuse(Kind::RateLimited, &request, "report", Problem::too_many_requests(wait)).await;
+        return protection
+            .refuse(Kind::RateLimited, &request, "report", Problem::too_many_requests(wait))
+            .await;
     }
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let kind = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
-    if !matches!(kind, "application/csp-report" | "application/reports+json" | "application/json") {
+    if !matches!(
+        kind,
+        "application/csp-report" | "application/reports+json" | "application/json"
+    ) {
         return Problem::unsupported_media_type("application/csp-report or application/reports+json").into_response();
     }
     let Ok(bytes) = to_bytes(request.into_body(), MOST_BYTES).await else {
         return Problem::too_large().into_response();
     };
-    let Ok(report) = serde_json::from_slice::<Value>(&bytes) else { return Problem::bad_request().into_response() };
+    let Ok(report) = serde_json::from_slice::<Value>(&bytes) else {
+        return Problem::bad_request().into_response();
+    };
     // One object (`csp-report`) or a list of reports (`body`); only the first is logged.
     let first = report.get(0).unwrap_or(&report);
     let body = first.get("csp-report").or_else(|| first.get("body")).unwrap_or(first);
@@ -49,7 +60,10 @@ pub async fn csp_report(State(protection): State<Protection>, request: Request) 
         let found = names.iter().find_map(|name| body.get(name)?.as_str()).unwrap_or("");
         // Without query and fragment: a URL may carry somebody's data there.
         let bare = found.split(['?', '#']).next().unwrap_or("");
-        bare.chars().filter(|c| !c.is_control()).take(MOST_CHARS).collect::<String>()
+        bare.chars()
+            .filter(|c| !c.is_control())
+            .take(MOST_CHARS)
+            .collect::<String>()
     };
     tracing::warn!(
         directive = text(["effectiveDirective", "effective-directive"]),
