@@ -1,8 +1,8 @@
 //! What can go wrong on a page: small closed enums without anybody's data, because form errors
 //! travel in the query string.
 
-use leptos::server_fn::codec::JsonEncoding;
 use leptos::prelude::*;
+use leptos::server_fn::codec::JsonEncoding;
 use serde::{Deserialize, Serialize};
 
 /// A form that was not carried out. The sentence for people is [`crate::words::action_error`].

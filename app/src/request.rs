@@ -53,7 +53,10 @@ impl Visit {
     /// `None` while the routes are listed: no request exists then. `params` are there on a route only.
     fn read(params: impl FnOnce() -> ParamsMap) -> Option<Self> {
         let parts = use_context::<Parts>()?;
-        let here = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+        let here = parts
+            .uri
+            .path_and_query()
+            .map_or_else(|| "/".to_owned(), ToString::to_string);
         Some(Self {
             page: use_context()?,
             viewer: use_context::<Option<Viewer>>().flatten(),
@@ -76,7 +79,7 @@ impl Visit {
 
     /// The error that the form `action` brought back in the query string, if it did.
     ///
-    /// server_fn encodes it there (`__path`, `__err`); only our closed enum can come out of it.
+    /// `server_fn` encodes it there (`__path`, `__err`); only our closed enum can come out of it.
     pub fn failure(&self, action: &str) -> Option<ActionError> {
         let path = self.query.get("__path")?;
         (path.rsplit('/').next() == Some(action))
@@ -89,7 +92,11 @@ impl Visit {
 
     fn check(&self, access: Access) -> Result<(), PageError> {
         let Some(viewer) = &self.viewer else {
-            return if access == Access::Anyone { Ok(()) } else { Err(PageError::NotSignedIn) };
+            return if access == Access::Anyone {
+                Ok(())
+            } else {
+                Err(PageError::NotSignedIn)
+            };
         };
         let allowed = match access {
             Access::Anyone | Access::SignedIn => true,
@@ -136,7 +143,12 @@ pub struct Sheet {
 impl Sheet {
     /// A page in this frame.
     pub fn new(title: impl Into<String>, frame: Frame, body: impl IntoView + 'static) -> Self {
-        Self { title: title.into(), frame, notice: None, body: body.into_any() }
+        Self {
+            title: title.into(),
+            frame,
+            notice: None,
+            body: body.into_any(),
+        }
     }
 
     /// With news at the top.
@@ -164,7 +176,11 @@ where
             Ok(sheet) => framed(&visit, sheet),
             Err(PageError::NotSignedIn) => {
                 // A step of signing in is nothing to come back to.
-                let sign_in = if access == Access::Anyone { "/sign-in".to_owned() } else { sign_in_path(&visit.here) };
+                let sign_in = if access == Access::Anyone {
+                    "/sign-in".to_owned()
+                } else {
+                    sign_in_path(&visit.here)
+                };
                 see_other(&sign_in);
                 ().into_any()
             }
@@ -193,19 +209,29 @@ pub fn missing_page() -> AnyView {
 
 fn framed(visit: &Visit, sheet: Sheet) -> AnyView {
     // People who listen to a page hear its title first.
-    let title = if visit.failed() { format!("Error: {} – Mayfly", sheet.title) } else { format!("{} – Mayfly", sheet.title) };
+    let title = if visit.failed() {
+        format!("Error: {} – Mayfly", sheet.title)
+    } else {
+        format!("{} – Mayfly", sheet.title)
+    };
     let notice = sheet.notice.or(visit.page.notice);
     match sheet.frame {
         Frame::Steps => view! { <Steps title notice body=sheet.body/> }.into_any(),
         Frame::Console(entry) => match visit.viewer.clone() {
-            Some(viewer) => view! { <Console title entry viewer now=visit.page.now notice body=sheet.body/> }.into_any(),
+            Some(viewer) => {
+                view! { <Console title entry viewer now=visit.page.now notice body=sheet.body/> }.into_any()
+            }
             None => view! { <Steps title notice body=sheet.body/> }.into_any(),
         },
     }
 }
 
 fn sign_in_path(here: &str) -> String {
-    if here == "/" { "/sign-in".to_owned() } else { format!("/sign-in?return_to={}", encode(here)) }
+    if here == "/" {
+        "/sign-in".to_owned()
+    } else {
+        format!("/sign-in?return_to={}", encode(here))
+    }
 }
 
 /// Percent-encodes a value for a query string (RFC 3986 unreserved characters and `/` stay).
@@ -231,7 +257,7 @@ pub fn set_status(status: StatusCode) {
 
 /// Answers 303 (RFC 9110, 15.4.4) to a path of our own; anything that is not one becomes `/`.
 ///
-/// leptos_axum's own redirect answers 302 and panics on a path that is not a header value.
+/// `leptos_axum`'s own redirect answers 302 and panics on a path that is not a header value.
 pub fn see_other(path: &str) {
     let Some(response) = use_context::<ResponseOptions>() else {
         return;
@@ -259,13 +285,27 @@ mod tests {
         for path in ["/", "/devices/end?session=1", "/sign-in?return_to=%2Fa", "/a//b"] {
             assert_eq!(same_origin_path(path), Some(path));
         }
-        for path in ["", "//evil", "/\\evil", "https://evil", "/a\r\nb: c", "/ä", "javascript:1", "/\t/evil", " /a", "/a\\b"] {
+        for path in [
+            "",
+            "//evil",
+            "/\\evil",
+            "https://evil",
+            "/a\r\nb: c",
+            "/ä",
+            "javascript:1",
+            "/\t/evil",
+            " /a",
+            "/a\\b",
+        ] {
             assert_eq!(same_origin_path(path), None, "{path:?}");
         }
     }
 
     #[test]
     fn a_path_survives_the_query_string() {
-        assert_eq!(encode("/admin/audit?person=a b&x=ü"), "/admin/audit%3Fperson%3Da%20b%26x%3D%C3%BC");
+        assert_eq!(
+            encode("/admin/audit?person=a b&x=ü"),
+            "/admin/audit%3Fperson%3Da%20b%26x%3D%C3%BC"
+        );
     }
 }

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use crate::error::{ActionError, PageError};
 use crate::types::{
     AuditDetail, AuditFilter, AuditPage, DeviceList, Enrolment, Invitation, Lifetimes, NextStep, PendingSignIn,
-    PeopleList, PersonView, PolicyChange, PolicyPreview, RoleEditor, RoleView, SecurityView, SignInPrompt, StepUpPrompt,
+    PeopleList, PersonView, PolicyChange, PolicyPreview, RoleEditor, RoleView, SecurityView, SignInPrompt,
+    StepUpPrompt,
 };
 
 /// Signing in and out.

@@ -10,6 +10,7 @@ use crate::routes::App;
 use crate::types::PageContext;
 
 /// The whole document, for `leptos_routes_with_context` and for the server's fallback.
+#[must_use]
 pub fn shell() -> impl IntoView {
     view! { <Shell/> }
 }

@@ -17,11 +17,17 @@ pub fn ending(ending: &Ending) -> String {
         (EndReason::EndedByUser, _) => "This sign-in was ended from another of your devices.".to_owned(),
         (EndReason::EndedByAdmin, _) => "An administrator ended this sign-in.".to_owned(),
         (EndReason::Idle, Some(limit)) => {
-            format!("You were signed out because this sign-in was idle for {}{rule}.", duration(limit))
+            format!(
+                "You were signed out because this sign-in was idle for {}{rule}.",
+                duration(limit)
+            )
         }
         (EndReason::Idle, None) => format!("You were signed out because this sign-in was idle for too long{rule}."),
         (EndReason::Expired, Some(limit)) => {
-            format!("You were signed out because this sign-in was {} old{rule}.", duration(limit))
+            format!(
+                "You were signed out because this sign-in was {} old{rule}.",
+                duration(limit)
+            )
         }
         (EndReason::Expired, None) => format!("You were signed out because this sign-in had reached its end{rule}."),
         (EndReason::PasswordChanged, _) => "You were signed out because your password was changed.".to_owned(),
@@ -73,7 +79,8 @@ pub const fn is_alarming(reason: EndReason) -> bool {
 }
 
 fn because(rule: Option<&Rule>) -> String {
-    rule.map(|rule| format!(" (rule for role {})", rule.role)).unwrap_or_default()
+    rule.map(|rule| format!(" (rule for role {})", rule.role))
+        .unwrap_or_default()
 }
 
 /// "role finance, policy 7".
@@ -90,7 +97,10 @@ pub fn action_error(error: ActionError) -> String {
         ActionError::WrongCode => "That code is not right. Wait for the next one and try again.".to_owned(),
         ActionError::FlowExpired => "This took too long and was stopped to protect you. Please start again.".to_owned(),
         ActionError::TooManyTries { wait_s } => {
-            format!("Too many tries. Please wait {} and try again.", duration(i64::from(wait_s.max(1))))
+            format!(
+                "Too many tries. Please wait {} and try again.",
+                duration(i64::from(wait_s.max(1)))
+            )
         }
         ActionError::Busy => "The server is busy. Please try again in a moment.".to_owned(),
         ActionError::SignedOut => "You are signed out. Please sign in again.".to_owned(),
@@ -104,7 +114,9 @@ pub fn action_error(error: ActionError) -> String {
         ActionError::LastAdmin => {
             "This is the last administrator who can sign in. Make somebody else an administrator first.".to_owned()
         }
-        ActionError::Unavailable => "Something went wrong on our side; nothing was changed. Please try again.".to_owned(),
+        ActionError::Unavailable => {
+            "Something went wrong on our side; nothing was changed. Please try again.".to_owned()
+        }
         ActionError::Malformed => "The form could not be read. Please fill it in again.".to_owned(),
     }
 }
@@ -122,7 +134,10 @@ pub fn problem(field: Field, problem: Problem) -> String {
         }
         Problem::OutOfRange { min, max } => format!("{name}: must be between {min} and {max}."),
         Problem::ExceedsLimit { of } => {
-            format!("{name}: must not be longer than the {}.", self::field(of).to_lowercase())
+            format!(
+                "{name}: must not be longer than the {}.",
+                self::field(of).to_lowercase()
+            )
         }
         Problem::NeedsJustification => {
             format!("{name}: goes beyond NIST SP 800-63B-4. Write down why, or choose a shorter time.")
@@ -188,9 +203,10 @@ pub const fn page_error(error: PageError) -> (&'static str, &'static str) {
             "The address may be mistyped, or what was here is gone. Nothing is wrong with your sign-in.",
         ),
         PageError::StepUpRequired => ("Please confirm that it is you", "This page asks for a factor again."),
-        PageError::BadQuery => {
-            ("This address cannot be read", "A filter or a value in the address is not acceptable.")
-        }
+        PageError::BadQuery => (
+            "This address cannot be read",
+            "A filter or a value in the address is not acceptable.",
+        ),
         PageError::Unavailable => (
             "This page is not available right now",
             "The fault is on our side and nothing was changed. Please try again in a moment.",
@@ -228,7 +244,11 @@ pub const fn is_good(notice: Notice) -> bool {
 }
 
 fn sessions_were(count: u32) -> String {
-    if count == 1 { "1 session was".to_owned() } else { format!("{count} sessions were") }
+    if count == 1 {
+        "1 session was".to_owned()
+    } else {
+        format!("{count} sessions were")
+    }
 }
 
 /// A policy's second-factor rule.
@@ -244,7 +264,13 @@ pub const fn mfa(rule: MfaRule) -> &'static str {
 /// The limits of a role: what, and how much, in the order of the form.
 #[must_use]
 pub fn limits(limits: &Lifetimes) -> [(&'static str, String); 8] {
-    let or_none = |seconds: i64, none: &str| if seconds == 0 { none.to_owned() } else { duration(seconds) };
+    let or_none = |seconds: i64, none: &str| {
+        if seconds == 0 {
+            none.to_owned()
+        } else {
+            duration(seconds)
+        }
+    };
     [
         (field(Field::IdleLimit), duration(limits.idle_s)),
         (field(Field::AbsoluteLimit), duration(limits.absolute_s)),
@@ -272,7 +298,10 @@ pub const fn outcome(outcome: AuditOutcome) -> &'static str {
 pub fn kind(kind: &str) -> String {
     let text = kind.replace('_', " ");
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -280,8 +309,15 @@ mod tests {
     use super::*;
 
     fn idle(rule: Option<&str>) -> Ending {
-        let rule = rule.map(|role| Rule { role: role.to_owned(), version: 7 });
-        Ending { reason: EndReason::Idle, rule, limit_s: Some(900) }
+        let rule = rule.map(|role| Rule {
+            role: role.to_owned(),
+            version: 7,
+        });
+        Ending {
+            reason: EndReason::Idle,
+            rule,
+            limit_s: Some(900),
+        }
     }
 
     #[test]
@@ -290,7 +326,10 @@ mod tests {
             ending(&idle(Some("finance"))),
             "You were signed out because this sign-in was idle for 15 minutes (rule for role finance)."
         );
-        assert_eq!(ended(&idle(Some("finance"))), "Idle for 15 minutes (rule for role finance)");
+        assert_eq!(
+            ended(&idle(Some("finance"))),
+            "Idle for 15 minutes (rule for role finance)"
+        );
         assert_eq!(ended(&idle(None)), "Idle for 15 minutes");
     }
 
@@ -298,12 +337,27 @@ mod tests {
     fn every_ending_is_a_sentence_without_jargon() {
         use EndReason as R;
         let reasons = [
-            R::SignedOut, R::EndedByUser, R::EndedByAdmin, R::Idle, R::Expired, R::PasswordChanged, R::FactorChanged, R::FactorRequired,
-            R::UserDisabled, R::TokenReused, R::DatabaseRolledBack, R::Replaced, R::TooManySessions,
+            R::SignedOut,
+            R::EndedByUser,
+            R::EndedByAdmin,
+            R::Idle,
+            R::Expired,
+            R::PasswordChanged,
+            R::FactorChanged,
+            R::FactorRequired,
+            R::UserDisabled,
+            R::TokenReused,
+            R::DatabaseRolledBack,
+            R::Replaced,
+            R::TooManySessions,
         ];
         for reason in reasons {
             for limit_s in [None, Some(600)] {
-                let over = Ending { reason, rule: None, limit_s };
+                let over = Ending {
+                    reason,
+                    rule: None,
+                    limit_s,
+                };
                 let sentence = ending(&over);
                 assert!(sentence.ends_with('.'), "{sentence}");
                 for text in [sentence, ended(&over)] {
@@ -315,24 +369,41 @@ mod tests {
 
     #[test]
     fn wrong_credentials_do_not_say_which() {
-        assert_eq!(action_error(ActionError::WrongCredentials), "The name or the password is not right.");
+        assert_eq!(
+            action_error(ActionError::WrongCredentials),
+            "The name or the password is not right."
+        );
     }
 
     #[test]
     fn ranges_are_in_units_people_use() {
         let range = Problem::OutOfRange { min: 300, max: 3600 };
-        assert_eq!(problem(Field::IdleLimit, range), "Idle limit: must be between 5 minutes and 1 hour.");
+        assert_eq!(
+            problem(Field::IdleLimit, range),
+            "Idle limit: must be between 5 minutes and 1 hour."
+        );
         let range = Problem::OutOfRange { min: 1, max: 100 };
-        assert_eq!(problem(Field::MaxSessions, range), "Most sessions at once: must be between 1 and 100.");
-        let too_long = Problem::ExceedsLimit { of: Field::AbsoluteLimit };
-        assert_eq!(problem(Field::IdleLimit, too_long), "Idle limit: must not be longer than the absolute limit.");
+        assert_eq!(
+            problem(Field::MaxSessions, range),
+            "Most sessions at once: must be between 1 and 100."
+        );
+        let too_long = Problem::ExceedsLimit {
+            of: Field::AbsoluteLimit,
+        };
+        assert_eq!(
+            problem(Field::IdleLimit, too_long),
+            "Idle limit: must not be longer than the absolute limit."
+        );
     }
 
     #[test]
     fn counts_agree_with_their_verb() {
         assert_eq!(notice(Notice::SessionsEnded { count: 1 }), "1 session was ended.");
         assert_eq!(notice(Notice::SessionsEnded { count: 4 }), "4 sessions were ended.");
-        assert_eq!(notice(Notice::PasswordChanged { ended: 0 }), "Your password was changed.");
+        assert_eq!(
+            notice(Notice::PasswordChanged { ended: 0 }),
+            "Your password was changed."
+        );
     }
 
     #[test]

@@ -107,7 +107,12 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
         }
         Command::Admin(AdminCommand::Create { username, email }) => {
             let backend = startup::open_backend(&settings, clock, random).await?;
-            let new = NewPerson { username, email, display_name: String::new(), roles: vec![ADMIN.to_owned()] };
+            let new = NewPerson {
+                username,
+                email,
+                display_name: String::new(),
+                roles: vec![ADMIN.to_owned()],
+            };
             match backend.add_person(new).await? {
                 Ok(link) => println!("Open this link once, within 24 hours: {}", link.expose_secret()),
                 Err(refused) => return Err(format!("not added: {refused:?}").into()),
@@ -117,7 +122,11 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             let backend = startup::open_backend(&settings, clock, random).await?;
             let report = backend.verify_audit(&startup::checkpoint_path(&settings)).await?;
             println!("{report}");
-            return Ok(if report.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if report.is_intact() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -38,11 +38,7 @@ impl Application {
     ///
     /// # Errors
     /// One clear sentence about what cannot be opened.
-    pub async fn build(
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
-    ) -> Result<Self, CliError> {
+    pub async fn build(settings: Settings, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, CliError> {
         let backend = Arc::new(open_backend(&settings, clock.clone(), random).await?);
         let limits = Arc::new(Limits::new(&settings.limits, clock));
         let settings = Arc::new(settings);
@@ -77,7 +73,10 @@ impl Application {
         let backend = self.state.backend.clone();
         backend.record_start().await?;
         if let Some(link) = backend.first_admin_link().await? {
-            println!("Make the first administrator (once, within an hour): {}", link.expose_secret());
+            println!(
+                "Make the first administrator (once, within an hour): {}",
+                link.expose_secret()
+            );
         }
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
         let served = listen::serve(&self.state, self.router).await;
@@ -118,10 +117,12 @@ fn router(state: &AppState) -> Router {
         .merge(pages::routes())
         .layer(identify_viewer)
         .layer(flow)
-        .layer(from_fn(web_session::delete_completely));
-    let public = Router::new()
-        .merge(api::public_routes())
-        .route(protect::REPORT_PATH, post(protect::csp_report).with_state(protection.clone()));
+        .layer(from_fn(web_session::delete_completely))
+        .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
+    let public = Router::new().merge(api::public_routes()).route(
+        protect::REPORT_PATH,
+        post(protect::csp_report).with_state(protection.clone()),
+    );
     let limits = &state.settings.server;
     public
         .merge(actions)
@@ -246,7 +247,9 @@ async fn housekeeping(state: AppState) {
 pub fn install_logging(settings: &Settings) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let installed = match settings.log.format {
         LogFormat::Json => builder.json().try_init(),
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -11,11 +11,16 @@ use crate::{Failure, root};
 /// # Errors
 /// When rustup cannot add it.
 pub fn wasm_target() -> Result<(), Failure> {
-    let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()).output();
+    let installed = Command::new("rustup")
+        .args(["target", "list", "--installed"])
+        .current_dir(root())
+        .output();
     if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("wasm32-unknown-unknown")) {
         return Ok(());
     }
-    run(Command::new("rustup").args(["target", "add", "wasm32-unknown-unknown"]).current_dir(root()))
+    run(Command::new("rustup")
+        .args(["target", "add", "wasm32-unknown-unknown"])
+        .current_dir(root()))
 }
 
 /// The browser's binary.
@@ -23,7 +28,12 @@ pub fn wasm_target() -> Result<(), Failure> {
 /// # Errors
 /// When it is missing and may not be installed.
 pub fn browser() -> Result<PathBuf, Failure> {
-    let found = || ["/usr/bin/chromium", "/usr/bin/chromium-browser"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    let found = || {
+        ["/usr/bin/chromium", "/usr/bin/chromium-browser"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.exists())
+    };
     if let Some(path) = found() {
         return Ok(path);
     }
@@ -50,8 +60,11 @@ pub fn postgres() -> Result<PathBuf, Failure> {
 }
 
 fn postgres_folder() -> Option<PathBuf> {
-    let mut versions: Vec<PathBuf> =
-        std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path().join("bin")).collect();
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
     versions.sort();
     versions.into_iter().rev().find(|bin| bin.join("initdb").exists())
 }
@@ -67,7 +80,12 @@ pub fn node_modules() -> Result<(), Failure> {
     if modified(&stamp) > modified(&folder.join("package-lock.json")) {
         return Ok(());
     }
-    if Command::new("npm").arg("--version").stdout(Stdio::null()).status().is_err() {
+    if Command::new("npm")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
         packages(&["nodejs", "npm"])?;
     }
     run(Command::new("npm")
@@ -83,7 +101,10 @@ fn may_install() -> bool {
 /// Whether this process runs as root.
 #[must_use]
 pub fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.starts_with(b"0\n"))
 }
 
 fn packages(names: &[&str]) -> Result<(), Failure> {

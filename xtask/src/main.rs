@@ -24,7 +24,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build what is needed and serve on http://localhost:3000.
+    /// Build what is needed and serve on <http://localhost:3000>.
     Serve {
         /// A made-up company in a data folder of its own.
         #[arg(long)]
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { demo, port } => serve::serve(demo, port),
         Command::Site => site::build().map(|_| true),
-        Command::Test { quick, filter } => suite::run(quick, filter.as_deref()),
+        Command::Test { quick, filter } => Ok(suite::run(quick, filter.as_deref())),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -63,7 +63,9 @@ fn main() -> ExitCode {
 
 /// The workspace's folder.
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or_else(|| Path::new("."))
 }
 
 /// Cargo's output folder.

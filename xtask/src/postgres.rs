@@ -32,7 +32,13 @@ impl Cluster {
         let data = cluster.data();
         run(cluster
             .program("initdb")
-            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "--pgdata"])
+            .args([
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--no-sync",
+                "--pgdata",
+            ])
             .arg(&data)
             .stdout(Stdio::null()))?;
         // Durability is not what the tests of one process ask for; speed is.

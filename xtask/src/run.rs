@@ -32,7 +32,11 @@ impl Counts {
 pub fn run(command: &mut Command) -> Result<(), Failure> {
     let shown = show(command);
     let status = command.status().map_err(|error| format!("{shown}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}").into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{shown}: {status}").into())
+    }
 }
 
 /// Runs tests, shows what they print, and counts. A program that fails without a failed test counts as one.
@@ -41,7 +45,10 @@ pub fn run(command: &mut Command) -> Result<(), Failure> {
 /// When it cannot be started.
 pub fn count(command: &mut Command) -> Result<Counts, Failure> {
     let shown = show(command);
-    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("{shown}: {error}"))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{shown}: {error}"))?;
     let mut counts = Counts::default();
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
@@ -102,10 +109,38 @@ mod tests {
     #[test]
     fn closing_lines_of_cargo_and_playwright_are_counted_and_nothing_else_is() {
         let cargo = "test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.05s";
-        assert_eq!(counts_in(cargo), Counts { passed: 3, failed: 1, skipped: 2 });
-        assert_eq!(counts_in("  41 passed (1.2m)"), Counts { passed: 41, failed: 0, skipped: 0 });
-        assert_eq!(counts_in("  2 failed"), Counts { passed: 0, failed: 2, skipped: 0 });
-        assert_eq!(counts_in("  7 skipped"), Counts { passed: 0, failed: 0, skipped: 7 });
+        assert_eq!(
+            counts_in(cargo),
+            Counts {
+                passed: 3,
+                failed: 1,
+                skipped: 2
+            }
+        );
+        assert_eq!(
+            counts_in("  41 passed (1.2m)"),
+            Counts {
+                passed: 41,
+                failed: 0,
+                skipped: 0
+            }
+        );
+        assert_eq!(
+            counts_in("  2 failed"),
+            Counts {
+                passed: 0,
+                failed: 2,
+                skipped: 0
+            }
+        );
+        assert_eq!(
+            counts_in("  7 skipped"),
+            Counts {
+                passed: 0,
+                failed: 0,
+                skipped: 7
+            }
+        );
         assert_eq!(counts_in("12 passed the gate in the morning"), Counts::default());
         assert_eq!(counts_in("running 3 tests"), Counts::default());
     }

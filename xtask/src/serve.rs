@@ -13,7 +13,9 @@ use crate::{Failure, root, site, target_dir};
 pub fn serve(demo: bool, port: u16) -> Result<bool, Failure> {
     site::build()?;
     eprintln!("• server (release profile)");
-    run(Command::new("cargo").args(["build", "--release", "--package", "server"]).current_dir(root()))?;
+    run(Command::new("cargo")
+        .args(["build", "--release", "--package", "server"])
+        .current_dir(root()))?;
     let mut server = Command::new(target_dir().join("release/mayfly"));
     server.arg("serve").current_dir(root());
     if demo {

@@ -36,25 +36,44 @@ pub fn build() -> Result<Site, Failure> {
     let stamp = folder.join("stamp");
     let sources = format!("{:016x}", hash_sources()?);
     let kept = fs::read_to_string(&stamp).unwrap_or_default();
-    let site = match kept.strip_prefix(&sources).map(|rest| rest.split_whitespace().collect::<Vec<_>>()) {
+    let site = match kept
+        .strip_prefix(&sources)
+        .map(|rest| rest.split_whitespace().collect::<Vec<_>>())
+    {
         Some(words) if words.len() > 1 => Site {
             compressed: words[0].parse()?,
             islands: words[1..].iter().map(ToString::to_string).collect(),
         },
         _ => {
             let site = build_all(&folder)?;
-            fs::write(&stamp, format!("{sources} {} {}\n", site.compressed, site.islands.join(" ")))?;
+            fs::write(
+                &stamp,
+                format!("{sources} {} {}\n", site.compressed, site.islands.join(" ")),
+            )?;
             site
         }
     };
     let written = count_islands(&root().join("app/src"))?;
     if site.islands.len() != written {
-        return Err(format!("{written} islands are written, {} reach the browser: {:?}", site.islands.len(), site.islands).into());
+        return Err(format!(
+            "{written} islands are written, {} reach the browser: {:?}",
+            site.islands.len(),
+            site.islands
+        )
+        .into());
     }
     if site.compressed > BUDGET {
-        return Err(format!("the islands take {} bytes compressed; the budget is {BUDGET}", site.compressed).into());
+        return Err(format!(
+            "the islands take {} bytes compressed; the budget is {BUDGET}",
+            site.compressed
+        )
+        .into());
     }
-    eprintln!("• site: {} islands, {} of {BUDGET} bytes (brotli)", site.islands.len(), site.compressed);
+    eprintln!(
+        "• site: {} islands, {} of {BUDGET} bytes (brotli)",
+        site.islands.len(),
+        site.compressed
+    );
     Ok(site)
 }
 
@@ -62,13 +81,26 @@ fn build_all(folder: &Path) -> Result<Site, Failure> {
     install::wasm_target()?;
     eprintln!("• islands (WebAssembly)");
     run(Command::new("cargo")
-        .args(["build", "--package", "frontend", "--target", "wasm32-unknown-unknown", "--profile", "wasm-release"])
+        .args([
+            "build",
+            "--package",
+            "frontend",
+            "--target",
+            "wasm32-unknown-unknown",
+            "--profile",
+            "wasm-release",
+        ])
         .current_dir(root()))?;
     let wasm = target_dir().join("wasm32-unknown-unknown/wasm-release/frontend.wasm");
     let work = target_dir().join("bindgen");
     let _ = fs::remove_dir_all(&work);
     let mut bindgen = Bindgen::new();
-    bindgen.input_path(&wasm).web(true)?.typescript(false).out_name("mayfly").remove_name_section(true);
+    bindgen
+        .input_path(&wasm)
+        .web(true)?
+        .typescript(false)
+        .out_name("mayfly")
+        .remove_name_section(true);
     bindgen.generate(&work)?;
     let binary = work.join("mayfly_bg.wasm");
     shrink(&binary)?;
@@ -90,7 +122,10 @@ fn build_all(folder: &Path) -> Result<Site, Failure> {
     write(&package.join(&style_name), &style)?;
     let manifest = serde_json::json!({ "style": format!("/pkg/{style_name}"), "islands": name });
     fs::write(folder.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
-    Ok(Site { compressed, islands: exported_islands(&String::from_utf8_lossy(&script)) })
+    Ok(Site {
+        compressed,
+        islands: exported_islands(&String::from_utf8_lossy(&script)),
+    })
 }
 
 /// With wasm-opt where it is installed (npm `binaryen`); without it the binary is larger, but the same.
@@ -100,8 +135,18 @@ fn shrink(binary: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     run(Command::new(tool)
-        .args(["-Oz", "--enable-bulk-memory", "--enable-nontrapping-float-to-int", "--enable-reference-types"])
-        .args(["--enable-sign-ext", "--enable-mutable-globals", "--enable-multivalue", "-o"])
+        .args([
+            "-Oz",
+            "--enable-bulk-memory",
+            "--enable-nontrapping-float-to-int",
+            "--enable-reference-types",
+        ])
+        .args([
+            "--enable-sign-ext",
+            "--enable-mutable-globals",
+            "--enable-multivalue",
+            "-o",
+        ])
         .args([binary, binary]))
 }
 
@@ -120,13 +165,19 @@ fn write(path: &Path, content: &[u8]) -> Result<usize, Failure> {
 
 /// `export function CodeInput_2675912214688182053` in the glue: a component's name and a hash.
 fn exported_islands(script: &str) -> Vec<String> {
-    let named = script.lines().filter_map(|line| line.trim().strip_prefix("export function "));
+    let named = script
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("export function "));
     let is_island = |name: &&str| {
         name.split_once('_').is_some_and(|(component, hash)| {
             component.starts_with(char::is_uppercase) && !hash.is_empty() && hash.bytes().all(|b| b.is_ascii_digit())
         })
     };
-    named.filter_map(|rest| rest.split('(').next()).filter(is_island).map(str::to_owned).collect()
+    named
+        .filter_map(|rest| rest.split('(').next())
+        .filter(is_island)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn count_islands(folder: &Path) -> Result<usize, Failure> {
@@ -146,11 +197,20 @@ fn hash_sources() -> Result<u64, Failure> {
             fs::read(&path)?.hash(&mut hasher);
         }
     }
-    for file in ["Cargo.lock", "Cargo.toml", "app/Cargo.toml", "frontend/Cargo.toml", "xtask/src/site.rs"] {
+    for file in [
+        "Cargo.lock",
+        "Cargo.toml",
+        "app/Cargo.toml",
+        "frontend/Cargo.toml",
+        "xtask/src/site.rs",
+    ] {
         fs::read(root().join(file))?.hash(&mut hasher);
     }
     // A binary that is to be made smaller is another one.
-    root().join("end2end/node_modules/.bin/wasm-opt").exists().hash(&mut hasher);
+    root()
+        .join("end2end/node_modules/.bin/wasm-opt")
+        .exists()
+        .hash(&mut hasher);
     Ok(hasher.finish())
 }
 

@@ -14,13 +14,18 @@ use crate::types::PolicyChange;
 pub async fn save_policy(
     role: String,
     based_on: u32,
-    #[server(flatten)]
-    limits: LimitsForm,
+    #[server(flatten)] limits: LimitsForm,
     reason: String,
     justification: String,
 ) -> Result<(), ActionError> {
     let lifetimes = limits.lifetimes().or_else(refuse)?;
-    let change = PolicyChange { role, based_on, lifetimes, reason, justification };
+    let change = PolicyChange {
+        role,
+        based_on,
+        lifetimes,
+        reason,
+        justification,
+    };
     go_on(services()?.admin.save_policy(change).await)
 }
 

@@ -38,7 +38,14 @@ fn go_on(outcome: Result<NextStep, ActionError>) -> Result<(), ActionError> {
 /// Gives the error its status, unless it is a page's form: that one is sent back with the error in its address.
 fn refuse<T>(error: ActionError) -> Result<T, ActionError> {
     let from_page = use_context::<Parts>()
-        .and_then(|parts| parts.headers.get(header::ACCEPT)?.to_str().ok().map(|accept| accept.contains("text/html")))
+        .and_then(|parts| {
+            parts
+                .headers
+                .get(header::ACCEPT)?
+                .to_str()
+                .ok()
+                .map(|accept| accept.contains("text/html"))
+        })
         .unwrap_or(false);
     if from_page {
         set_status(StatusCode::SEE_OTHER);

@@ -8,7 +8,12 @@ use crate::error::ActionError;
 
 #[server(prefix = "/actions", endpoint = "change_password", input = PostUrl)]
 pub async fn change_password(current_password: String, new_password: String) -> Result<(), ActionError> {
-    go_on(services()?.security.change_password(current_password, new_password).await)
+    go_on(
+        services()?
+            .security
+            .change_password(current_password, new_password)
+            .await,
+    )
 }
 
 #[server(prefix = "/actions", endpoint = "confirm_authenticator", input = PostUrl)]

@@ -13,5 +13,10 @@ pub async fn accept_invitation(
     display_name: String,
     password: String,
 ) -> Result<(), ActionError> {
-    go_on(services()?.welcome.accept(username, email, display_name, password).await)
+    go_on(
+        services()?
+            .welcome
+            .accept(username, email, display_name, password)
+            .await,
+    )
 }

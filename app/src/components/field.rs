@@ -1,5 +1,7 @@
 //! Fields with label, hint and error tied together (WCAG 1.3.1, 3.3.1).
 
+#![expect(clippy::needless_pass_by_value, reason = "properties of a component are owned")]
+
 use leptos::prelude::*;
 
 use crate::error::{ActionError, Field};
@@ -7,7 +9,9 @@ use crate::words;
 
 /// The sentence for this field, if the error is about it.
 pub fn problem_at(error: Option<ActionError>, field: Field) -> Option<String> {
-    error.filter(|error| error.field() == Some(field)).map(words::action_error)
+    error
+        .filter(|error| error.field() == Some(field))
+        .map(words::action_error)
 }
 
 /// One line of text.
@@ -262,10 +266,13 @@ pub fn RoleChoice(
 fn notes(name: &str, hint: String, problem: Option<String>) -> (Option<String>, impl IntoView + use<>) {
     let hint_id = format!("{name}-hint");
     let problem_id = format!("{name}-problem");
-    let ids: Vec<_> = [(!hint.is_empty()).then(|| hint_id.clone()), problem.is_some().then(|| problem_id.clone())]
-        .into_iter()
-        .flatten()
-        .collect();
+    let ids: Vec<_> = [
+        (!hint.is_empty()).then(|| hint_id.clone()),
+        problem.is_some().then(|| problem_id.clone()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let described_by = (!ids.is_empty()).then(|| ids.join(" "));
     let view = (
         (!hint.is_empty()).then(|| view! { <p class="hint" id=hint_id>{hint}</p> }),

@@ -16,7 +16,9 @@ pub fn Form(
     children: Children,
 ) -> impl IntoView {
     // Without a page context no page is rendered, so no form is either.
-    let token = use_context::<PageContext>().map(|page| page.form_token).unwrap_or_default();
+    let token = use_context::<PageContext>()
+        .map(|page| page.form_token)
+        .unwrap_or_default();
     view! {
         <form class=format!("form {class}") method="post" action=format!("/actions/{action}")>
             <input type="hidden" name="form_token" value=token/>
@@ -36,6 +38,15 @@ pub fn Hidden(
     value: String,
 ) -> impl IntoView {
     view! { <input type="hidden" name=name value=value/> }.into_any()
+}
+
+/// The account a password belongs to, for password managers; neither shown nor sent.
+#[component]
+pub fn AccountOfPassword(
+    /// Sign-in name.
+    username: String,
+) -> impl IntoView {
+    view! { <input hidden=true type="text" autocomplete="username" value=username readonly=true/> }.into_any()
 }
 
 /// The button that sends the form.

@@ -27,7 +27,9 @@ pub fn Console(
     /// The page.
     body: AnyView,
 ) -> impl IntoView {
-    let form_token = use_context::<PageContext>().map(|page| page.form_token).unwrap_or_default();
+    let form_token = use_context::<PageContext>()
+        .map(|page| page.form_token)
+        .unwrap_or_default();
     let left_ms = viewer.absolute_end_at.saturating_sub(now);
     let link = move |to: Entry, href: &'static str, icon: Icon, words: &'static str| {
         let current = (to == entry).then_some("page");
@@ -105,7 +107,11 @@ pub fn Steps(
 #[component]
 fn News(notice: Option<Notice>) -> impl IntoView {
     notice.map(|notice| {
-        let tone = if words::is_good(notice) { Tone::Good } else { Tone::Warning };
+        let tone = if words::is_good(notice) {
+            Tone::Good
+        } else {
+            Tone::Warning
+        };
         view! { <Message tone><p>{words::notice(notice)}</p></Message> }
     })
 }

@@ -1,5 +1,7 @@
 //! Sessions in lists, as their owner and as administrators see them.
 
+#![expect(clippy::needless_pass_by_value, reason = "properties of a component are owned")]
+
 use leptos::prelude::*;
 
 use super::icons::{Glyph, Icon};
@@ -42,7 +44,11 @@ pub fn SessionCard(
 
 /// When it ends by itself, and which rule says so.
 pub fn rule_sentence(session: &SessionView) -> String {
-    let idle = format!("after {} without activity ({})", duration(session.idle_limit_s), words::rule(&session.idle_rule));
+    let idle = format!(
+        "after {} without activity ({})",
+        duration(session.idle_limit_s),
+        words::rule(&session.idle_rule)
+    );
     let lifetime = duration((session.absolute_end_at - session.started_at) / 1000);
     let absolute = format!("{lifetime} after sign-in ({})", words::rule(&session.absolute_rule));
     if session.ends_idle {

@@ -17,7 +17,13 @@ pub fn CopyButton(
         let copied = Closure::once(move |_: JsValue| set_outcome.set("Copied"));
         let refused = Closure::once(move |_: JsValue| set_outcome.set("Please select and copy it by hand"));
         // Both closures must outlive this call; the browser calls one of them once.
-        drop(window().navigator().clipboard().write_text(&text).then2(&copied, &refused));
+        drop(
+            window()
+                .navigator()
+                .clipboard()
+                .write_text(&text)
+                .then2(&copied, &refused),
+        );
         copied.forget();
         refused.forget();
     };

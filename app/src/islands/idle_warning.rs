@@ -11,7 +11,7 @@ use leptos::html::Dialog;
 use leptos::prelude::*;
 use wasm_bindgen::closure::Closure;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::{BroadcastChannel, RequestInit, Response};
+use web_sys::{BroadcastChannel, HtmlDialogElement, RequestInit, Response};
 
 /// Tabs tell each other here that the person is active.
 const CHANNEL: &str = "mayfly-activity";
@@ -71,14 +71,16 @@ pub fn IdleWarning(
         let token = form_token.clone();
         move |event: ev::Event| {
             event.prevent_default();
-            let answered = Closure::once(move |answer: JsValue| match answer.unchecked_into::<Response>().status() {
-                200..=299 => {
-                    active_here();
-                    channel.with_value(|channel| channel.as_ref().map(tell));
-                }
-                401 => go_to_sign_in(),
-                _ => set_trouble.set("That did not work. Please try again."),
-            });
+            let answered = Closure::once(
+                move |answer: JsValue| match answer.unchecked_into::<Response>().status() {
+                    200..=299 => {
+                        active_here();
+                        channel.with_value(|channel| channel.as_ref().map(tell));
+                    }
+                    401 => go_to_sign_in(),
+                    _ => set_trouble.set("That did not work. Please try again."),
+                },
+            );
             let unreachable =
                 Closure::once(move |_: JsValue| set_trouble.set("The server cannot be reached. Please try again."));
             drop(post(&token).then2(&answered, &unreachable));
@@ -112,7 +114,10 @@ pub fn IdleWarning(
 }
 
 /// Whole seconds left of `limit_s` since `from`, both times in milliseconds.
-#[expect(clippy::cast_possible_truncation, reason = "a difference of two times of this page, far below 2^53 ms")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a difference of two times of this page, far below 2^53 ms"
+)]
 fn left(limit_s: i64, from: f64, now: f64) -> i64 {
     limit_s - ((now - from) / 1000.0) as i64
 }
@@ -131,7 +136,7 @@ fn open(dialog: NodeRef<Dialog>) {
 }
 
 fn close(dialog: NodeRef<Dialog>) {
-    if let Some(dialog) = dialog.get_untracked().filter(|dialog| dialog.open()) {
+    if let Some(dialog) = dialog.get_untracked().filter(HtmlDialogElement::open) {
         dialog.close();
     }
 }
@@ -145,7 +150,10 @@ fn tell(channel: &BroadcastChannel) {
 fn go_to_sign_in() {
     let location = window().location();
     let here = location.pathname().unwrap_or_default() + &location.search().unwrap_or_default();
-    let to = format!("/sign-in?return_to={}", String::from(js_sys::encode_uri_component(&here)));
+    let to = format!(
+        "/sign-in?return_to={}",
+        String::from(js_sys::encode_uri_component(&here))
+    );
     if let Err(error) = location.assign(&to) {
         leptos::logging::error!("The sign-in page could not be opened: {error:?}");
     }
@@ -153,7 +161,10 @@ fn go_to_sign_in() {
 
 fn post(token: &str) -> js_sys::Promise {
     let headers = Object::new();
-    for (name, value) in [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")] {
+    for (name, value) in [
+        ("Accept", "application/json"),
+        ("Content-Type", "application/x-www-form-urlencoded"),
+    ] {
         // Setting a property of a plain object made here cannot fail.
         drop(Reflect::set(&headers, &name.into(), &value.into()));
     }

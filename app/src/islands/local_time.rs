@@ -9,10 +9,15 @@ use wasm_bindgen::{JsCast, JsValue};
 pub fn LocalTime() -> impl IntoView {
     // Effects run in the browser only.
     Effect::new(|_| {
-        let Ok(times) = document().query_selector_all("time[datetime]") else { return };
+        let Ok(times) = document().query_selector_all("time[datetime]") else {
+            return;
+        };
         let format = format();
         for index in 0..times.length() {
-            let Some(time) = times.item(index).and_then(|node| node.dyn_into::<web_sys::HtmlElement>().ok()) else {
+            let Some(time) = times
+                .item(index)
+                .and_then(|node| node.dyn_into::<web_sys::HtmlElement>().ok())
+            else {
                 continue;
             };
             let at = Date::new(&JsValue::from(time.get_attribute("datetime")));

@@ -7,7 +7,9 @@ use wasm_bindgen::JsCast;
 #[island]
 pub fn ThemeSwitch() -> impl IntoView {
     let switch = move |_| {
-        let Some(root) = document().document_element() else { return };
+        let Some(root) = document().document_element() else {
+            return;
+        };
         let dark = match root.get_attribute("data-theme") {
             Some(theme) => theme == "dark",
             None => prefers_dark(),
@@ -29,5 +31,9 @@ pub fn ThemeSwitch() -> impl IntoView {
 }
 
 fn prefers_dark() -> bool {
-    window().match_media("(prefers-color-scheme: dark)").ok().flatten().is_some_and(|query| query.matches())
+    window()
+        .match_media("(prefers-color-scheme: dark)")
+        .ok()
+        .flatten()
+        .is_some_and(|query| query.matches())
 }

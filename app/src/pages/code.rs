@@ -70,7 +70,11 @@ pub fn CodeOrRecovery(
 pub fn other_way(path: &str, rest: &str, recovery: bool) -> impl IntoView + use<> {
     let and = if rest.is_empty() { "" } else { "&" };
     if recovery {
-        let query = if rest.is_empty() { String::new() } else { format!("?{rest}") };
+        let query = if rest.is_empty() {
+            String::new()
+        } else {
+            format!("?{rest}")
+        };
         view! { <a href=format!("{path}{query}")>"Use the authenticator app instead"</a> }
     } else {
         view! { <a href=format!("{path}?{rest}{and}with=recovery")>"Use a recovery code instead"</a> }
@@ -79,5 +83,8 @@ pub fn other_way(path: &str, rest: &str, recovery: bool) -> impl IntoView + use<
 
 /// The sentence at the field for a refused code; other errors stand above the form only.
 pub fn code_problem(error: Option<ActionError>) -> String {
-    error.filter(|error| error.field() == Some(Field::Code)).map(words::action_error).unwrap_or_default()
+    error
+        .filter(|error| error.field() == Some(Field::Code))
+        .map(words::action_error)
+        .unwrap_or_default()
 }

@@ -23,13 +23,20 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let list = visit.services.devices.list().await?;
     let now = visit.page.now;
     let (this, others): (Vec<_>, Vec<_>) = list.living.into_iter().partition(|session| session.current);
-    let this = this.into_iter().map(|session| view! { <SessionCard session now/> }).collect_view();
+    let this = this
+        .into_iter()
+        .map(|session| view! { <SessionCard session now/> })
+        .collect_view();
     let end_others = (!others.is_empty())
         .then(|| view! { <ButtonLink href="/devices/end-others" label=end_others_words(others.len())/> });
     let others = if others.is_empty() {
         view! { <Empty icon=Icon::Devices><p>"You are not signed in anywhere else."</p></Empty> }.into_any()
     } else {
-        others.into_iter().map(|session| other(session, now)).collect_view().into_any()
+        others
+            .into_iter()
+            .map(|session| other(session, now))
+            .collect_view()
+            .into_any()
     };
     let ended = if list.ended.is_empty() {
         view! { <Empty icon=Icon::Check><p>"No sign-in of yours ended in the last 30 days."</p></Empty> }.into_any()
@@ -63,7 +70,11 @@ fn other(session: SessionView, now: i64) -> impl IntoView {
 }
 
 fn end_others_words(others: usize) -> String {
-    if others == 1 { "End the other session".to_owned() } else { format!("End {others} other sessions") }
+    if others == 1 {
+        "End the other session".to_owned()
+    } else {
+        format!("End {others} other sessions")
+    }
 }
 
 /// `/devices/end?session=…`
@@ -75,7 +86,11 @@ pub fn EndSession() -> impl IntoView {
 async fn load_end(visit: Visit) -> Result<Sheet, PageError> {
     let id = visit.query("session");
     let list = visit.services.devices.list().await?;
-    let session = list.living.into_iter().find(|session| session.id == id).ok_or(PageError::NotFound)?;
+    let session = list
+        .living
+        .into_iter()
+        .find(|session| session.id == id)
+        .ok_or(PageError::NotFound)?;
     let error = visit.failure("end_session");
     let consequence = if session.current {
         "This is the device you are using. You will be signed out and have to sign in again."
@@ -121,7 +136,10 @@ async fn load_end_others(visit: Visit) -> Result<Sheet, PageError> {
         .into_any()
     } else {
         let label = end_others_words(count);
-        let cards = others.into_iter().map(|session| view! { <SessionCard session now/> }).collect_view();
+        let cards = others
+            .into_iter()
+            .map(|session| view! { <SessionCard session now/> })
+            .collect_view();
         let total = i64::try_from(count).unwrap_or(i64::MAX);
         view! {
             <h1>{label.clone()} "?"</h1>

@@ -18,8 +18,14 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let codes = visit.services.sign_in.recovery_codes().await?;
     let error = visit.failure("acknowledge_recovery_codes");
     let text = codes.join("\n");
-    let file = format!("data:text/plain;charset=utf-8,{}", encode(&format!("Mayfly recovery codes\n\n{text}\n")));
-    let list = codes.into_iter().map(|code| view! { <li><code>{code}</code></li> }).collect_view();
+    let file = format!(
+        "data:text/plain;charset=utf-8,{}",
+        encode(&format!("Mayfly recovery codes\n\n{text}\n"))
+    );
+    let list = codes
+        .into_iter()
+        .map(|code| view! { <li><code>{code}</code></li> })
+        .collect_view();
     Ok(Sheet::new(
         "Save your recovery codes",
         Frame::Steps,

@@ -6,7 +6,7 @@ use leptos::prelude::*;
 use super::code::code_problem;
 use super::enrol::{ConfirmCode, Steps};
 use crate::components::field::{TextField, problem_at};
-use crate::components::form::{ButtonLink, Form, Submit};
+use crate::components::form::{AccountOfPassword, ButtonLink, Form, Submit};
 use crate::components::message::{Badge, Message, Refused, Tone};
 use crate::components::when::When;
 use crate::error::{ActionError, Field, PageError};
@@ -26,6 +26,11 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let security = visit.services.security.overview().await?;
     let now = visit.page.now;
     let notice = security.notice;
+    let username = visit
+        .viewer
+        .as_ref()
+        .map(|viewer| viewer.username.clone())
+        .unwrap_or_default();
     let change = visit.failure("change_password");
     let renew = visit.failure("renew_recovery_codes");
     Ok(Sheet::new(
@@ -36,7 +41,7 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
                 <h1>"Security"</h1>
                 <p class="lead">"How you prove that it is you."</p>
             </header>
-            <Password security=security.clone() now error=change/>
+            <Password security=security.clone() username now error=change/>
             <Authenticator security=security.clone() now/>
             {security.authenticator_since.is_some().then(|| view! { <RecoveryCodes left=security.recovery_codes_left error=renew/> })}
         },
@@ -45,11 +50,16 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
 }
 
 #[component]
-fn Password(security: SecurityView, now: i64, error: Option<ActionError>) -> impl IntoView {
+fn Password(security: SecurityView, username: String, now: i64, error: Option<ActionError>) -> impl IntoView {
     let shortest = security.min_password_length;
     let others = match security.other_sessions {
         0 => "You are signed in only here; nothing else ends.".to_owned(),
-        count => format!("{} will be signed out. This device stays signed in.", count_of(i64::from(count), "other device")),
+        count => {
+            format!(
+                "{} will be signed out. This device stays signed in.",
+                count_of(i64::from(count), "other device")
+            )
+        }
     };
     view! {
         <section class="card" aria-labelledby="password-heading">
@@ -57,6 +67,7 @@ fn Password(security: SecurityView, now: i64, error: Option<ActionError>) -> imp
             <p class="quiet">"Last changed " <When at=security.password_changed_at now/></p>
             <Refused error/>
             <Form action="change_password">
+                <AccountOfPassword username/>
                 <TextField name="current_password" label="Current password" kind="password" autocomplete="current-password"
                     required=true problem=problem_at(error, Field::CurrentPassword)/>
                 <TextField name="new_password" label="New password" kind="password" autocomplete="new-password"
@@ -101,7 +112,10 @@ fn RecoveryCodes(left: u32, error: Option<ActionError>) -> impl IntoView {
     let tone = if left >= 4 { Tone::Good } else { Tone::Warning };
     let consequence = match left {
         0 => "You have no recovery code left. Make new ones before you need them.".to_owned(),
-        _ => format!("New codes replace the old ones: your {} will stop working.", count_of(i64::from(left), "unused code")),
+        _ => format!(
+            "New codes replace the old ones: your {} will stop working.",
+            count_of(i64::from(left), "unused code")
+        ),
     };
     view! {
         <section class="card" aria-labelledby="recovery-heading">

@@ -46,7 +46,11 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
 #[component]
 fn Why(prompt: SignInPrompt) -> impl IntoView {
     let ended = prompt.ending.map(|ending| {
-        let tone = if words::is_alarming(ending.reason) { Tone::Warning } else { Tone::Neutral };
+        let tone = if words::is_alarming(ending.reason) {
+            Tone::Warning
+        } else {
+            Tone::Neutral
+        };
         view! { <Message tone><p>{words::ending(&ending)}</p></Message> }
     });
     let signed_out = prompt

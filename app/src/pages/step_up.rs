@@ -5,7 +5,7 @@ use leptos::prelude::*;
 
 use super::code::{CodeOrRecovery, code_problem, other_way};
 use crate::components::field::TextField;
-use crate::components::form::{Form, Hidden, Submit};
+use crate::components::form::{AccountOfPassword, Form, Hidden, Submit};
 use crate::components::message::Refused;
 use crate::error::PageError;
 use crate::request::{Access, Frame, Sheet, Visit, encode, page};
@@ -27,6 +27,7 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
             Either::Left(view! { <CodeOrRecovery name="answer" recovery problem=code_problem(error)/> })
         }
         StepUpPrompt::Password => Either::Right(view! {
+            <AccountOfPassword username=visit.viewer.as_ref().map(|viewer| viewer.username.clone()).unwrap_or_default()/>
             <TextField name="answer" label="Password" kind="password" autocomplete="current-password" required=true first=true/>
         }),
     };

@@ -20,7 +20,13 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let (heading, sentence) = if invitation.first_admin {
         ("Make the first administrator", "This server has no account yet. The one you make now can do everything; it will set up a second factor next.".to_owned())
     } else {
-        ("Welcome", format!("An administrator made an account for you, with {}. Choose a password to start using it.", roles(&invitation.roles)))
+        (
+            "Welcome",
+            format!(
+                "An administrator made an account for you, with {}. Choose a password to start using it.",
+                roles(&invitation.roles)
+            ),
+        )
     };
     let shortest = invitation.min_password_length;
     Ok(Sheet::new(

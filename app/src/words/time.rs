@@ -24,13 +24,21 @@ pub fn duration(seconds: i64) -> String {
             break;
         }
     }
-    if parts.is_empty() { "0 seconds".to_owned() } else { parts.join(" ") }
+    if parts.is_empty() {
+        "0 seconds".to_owned()
+    } else {
+        parts.join(" ")
+    }
 }
 
 /// "1 session", "4 sessions".
 #[must_use]
 pub fn count_of(count: i64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
 }
 
 /// A time as seen from now, in one unit: "just now", "3 minutes ago", "in 2 hours". Milliseconds since the epoch.
@@ -43,7 +51,11 @@ pub fn relative(now: i64, at: i64) -> String {
         s @ 2700..79200 => count_of(round(s, HOUR), "hour"),
         s => count_of(round(s, DAY), "day"),
     };
-    if seconds < 0 { format!("{amount} ago") } else { format!("in {amount}") }
+    if seconds < 0 {
+        format!("{amount} ago")
+    } else {
+        format!("in {amount}")
+    }
 }
 
 fn round(value: i64, unit: i64) -> i64 {
@@ -54,25 +66,59 @@ fn round(value: i64, unit: i64) -> i64 {
 #[must_use]
 pub fn exact(at: i64) -> String {
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
         "December",
     ];
-    let Civil { year, month, day, hour, minute, .. } = Civil::of(at);
-    let name = usize::try_from(month - 1).ok().and_then(|index| MONTHS.get(index)).unwrap_or(&"");
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        ..
+    } = Civil::of(at);
+    let name = usize::try_from(month - 1)
+        .ok()
+        .and_then(|index| MONTHS.get(index))
+        .unwrap_or(&"");
     format!("{day} {name} {year}, {hour:02}:{minute:02} UTC")
 }
 
 /// "2026-03-12 10:42:05" in UTC: the log's columns, where rows are compared with each other.
 #[must_use]
 pub fn stamp(at: i64) -> String {
-    let Civil { year, month, day, hour, minute, second } = Civil::of(at);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    } = Civil::of(at);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 /// "2026-03-12T10:42:05Z" (RFC 3339), for `<time datetime>`.
 #[must_use]
 pub fn iso(at: i64) -> String {
-    let Civil { year, month, day, hour, minute, second } = Civil::of(at);
+    let Civil {
+        year,
+        month,
+        day,
+        hour,
+        minute,
+        second,
+    } = Civil::of(at);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
@@ -99,7 +145,14 @@ impl Civil {
         let day = of_year - (153 * shifted + 2) / 5 + 1;
         let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
-        Self { year, month, day, hour: of_day / HOUR, minute: of_day % HOUR / MINUTE, second: of_day % MINUTE }
+        Self {
+            year,
+            month,
+            day,
+            hour: of_day / HOUR,
+            minute: of_day % HOUR / MINUTE,
+            second: of_day % MINUTE,
+        }
     }
 }
 

@@ -7,11 +7,7 @@ use app::services::{Admin, Audit, Devices, Security, Services, SignIn, Welcome};
 use app::types::*;
 use async_trait::async_trait;
 
-/// 12 March 2026, 10:42:05 UTC.
-pub const NOW: i64 = 1_773_312_125_000;
-const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+use crate::data::*;
 
 /// What the ports answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,118 +47,7 @@ impl Fake {
     }
 }
 
-fn rule(role: &str, version: u32) -> Rule {
-    Rule { role: role.to_owned(), version }
-}
-
-fn session(id: &str, current: bool, kind: DeviceKind, device: &str) -> SessionView {
-    SessionView {
-        id: id.to_owned(),
-        current,
-        kind,
-        device: device.to_owned(),
-        network: "198.51.100.x".to_owned(),
-        started_at: NOW - 2 * DAY,
-        last_active_at: NOW - 3 * MINUTE,
-        signed_in_with: "password and code".to_owned(),
-        ends_at: NOW + 12 * MINUTE,
-        ends_idle: true,
-        idle_limit_s: 900,
-        idle_rule: rule("finance", 7),
-        absolute_end_at: NOW + 5 * DAY,
-        absolute_rule: rule("staff", 2),
-    }
-}
-
-fn living() -> Vec<SessionView> {
-    vec![
-        session("s-1", true, DeviceKind::Computer, "Firefox on Windows"),
-        session("s-2", false, DeviceKind::Phone, "Safari on iPhone"),
-        SessionView { ends_idle: false, ..session("s-3", false, DeviceKind::Tablet, "Chrome on Android") },
-        session("s-4", false, DeviceKind::Program, "Backup program"),
-    ]
-}
-
-fn ended() -> Vec<EndedSessionView> {
-    let over = |id: &str, reason, rule, limit_s, days| EndedSessionView {
-        id: id.to_owned(),
-        kind: DeviceKind::Computer,
-        device: "Edge on Windows".to_owned(),
-        network: "203.0.113.x".to_owned(),
-        started_at: NOW - (days + 1) * DAY,
-        ended_at: NOW - days * DAY,
-        ending: Ending { reason, rule, limit_s },
-    };
-    vec![
-        over("e-1", EndReason::Idle, Some(rule("finance", 7)), Some(900), 1),
-        over("e-2", EndReason::TokenReused, None, None, 3),
-        over("e-3", EndReason::SignedOut, None, None, 9),
-    ]
-}
-
-pub fn limits() -> Lifetimes {
-    Lifetimes {
-        access_s: 300,
-        idle_s: 900,
-        absolute_s: 43_200,
-        idle_warning_s: 120,
-        remember_device_s: 0,
-        mfa: MfaRule::Required,
-        step_up_s: 600,
-        max_sessions: 5,
-    }
-}
-
-fn role(name: &str, people: u32) -> RoleView {
-    RoleView {
-        name: name.to_owned(),
-        description: "Books and payments".to_owned(),
-        people,
-        version: 7,
-        lifetimes: limits(),
-        changed_by: "ada".to_owned(),
-        changed_at: NOW - 20 * DAY,
-        reason: "Quarterly review".to_owned(),
-        justification: None,
-    }
-}
-
-fn person(id: &str, name: &str) -> PersonRow {
-    PersonRow {
-        id: id.to_owned(),
-        username: name.to_lowercase().replace(' ', "."),
-        display_name: name.to_owned(),
-        email: format!("{}@example.org", name.to_lowercase().replace(' ', ".")),
-        roles: vec!["staff".to_owned(), "finance".to_owned()],
-        disabled: false,
-        invited: false,
-        has_factor: true,
-        sessions: 4,
-        last_active_at: Some(NOW - HOUR),
-    }
-}
-
-fn event(id: &str, kind: &str, outcome: AuditOutcome, summary: &str) -> AuditRow {
-    AuditRow {
-        id: id.to_owned(),
-        at: NOW - HOUR,
-        kind: kind.to_owned(),
-        outcome,
-        actor: "ada".to_owned(),
-        subject: "grace".to_owned(),
-        address: "198.51.100.23".to_owned(),
-        summary: summary.to_owned(),
-    }
-}
-
-fn enrolment() -> Enrolment {
-    Enrolment {
-        qr_svg: "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 29 29\"><path d=\"M2 2h7v7h-7zM20 2h7v7h-7zM2 20h7v7h-7zM12 12h5v5h-5z\"/></svg>".to_owned(),
-        text_key: "JBSW Y3DP EHPK 3PXP JBSW Y3DP EHPK 3PXP".to_owned(),
-        account: "ada".to_owned(),
-    }
-}
-
+#[expect(clippy::unnecessary_wraps, reason = "the answer of a port")]
 fn done() -> Result<NextStep, ActionError> {
     Ok(NextStep::Done { path: "/".to_owned() })
 }
@@ -170,17 +55,41 @@ fn done() -> Result<NextStep, ActionError> {
 #[async_trait]
 impl SignIn for Fake {
     async fn prompt(&self) -> Result<SignInPrompt, PageError> {
-        let ending = Ending { reason: EndReason::Idle, rule: Some(rule("finance", 7)), limit_s: Some(900) };
-        let full = SignInPrompt { ending: Some(ending), signed_out: false, needs_setup: false };
-        self.answer(full, SignInPrompt { needs_setup: true, ..SignInPrompt::default() })
+        let ending = Ending {
+            reason: EndReason::Idle,
+            rule: Some(rule("finance", 7)),
+            limit_s: Some(900),
+        };
+        let full = SignInPrompt {
+            ending: Some(ending),
+            signed_out: false,
+            needs_setup: false,
+        };
+        self.answer(
+            full,
+            SignInPrompt {
+                needs_setup: true,
+                ..SignInPrompt::default()
+            },
+        )
     }
 
     async fn start(&self, _: String, password: String, return_to: String) -> Result<NextStep, ActionError> {
-        if password == "right" { Ok(NextStep::Done { path: return_to }) } else { Err(ActionError::WrongCredentials) }
+        if password == "right" {
+            Ok(NextStep::Done { path: return_to })
+        } else {
+            Err(ActionError::WrongCredentials)
+        }
     }
 
     async fn pending(&self) -> Result<Option<PendingSignIn>, PageError> {
-        self.answer(Some(PendingSignIn { step: NextStep::Code, username: "ada".to_owned() }), None)
+        self.answer(
+            Some(PendingSignIn {
+                step: NextStep::Code,
+                username: "ada".to_owned(),
+            }),
+            None,
+        )
     }
 
     async fn verify_code(&self, _: String) -> Result<NextStep, ActionError> {
@@ -213,7 +122,9 @@ impl SignIn for Fake {
     }
 
     async fn sign_out(&self) -> Result<NextStep, ActionError> {
-        Ok(NextStep::Done { path: "/sign-in".to_owned() })
+        Ok(NextStep::Done {
+            path: "/sign-in".to_owned(),
+        })
     }
 }
 
@@ -245,8 +156,19 @@ impl Welcome for Fake {
 #[async_trait]
 impl Devices for Fake {
     async fn list(&self) -> Result<DeviceList, PageError> {
-        let full = DeviceList { living: living(), ended: ended(), notice: Some(Notice::SessionEnded) };
-        self.answer(full, DeviceList { living: living().into_iter().take(1).collect(), ended: vec![], notice: None })
+        let full = DeviceList {
+            living: living(),
+            ended: ended(),
+            notice: Some(Notice::SessionEnded),
+        };
+        self.answer(
+            full,
+            DeviceList {
+                living: living().into_iter().take(1).collect(),
+                ended: vec![],
+                notice: None,
+            },
+        )
     }
 
     async fn end(&self, _: String) -> Result<NextStep, ActionError> {
@@ -254,11 +176,17 @@ impl Devices for Fake {
     }
 
     async fn end_others(&self) -> Result<NextStep, ActionError> {
-        Ok(NextStep::StepUp { return_to: "/devices/end-others".to_owned() })
+        Ok(NextStep::StepUp {
+            return_to: "/devices/end-others".to_owned(),
+        })
     }
 
     async fn stay_signed_in(&self) -> Result<(), ActionError> {
-        if self.scene == Scene::Full { Ok(()) } else { Err(ActionError::SignedOut) }
+        if self.scene == Scene::Full {
+            Ok(())
+        } else {
+            Err(ActionError::SignedOut)
+        }
     }
 }
 
@@ -274,12 +202,21 @@ impl Security for Fake {
             other_sessions: 3,
             notice: Some(Notice::PasswordChanged { ended: 2 }),
         };
-        let empty = SecurityView { authenticator_since: None, recovery_codes_left: 0, other_sessions: 0, notice: None, ..full.clone() };
+        let empty = SecurityView {
+            authenticator_since: None,
+            recovery_codes_left: 0,
+            other_sessions: 0,
+            notice: None,
+            ..full.clone()
+        };
         self.answer(full, empty)
     }
 
     async fn change_password(&self, _: String, _: String) -> Result<NextStep, ActionError> {
-        Err(ActionError::Invalid { field: Field::Password, problem: Problem::TooCommon })
+        Err(ActionError::Invalid {
+            field: Field::Password,
+            problem: Problem::TooCommon,
+        })
     }
 
     async fn enrolment(&self) -> Result<Enrolment, PageError> {
@@ -302,7 +239,10 @@ impl Security for Fake {
 #[async_trait]
 impl Admin for Fake {
     async fn roles(&self) -> Result<Vec<RoleView>, PageError> {
-        let beyond = RoleView { justification: Some("Field staff without signal".to_owned()), ..role("mobile", 1) };
+        let beyond = RoleView {
+            justification: Some("Field staff without signal".to_owned()),
+            ..role("mobile", 1)
+        };
         self.answer(vec![role("admin", 2), role("finance", 37), beyond], vec![])
     }
 
@@ -332,39 +272,103 @@ impl Admin for Fake {
             ],
             history: vec![version(7, 900), version(6, 1800)],
         };
-        self.answer(editor.clone(), RoleEditor { history: vec![], ..editor })
+        self.answer(
+            editor.clone(),
+            RoleEditor {
+                history: vec![],
+                ..editor
+            },
+        )
     }
 
     async fn preview_policy(&self, _: String, lifetimes: Lifetimes) -> Result<PolicyPreview, PageError> {
         let refusal = if lifetimes.idle_s > lifetimes.absolute_s {
-            Some((Field::IdleLimit, Problem::ExceedsLimit { of: Field::AbsoluteLimit }))
+            Some((
+                Field::IdleLimit,
+                Problem::ExceedsLimit {
+                    of: Field::AbsoluteLimit,
+                },
+            ))
         } else if lifetimes.absolute_s > 86_400 {
             Some((Field::AbsoluteLimit, Problem::NeedsJustification))
         } else {
             None
         };
-        let preview = PolicyPreview { sessions_ended: 412, people: 37, must_enrol: 12, refusal };
-        self.answer(preview.clone(), PolicyPreview { sessions_ended: 0, people: 0, must_enrol: 0, ..preview })
+        let preview = PolicyPreview {
+            sessions_ended: 412,
+            people: 37,
+            must_enrol: 12,
+            refusal,
+        };
+        self.answer(
+            preview.clone(),
+            PolicyPreview {
+                sessions_ended: 0,
+                people: 0,
+                must_enrol: 0,
+                ..preview
+            },
+        )
     }
 
     async fn save_policy(&self, change: PolicyChange) -> Result<NextStep, ActionError> {
-        assert_eq!(change.lifetimes, Lifetimes { idle_s: 300, ..limits() });
-        Ok(NextStep::Done { path: format!("/admin/roles/{}", change.role) })
+        assert_eq!(
+            change.lifetimes,
+            Lifetimes {
+                idle_s: 300,
+                ..limits()
+            }
+        );
+        Ok(NextStep::Done {
+            path: format!("/admin/roles/{}", change.role),
+        })
     }
 
     async fn people(&self, search: String, _: String) -> Result<PeopleList, PageError> {
         let people = vec![
             person("p-1", "Ada Lovelace"),
-            PersonRow { has_factor: false, ..person("p-2", "Grace Hopper") },
-            PersonRow { disabled: true, sessions: 0, ..person("p-3", "Alan Turing") },
-            PersonRow { invited: true, has_factor: false, sessions: 0, last_active_at: None, ..person("p-4", "Edsger Dijkstra") },
+            PersonRow {
+                has_factor: false,
+                ..person("p-2", "Grace Hopper")
+            },
+            PersonRow {
+                disabled: true,
+                sessions: 0,
+                ..person("p-3", "Alan Turing")
+            },
+            PersonRow {
+                invited: true,
+                has_factor: false,
+                sessions: 0,
+                last_active_at: None,
+                ..person("p-4", "Edsger Dijkstra")
+            },
         ];
-        let full = PeopleList { people, next: Some("after-p-4".to_owned()), search: search.clone(), notice: None };
-        self.answer(full, PeopleList { people: vec![], next: None, search, notice: None })
+        let full = PeopleList {
+            people,
+            next: Some("after-p-4".to_owned()),
+            search: search.clone(),
+            notice: None,
+        };
+        self.answer(
+            full,
+            PeopleList {
+                people: vec![],
+                next: None,
+                search,
+                notice: None,
+            },
+        )
     }
 
     async fn person(&self, _: String) -> Result<PersonView, PageError> {
-        let sessions = living().into_iter().map(|session| SessionView { current: false, ..session }).collect();
+        let sessions = living()
+            .into_iter()
+            .map(|session| SessionView {
+                current: false,
+                ..session
+            })
+            .collect();
         let full = PersonView {
             person: person("p-2", "Grace Hopper"),
             is_viewer: false,
@@ -375,7 +379,13 @@ impl Admin for Fake {
             notice: Some(Notice::RolesChanged),
         };
         let empty = PersonView {
-            person: PersonRow { invited: true, has_factor: false, sessions: 0, last_active_at: None, ..person("p-4", "Edsger Dijkstra") },
+            person: PersonRow {
+                invited: true,
+                has_factor: false,
+                sessions: 0,
+                last_active_at: None,
+                ..person("p-4", "Edsger Dijkstra")
+            },
             sessions: vec![],
             ended: vec![],
             invitation_link: Some("http://localhost:3000/welcome?invitation=inv_0123456789abcdef".to_owned()),
@@ -386,11 +396,15 @@ impl Admin for Fake {
     }
 
     async fn invite(&self, _: String, _: String, _: String, roles: Vec<String>) -> Result<NextStep, ActionError> {
-        Ok(NextStep::Done { path: format!("/admin/people/p-{}", roles.join("-")) })
+        Ok(NextStep::Done {
+            path: format!("/admin/people/p-{}", roles.join("-")),
+        })
     }
 
     async fn invite_again(&self, id: String) -> Result<NextStep, ActionError> {
-        Ok(NextStep::Done { path: format!("/admin/people/{id}") })
+        Ok(NextStep::Done {
+            path: format!("/admin/people/{id}"),
+        })
     }
 
     async fn disable(&self, _: String, _: String) -> Result<NextStep, ActionError> {
@@ -402,7 +416,9 @@ impl Admin for Fake {
     }
 
     async fn set_roles(&self, _: String, roles: Vec<String>) -> Result<NextStep, ActionError> {
-        Ok(NextStep::Done { path: format!("/admin/people/p-{}", roles.len()) })
+        Ok(NextStep::Done {
+            path: format!("/admin/people/p-{}", roles.len()),
+        })
     }
 
     async fn end_sessions(&self, _: String) -> Result<NextStep, ActionError> {
@@ -418,19 +434,50 @@ impl Admin for Fake {
 impl Audit for Fake {
     async fn list(&self, filter: AuditFilter, _: String) -> Result<AuditPage, PageError> {
         let rows = vec![
-            event("a-1", "session_revoked", AuditOutcome::Success, "ada ended a session of grace"),
+            event(
+                "a-1",
+                "session_revoked",
+                AuditOutcome::Success,
+                "ada ended a session of grace",
+            ),
             event("a-2", "sign_in_failed", AuditOutcome::Failure, "Wrong password"),
-            event("a-3", "policy_change_refused", AuditOutcome::Denied, "An auditor tried to change role finance"),
+            event(
+                "a-3",
+                "policy_change_refused",
+                AuditOutcome::Denied,
+                "An auditor tried to change role finance",
+            ),
         ];
-        let kinds = ["session_revoked", "sign_in_failed", "token_rotated"].map(str::to_owned).to_vec();
-        let full = AuditPage { rows, next: Some("c-2".to_owned()), filter, kinds, sealed_until: Some(NOW) };
-        self.answer(full.clone(), AuditPage { rows: vec![], next: None, sealed_until: None, ..full })
+        let kinds = ["session_revoked", "sign_in_failed", "token_rotated"]
+            .map(str::to_owned)
+            .to_vec();
+        let full = AuditPage {
+            rows,
+            next: Some("c-2".to_owned()),
+            filter,
+            kinds,
+            sealed_until: Some(NOW),
+        };
+        self.answer(
+            full.clone(),
+            AuditPage {
+                rows: vec![],
+                next: None,
+                sealed_until: None,
+                ..full
+            },
+        )
     }
 
     async fn detail(&self, id: String) -> Result<AuditDetail, PageError> {
         let some = |text: &str| Some(text.to_owned());
         let full = AuditDetail {
-            row: event(&id, "policy_changed", AuditOutcome::Success, "ada changed the limits of role finance"),
+            row: event(
+                &id,
+                "policy_changed",
+                AuditOutcome::Success,
+                "ada changed the limits of role finance",
+            ),
             actor_id: some("p-1"),
             subject_id: None,
             session_id: some("0198b2f4-7c1e-7a10-9d51-1f1f5a2b3c4d"),
@@ -443,6 +490,14 @@ impl Audit for Fake {
             changes: vec![("idle_limit".to_owned(), "15 minutes".to_owned(), "5 minutes".to_owned())],
             seal: some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         };
-        self.answer(full.clone(), AuditDetail { facts: vec![], changes: vec![], seal: None, ..full })
+        self.answer(
+            full.clone(),
+            AuditDetail {
+                facts: vec![],
+                changes: vec![],
+                seal: None,
+                ..full
+            },
+        )
     }
 }

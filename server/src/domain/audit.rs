@@ -253,7 +253,8 @@ impl Event {
     pub fn change(mut self, field: &str, before: impl Into<Value>, after: impl Into<Value>) -> Self {
         let (before, after) = (before.into(), after.into());
         if before != after {
-            self.changes.insert(field.to_owned(), json!({ "before": before, "after": after }));
+            self.changes
+                .insert(field.to_owned(), json!({ "before": before, "after": after }));
         }
         self
     }

@@ -97,7 +97,10 @@ pub struct Limits {
 /// The strictest of each field. `None` if there is no policy at all (a person without roles cannot sign in).
 #[must_use]
 pub fn strictest(policies: &[Policy]) -> Option<Limits> {
-    let rule = |policy: &Policy| Rule { role: policy.role.clone(), version: policy.version };
+    let rule = |policy: &Policy| Rule {
+        role: policy.role.clone(),
+        version: policy.version,
+    };
     let values = || policies.iter().map(|policy| &policy.lifetimes);
     let idle = policies.iter().min_by_key(|policy| policy.lifetimes.idle)?;
     let absolute = policies.iter().min_by_key(|policy| policy.lifetimes.absolute)?;
@@ -167,10 +170,18 @@ pub fn validate(role: &str, values: &Lifetimes, justified: bool) -> Result<(), P
     use PolicyField as F;
     let within = |field, value: Duration, min: u64, max: u64| {
         let fits = value >= Duration::from_secs(min) && value <= Duration::from_secs(max) && value.subsec_nanos() == 0;
-        if fits { Ok(()) } else { Err(PolicyProblem::OutOfRange { field, min, max }) }
+        if fits {
+            Ok(())
+        } else {
+            Err(PolicyProblem::OutOfRange { field, min, max })
+        }
     };
     let not_above = |field, value: Duration, of, limit: Duration| {
-        if value <= limit { Ok(()) } else { Err(PolicyProblem::Exceeds { field, of }) }
+        if value <= limit {
+            Ok(())
+        } else {
+            Err(PolicyProblem::Exceeds { field, of })
+        }
     };
     // M1: 5–60 minutes; 1 minute is the least that service clients may have (M16).
     within(F::Access, values.access, MINUTE, HOUR)?;
@@ -180,18 +191,28 @@ pub fn validate(role: &str, values: &Lifetimes, justified: bool) -> Result<(), P
     within(F::RememberDevice, values.remember_device, 0, 90 * DAY)?;
     within(F::StepUp, values.step_up, MINUTE, DAY)?;
     if !(1..=1000).contains(&values.max_sessions) {
-        return Err(PolicyProblem::OutOfRange { field: F::MaxSessions, min: 1, max: 1000 });
+        return Err(PolicyProblem::OutOfRange {
+            field: F::MaxSessions,
+            min: 1,
+            max: 1000,
+        });
     }
     not_above(F::Idle, values.idle, F::Absolute, values.absolute)?;
     not_above(F::Access, values.access, F::Idle, values.idle)?;
     if values.idle_warning >= values.idle {
-        return Err(PolicyProblem::Exceeds { field: F::IdleWarning, of: F::Idle });
+        return Err(PolicyProblem::Exceeds {
+            field: F::IdleWarning,
+            of: F::Idle,
+        });
     }
     if role == super::user::ADMIN && values.mfa != Mfa::Required {
         return Err(PolicyProblem::AdminNeedsMfa);
     }
-    let (most_absolute, most_idle) =
-        if values.mfa == Mfa::Required { (DAY, HOUR) } else { (30 * DAY, 30 * DAY) };
+    let (most_absolute, most_idle) = if values.mfa == Mfa::Required {
+        (DAY, HOUR)
+    } else {
+        (30 * DAY, 30 * DAY)
+    };
     if !justified && values.absolute > Duration::from_secs(most_absolute) {
         return Err(PolicyProblem::NeedsJustification { field: F::Absolute });
     }
@@ -294,10 +315,19 @@ mod tests {
     #[test]
     fn m17_the_strictest_rule_wins_field_by_field_and_is_named() {
         let [consumer, banking, ..] = presets();
-        let limits = strictest(&[policy("member", 3, consumer.lifetimes), policy("finance", 7, banking.lifetimes)])
-            .expect("two policies");
+        let limits = strictest(&[
+            policy("member", 3, consumer.lifetimes),
+            policy("finance", 7, banking.lifetimes),
+        ])
+        .expect("two policies");
         assert_eq!(limits.lifetimes.idle, Duration::from_secs(15 * 60));
-        assert_eq!(limits.idle_rule, Rule { role: "finance".into(), version: 7 });
+        assert_eq!(
+            limits.idle_rule,
+            Rule {
+                role: "finance".into(),
+                version: 7
+            }
+        );
         assert_eq!(limits.lifetimes.mfa, Mfa::Required);
         assert!(strictest(&[]).is_none());
     }
@@ -307,7 +337,12 @@ mod tests {
         let [_, mut banking, ..] = presets();
         banking.lifetimes.absolute = Duration::from_secs(2 * DAY);
         let refused = validate("finance", &banking.lifetimes, false);
-        assert_eq!(refused, Err(PolicyProblem::NeedsJustification { field: PolicyField::Absolute }));
+        assert_eq!(
+            refused,
+            Err(PolicyProblem::NeedsJustification {
+                field: PolicyField::Absolute
+            })
+        );
         assert_eq!(validate("finance", &banking.lifetimes, true), Ok(()));
     }
 
@@ -315,9 +350,15 @@ mod tests {
     fn f16_zero_and_infinity_are_refused_by_field() {
         let [good, ..] = presets();
         for (change, field) in [
-            ((|v: &mut Lifetimes| v.access = Duration::ZERO) as fn(&mut Lifetimes), PolicyField::Access),
+            (
+                (|v: &mut Lifetimes| v.access = Duration::ZERO) as fn(&mut Lifetimes),
+                PolicyField::Access,
+            ),
             (|v| v.idle = Duration::ZERO, PolicyField::Idle),
-            (|v| v.absolute = Duration::from_secs(1_000_000_000_000), PolicyField::Absolute),
+            (
+                |v| v.absolute = Duration::from_secs(1_000_000_000_000),
+                PolicyField::Absolute,
+            ),
             (|v| v.max_sessions = 0, PolicyField::MaxSessions),
             (|v| v.step_up = Duration::ZERO, PolicyField::StepUp),
         ] {

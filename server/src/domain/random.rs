@@ -17,7 +17,9 @@ impl Random for SystemRandom {
     /// # Panics
     /// If the operating system has no randomness to give: nothing safe can be done then.
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.fill(bytes).expect("the operating system's random generator works");
+        self.0
+            .fill(bytes)
+            .expect("the operating system's random generator works");
     }
 }
 

@@ -59,7 +59,10 @@ impl SessionSecret {
     }
 
     fn inner_tag(&self, session: SessionId, generation: u64) -> hmac::Tag {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.expose()), &inner_message(session, generation))
+        hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, self.expose()),
+            &inner_message(session, generation),
+        )
     }
 }
 
@@ -78,7 +81,11 @@ pub struct Presented {
 
 impl std::fmt::Debug for Presented {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Presented({}, generation {}, redacted)", self.session_id, self.generation)
+        write!(
+            f,
+            "Presented({}, generation {}, redacted)",
+            self.session_id, self.generation
+        )
     }
 }
 
@@ -160,7 +167,11 @@ pub fn decide(session: &Session, user: &User, limits: Option<&Limits>, presented
         Decision::Ahead
     } else if presented == session.generation {
         let grants_changed = user.grant_epoch != session.grant_epoch;
-        if age >= FRESH || went_back || grants_changed { Decision::Rotate(tight) } else { Decision::Fresh(tight) }
+        if age >= FRESH || went_back || grants_changed {
+            Decision::Rotate(tight)
+        } else {
+            Decision::Fresh(tight)
+        }
     } else if presented + 1 == session.generation && !session.child_confirmed && session.reissues < MAX_REISSUES {
         Decision::Reissue(tight)
     } else if age < SUPERSEDED {

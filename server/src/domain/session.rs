@@ -29,7 +29,10 @@ impl Client {
 
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "documented in `app::types::EndReason`, which has the same names")]
+#[expect(
+    missing_docs,
+    reason = "documented in `app::types::EndReason`, which has the same names"
+)]
 pub enum EndReason {
     SignedOut,
     EndedByUser,
@@ -162,7 +165,11 @@ pub struct Session {
 /// Authentication context class of a session with these methods: `aal2` with a second factor, else `aal1`.
 #[must_use]
 pub fn acr(amr: &str) -> &'static str {
-    if amr.split(' ').any(|method| method == "otp" || method == "recovery") { "aal2" } else { "aal1" }
+    if amr.split(' ').any(|method| method == "otp" || method == "recovery") {
+        "aal2"
+    } else {
+        "aal1"
+    }
 }
 
 /// A session looked at now.
@@ -199,9 +206,18 @@ impl Session {
         if let Some(ending) = &self.ending {
             return Standing::Over(ending.clone());
         }
-        let over = |reason, rule, limit| Standing::Over(Ending { at: now, reason, rule, limit });
+        let over = |reason, rule, limit| {
+            Standing::Over(Ending {
+                at: now,
+                reason,
+                rule,
+                limit,
+            })
+        };
         // Without any role nobody signs in; that is the same as being disabled.
-        let Some(limits) = limits else { return over(EndReason::UserDisabled, None, None) };
+        let Some(limits) = limits else {
+            return over(EndReason::UserDisabled, None, None);
+        };
         if user.status != UserStatus::Active {
             return over(EndReason::UserDisabled, None, None);
         }

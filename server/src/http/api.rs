@@ -30,7 +30,9 @@ pub fn routes() -> Router<AppState> {
 
 /// Routes that need no viewer.
 pub fn public_routes() -> Router<AppState> {
-    Router::new().route("/.well-known/jwks.json", get(jwks)).route("/api/openapi.json", get(openapi))
+    Router::new()
+        .route("/.well-known/jwks.json", get(jwks))
+        .route("/api/openapi.json", get(openapi))
 }
 
 /// The OpenAPI document.
@@ -38,7 +40,14 @@ pub fn public_routes() -> Router<AppState> {
 #[openapi(
     info(title = "Mayfly", description = "Sign-in and session server"),
     paths(
-        auth::login, auth::mfa, auth::refresh, auth::logout, list_sessions, end_session, end_other_sessions, jwks
+        auth::login,
+        auth::mfa,
+        auth::refresh,
+        auth::logout,
+        list_sessions,
+        end_session,
+        end_other_sessions,
+        jwks
     )
 )]
 struct Document;
@@ -78,7 +87,10 @@ fn response(session: &Session, current: SessionId) -> SessionResponse {
         id: session.id.to_string(),
         current: session.id == current,
         device: describe(&session.user_agent).to_string(),
-        network: session.address.parse().map_or_else(|_| "unknown network".to_owned(), coarse_network),
+        network: session
+            .address
+            .parse()
+            .map_or_else(|_| "unknown network".to_owned(), coarse_network),
         started_at: session.started_at.as_millis(),
         last_active_at: session.last_active_at.as_millis(),
         idle_expires_at: session.idle_expires_at().as_millis(),
@@ -99,8 +111,12 @@ fn signed_in(viewer: &Viewer) -> Result<&Live, Refusal> {
 fn step_up(live: &Live) -> Refusal {
     let age = live.limits.lifetimes.step_up.as_secs();
     let challenge = format!("Bearer error=\"insufficient_user_authentication\", max_age={age}");
-    Refusal::new(StatusCode::UNAUTHORIZED, "insufficient_user_authentication", "Show a factor again first.")
-        .with_header("www-authenticate", &challenge)
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "insufficient_user_authentication",
+        "Show a factor again first.",
+    )
+    .with_header("www-authenticate", &challenge)
 }
 
 /// Cookies alone do not carry an unsafe request: the page's form token has to come along (C8).
@@ -108,7 +124,11 @@ async fn require_form_token(channel: Channel, web: &WebSession, headers: &Header
     if channel == Channel::Bearer || protect::header_form_token_matches(headers, web).await? {
         return Ok(());
     }
-    Err(Refusal::new(StatusCode::FORBIDDEN, "form_token", "The header x-form-token is missing or wrong."))
+    Err(Refusal::new(
+        StatusCode::FORBIDDEN,
+        "form_token",
+        "The header x-form-token is missing or wrong.",
+    ))
 }
 
 /// The caller's living sessions, the current one first.
@@ -118,9 +138,17 @@ pub async fn list_sessions(
     Extension(viewer): Extension<Viewer>,
 ) -> Result<Json<Vec<SessionResponse>>, Refusal> {
     let live = signed_in(&viewer)?;
-    let (living, _) =
-        state.backend.list_sessions(live).await.map_err(|error| Refusal::fault(&error))?;
-    Ok(Json(living.iter().map(|session| response(session, live.session.id)).collect()))
+    let (living, _) = state
+        .backend
+        .list_sessions(live)
+        .await
+        .map_err(|error| Refusal::fault(&error))?;
+    Ok(Json(
+        living
+            .iter()
+            .map(|session| response(session, live.session.id))
+            .collect(),
+    ))
 }
 
 /// Ends one of the caller's sessions. A foreign id is as unknown as one that never was.
@@ -176,7 +204,10 @@ pub async fn end_other_sessions(
 /// The public signing keys (RFC 7517).
 #[utoipa::path(get, path = "/.well-known/jwks.json", responses((status = 200, description = "JWK set")))]
 pub async fn jwks(State(state): State<AppState>) -> impl IntoResponse {
-    ([(CACHE_CONTROL, "public, max-age=300")], Json(state.backend.keys().jwks()))
+    (
+        [(CACHE_CONTROL, "public, max-age=300")],
+        Json(state.backend.keys().jwks()),
+    )
 }
 
 async fn openapi() -> Json<utoipa::openapi::OpenApi> {

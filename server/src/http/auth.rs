@@ -105,8 +105,12 @@ fn token_response(issued: &Issued, state: &AppState) -> TokenResponse {
 }
 
 fn too_many(wait_s: u32) -> Refusal {
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
-        .with_header("retry-after", &wait_s.to_string())
+    Refusal::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_tries",
+        "Too many tries. Wait, then try again.",
+    )
+    .with_header("retry-after", &wait_s.to_string())
 }
 
 async fn hand_out(
@@ -162,7 +166,9 @@ pub async fn login(
                 Step::Enrol { .. } => SignInResponse::EnrolmentRequired,
             };
             web.cycle_id().await.map_err(|error| fault(error.into()))?;
-            web.insert(slot::FLOW, flow).await.map_err(|error| fault(error.into()))?;
+            web.insert(slot::FLOW, flow)
+                .await
+                .map_err(|error| fault(error.into()))?;
             Ok(Json(answer).into_response())
         }
     }
@@ -183,15 +189,34 @@ pub async fn mfa(
 ) -> Result<Response, Refusal> {
     let caller = caller(&headers, from, address);
     let fault = |error| Refusal::fault(&error);
-    let over =
-        || Refusal::new(StatusCode::UNAUTHORIZED, "flow_expired", "This sign-in is over. Begin again with the password.");
+    let over = || {
+        Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "flow_expired",
+            "This sign-in is over. Begin again with the password.",
+        )
+    };
     let flow: Option<Flow> = web.get(slot::FLOW).await.map_err(|error| fault(error.into()))?;
     let flow = flow.filter(|flow| flow.is_open(state.backend.now())).ok_or_else(over)?;
-    state.limits.try_code(&caller, &flow.user_id.to_string()).map_err(too_many)?;
-    match state.backend.check_code(flow, &body.code, &caller).await.map_err(fault)? {
+    state
+        .limits
+        .try_code(&caller, &flow.user_id.to_string())
+        .map_err(too_many)?;
+    match state
+        .backend
+        .check_code(flow, &body.code, &caller)
+        .await
+        .map_err(fault)?
+    {
         CodeOutcome::Wrong(flow) => {
-            web.insert(slot::FLOW, flow).await.map_err(|error| fault(error.into()))?;
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, "wrong_code", "The code is not right, too old or already used."))
+            web.insert(slot::FLOW, flow)
+                .await
+                .map_err(|error| fault(error.into()))?;
+            Err(Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "wrong_code",
+                "The code is not right, too old or already used.",
+            ))
         }
         CodeOutcome::FlowOver => {
             web.flush().await.map_err(|error| fault(error.into()))?;
@@ -222,8 +247,13 @@ pub async fn refresh(
     let browser = is_browser(&headers);
     let cookie = cookies::read(&headers, cookies::REFRESH).map(str::to_owned);
     let token = if browser { cookie } else { body.refresh_token };
-    let invalid_grant =
-        || Refusal::new(StatusCode::BAD_REQUEST, "invalid_grant", "Not a refresh token of this server.");
+    let invalid_grant = || {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_grant",
+            "Not a refresh token of this server.",
+        )
+    };
     let token = token.ok_or_else(invalid_grant)?;
     let client = if browser { Client::Browser } else { Client::Native };
     // A program's refresh shows that it is in use; a browser's may be background traffic (M20).
@@ -241,7 +271,11 @@ pub async fn refresh(
             } else {
                 Json(token_response(&issued, &state)).into_response()
             };
-            deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Delivery::Tokens(issued));
+            deliveries
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push(Delivery::Tokens(issued));
             Ok(([("mayfly-refresh", name)], body).into_response())
         }
         RefreshOutcome::Fresh(_) => Err(named(Refusal::new(
@@ -276,7 +310,11 @@ pub async fn logout(
     }
     web.flush().await.map_err(|error| fault(error.into()))?;
     if let Some(Extension(deliveries)) = deliveries {
-        deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Delivery::SignedOut);
+        deliveries
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(Delivery::SignedOut);
     }
     Ok(StatusCode::NO_CONTENT)
 }

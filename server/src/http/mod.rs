@@ -26,9 +26,9 @@ use axum::http::HeaderMap;
 
 use crate::config::Settings;
 use crate::domain::audit::Circumstances;
+use crate::domain::audit::Kind;
 use crate::domain::session::Client;
 use crate::services::Backend;
-use crate::domain::audit::Kind;
 use crate::services::ports::Throttle;
 use crate::services::sign_in::{Caller, DeviceCookie};
 
@@ -62,18 +62,24 @@ pub fn caller(headers: &HeaderMap, from: Circumstances, address: ClientAddress) 
     Caller {
         from,
         address: address.0,
-        client: if is_browser(headers) { Client::Browser } else { Client::Native },
+        client: if is_browser(headers) {
+            Client::Browser
+        } else {
+            Client::Native
+        },
         device: cookies::read(headers, cookies::DEVICE).and_then(DeviceCookie::parse),
     }
 }
 
 impl Throttle for Limits {
     fn try_password(&self, caller: &Caller, account: &str) -> Result<(), u32> {
-        self.check(LimitKind::SignIn, caller.address, Some(account), false).map_err(|wait: RetryAfter| wait.seconds)
+        self.check(LimitKind::SignIn, caller.address, Some(account), false)
+            .map_err(|wait: RetryAfter| wait.seconds)
     }
 
     fn try_code(&self, caller: &Caller, account: &str) -> Result<(), u32> {
-        self.check(LimitKind::Code, caller.address, Some(account), false).map_err(|wait| wait.seconds)
+        self.check(LimitKind::Code, caller.address, Some(account), false)
+            .map_err(|wait| wait.seconds)
     }
 }
 

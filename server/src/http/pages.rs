@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use app::error::ActionError;
 use app::types::{Notice, PageContext};
+use axum::Router;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use leptos::nonce::use_nonce;
 use leptos::prelude::{provide_context, use_context};
 use leptos_axum::{ResponseOptions, generate_route_list};
@@ -25,7 +26,9 @@ use crate::services::ports::{Visit, slot};
 
 /// Pages, and the opening of one-time links.
 pub fn routes() -> Router<AppState> {
-    let mut routes = Router::new().route("/welcome/open/{secret}", get(open_link)).fallback(page);
+    let mut routes = Router::new()
+        .route("/welcome/open/{secret}", get(open_link))
+        .fallback(page);
     for listing in generate_route_list(app::App) {
         routes = routes.route(listing.path(), get(page));
     }
@@ -55,9 +58,12 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
         .get::<ClientAddress>()
         .copied()
         .ok_or_else(|| fault(ServiceError::Contradiction("the client layer is missing")))?;
-    let live = extensions.get::<Viewer>().and_then(|viewer| viewer.0.as_deref().cloned());
-    let form_token =
-        web_session::form_token(&web, state.backend.random()).await.map_err(|error| fault(error.into()))?;
+    let live = extensions
+        .get::<Viewer>()
+        .and_then(|viewer| viewer.0.as_deref().cloned());
+    let form_token = web_session::form_token(&web, state.backend.random())
+        .await
+        .map_err(|error| fault(error.into()))?;
     // Pages whose own data carries the news take it themselves.
     let notice: Option<Notice> = if takes_notice && !carries_notice(request.uri.path()) {
         web.remove(slot::NOTICE).await.map_err(|error| fault(error.into()))?
@@ -81,7 +87,10 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
         throttle: state.limits.clone(),
         deliveries: deliveries.0,
     };
-    Ok(Opened { visit: Arc::new(visit), context })
+    Ok(Opened {
+        visit: Arc::new(visit),
+        context,
+    })
 }
 
 fn carries_notice(path: &str) -> bool {
@@ -119,7 +128,26 @@ async fn action(State(state): State<AppState>, request: Request) -> Response {
         Err(problem) => return problem.into_response(),
     };
     let additional = move || provide(&opened);
-    leptos_axum::handle_server_fns_with_context(additional, Request::from_parts(parts, body)).await.into_response()
+    let answer = leptos_axum::handle_server_fns_with_context(additional, Request::from_parts(parts, body)).await;
+    with_own_status(answer.into_response()).await
+}
+
+/// A form that cannot be read never reaches its function: the library answers 500 for it, with our error in the body.
+/// The status is the error's own.
+async fn with_own_status(response: Response) -> Response {
+    if response.status() != StatusCode::INTERNAL_SERVER_ERROR {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    // An error is one word or a small object.
+    let Ok(bytes) = to_bytes(body, 4096).await else {
+        return Problem::internal().into_response();
+    };
+    let Ok(error) = serde_json::from_slice::<ActionError>(&bytes) else {
+        return Problem::internal().into_response();
+    };
+    parts.status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Response::from_parts(parts, Body::from(bytes))
 }
 
 /// Opening a one-time link moves its secret out of the address into the flow. Nothing is consumed (C11).
@@ -133,12 +161,18 @@ async fn open_link(
     use crate::services::ports::Throttle;
     let caller = caller(&axum::http::HeaderMap::new(), from.clone(), address);
     state.limits.try_code(&caller, "one-time link").map_err(|wait_s| {
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", "Too many tries. Wait, then try again.")
-            .with_header("retry-after", &wait_s.to_string())
+        Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_tries",
+            "Too many tries. Wait, then try again.",
+        )
+        .with_header("retry-after", &wait_s.to_string())
     })?;
     let well_formed = secret.len() == 43 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if well_formed {
-        web.insert(slot::INVITATION, secret).await.map_err(|error| Refusal::fault(&error.into()))?;
+        web.insert(slot::INVITATION, secret)
+            .await
+            .map_err(|error| Refusal::fault(&error.into()))?;
     }
     Ok((StatusCode::SEE_OTHER, [(LOCATION, "/welcome")]).into_response())
 }

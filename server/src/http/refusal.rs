@@ -67,7 +67,10 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem: Box::new(problem), headers: Vec::new() }
+        Self {
+            problem: Box::new(problem),
+            headers: Vec::new(),
+        }
     }
 }
 
@@ -99,7 +102,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let Ok(bytes) = Bytes::from_request(request, state).await else { return Err(Problem::too_large().into()) };
-        serde_json::from_slice(&bytes).map(Self).map_err(|_| Problem::bad_request().into())
+        let Ok(bytes) = Bytes::from_request(request, state).await else {
+            return Err(Problem::too_large().into());
+        };
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|_| Problem::bad_request().into())
     }
 }

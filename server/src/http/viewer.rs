@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::request::Parts;
 use axum::http::header::{AUTHORIZATION, LOCATION, REFERER, SET_COOKIE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
@@ -14,8 +14,8 @@ use secrecy::ExposeSecret;
 use tower_sessions::Session as WebSession;
 
 use super::error::Problem;
-use super::refusal::Refusal;
 use super::protect::{ACTIONS, safe_return_path};
+use super::refusal::Refusal;
 use super::{AppState, cookies};
 use crate::domain::audit::Circumstances;
 use crate::domain::clock::Timestamp;
@@ -68,7 +68,8 @@ impl Kind {
         let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let speculative = headers.contains_key("sec-purpose") || value("purpose") == Some("prefetch");
         let dest = value("sec-fetch-dest");
-        let navigation = value("sec-fetch-mode") == Some("navigate") || (value("sec-fetch-mode").is_none() && is_page(request));
+        let navigation =
+            value("sec-fetch-mode") == Some("navigate") || (value("sec-fetch-mode").is_none() && is_page(request));
         let subresource = dest.is_some_and(|dest| !matches!(dest, "document" | "empty"));
         // A script's own POST (renewal, for one) is background traffic; a form is sent by a person.
         let form = request.method == Method::POST
@@ -93,7 +94,9 @@ fn is_api(path: &str) -> bool {
 }
 
 enum Resolution {
-    Anonymous { clear: bool },
+    Anonymous {
+        clear: bool,
+    },
     Live(Box<Live>, Option<Delivery>),
     Over(Ending),
     /// Another tab holds the fresh pair; this much was verified.
@@ -132,7 +135,11 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             None
         }
         Resolution::Live(live, delivery) => {
-            deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(delivery);
+            deliveries
+                .0
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .extend(delivery);
             Some(live)
         }
         Resolution::Over(ending) => return over(&state, parts, body, next, &ending).await,
@@ -183,7 +190,9 @@ async fn resolve(
         let resolution = match state.backend.authenticate(token, kind.is_activity, from).await? {
             AccessOutcome::Valid(live) => Resolution::Live(live, None),
             AccessOutcome::Over(ending) => Resolution::Over(ending),
-            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => Resolution::Anonymous { clear: false },
+            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => {
+                Resolution::Anonymous { clear: false }
+            }
         };
         return Ok((Channel::Bearer, resolution));
     }
@@ -213,7 +222,10 @@ async fn resolve(
         };
         return Ok((Channel::Cookie, resolution));
     }
-    let outcome = state.backend.refresh(token, Client::Browser, kind.is_activity, from).await?;
+    let outcome = state
+        .backend
+        .refresh(token, Client::Browser, kind.is_activity, from)
+        .await?;
     let resolution = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
             Resolution::Live(Box::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
@@ -228,7 +240,11 @@ async fn resolve(
 
 /// A replaced session is not over for the browser: the new cookies are on their way.
 fn ended(ending: Ending) -> Resolution {
-    if ending.reason == EndReason::Replaced { Resolution::Moved(ending) } else { Resolution::Over(ending) }
+    if ending.reason == EndReason::Replaced {
+        Resolution::Moved(ending)
+    } else {
+        Resolution::Over(ending)
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -256,8 +272,16 @@ async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, endi
         return fault(&error.into());
     }
     let anonymous_pages = ["/sign-in", "/sign-in/code", "/sign-in/enrol", "/welcome"];
-    let sign_in_forms = ["/actions/sign_in", "/actions/verify_code", "/actions/confirm_sign_in_enrolment", "/actions/accept_invitation"];
-    if anonymous_pages.contains(&path.as_str()) || sign_in_forms.contains(&path.as_str()) || path.starts_with("/welcome/") {
+    let sign_in_forms = [
+        "/actions/sign_in",
+        "/actions/verify_code",
+        "/actions/confirm_sign_in_enrolment",
+        "/actions/accept_invitation",
+    ];
+    if anonymous_pages.contains(&path.as_str())
+        || sign_in_forms.contains(&path.as_str())
+        || path.starts_with("/welcome/")
+    {
         request.extensions.insert(Viewer::default());
         request.extensions.insert(Channel::Cookie);
         let deliveries = Deliveries::default();
@@ -267,7 +291,9 @@ async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, endi
         return response;
     }
     let target = request.uri.path_and_query().map(ToString::to_string);
-    let back = target.filter(|_| request.method == Method::GET).and_then(|path| safe_return_path(&path));
+    let back = target
+        .filter(|_| request.method == Method::GET)
+        .and_then(|path| safe_return_path(&path));
     with_clearing(see_other(&sign_in_path(back.as_deref())))
 }
 
@@ -328,14 +354,22 @@ async fn form_expired(request: &Parts) -> Response {
     let referer = request.headers.get(REFERER).and_then(|value| value.to_str().ok());
     let path = referer.and_then(|text| text.parse::<axum::http::Uri>().ok());
     let path = path.and_then(|uri| uri.path_and_query().map(ToString::to_string));
-    see_other(&path.and_then(|path| safe_return_path(&path)).unwrap_or_else(|| "/".to_owned()))
+    see_other(
+        &path
+            .and_then(|path| safe_return_path(&path))
+            .unwrap_or_else(|| "/".to_owned()),
+    )
 }
 
 /// A page opened from elsewhere with an expired access token: the browser is asked to open it again as our own.
 fn bounce(request: &Parts) -> Response {
     let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
     let safe = safe_return_path(path).unwrap_or_else(|| "/".to_owned());
-    let escaped = safe.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;");
+    let escaped = safe
+        .replace('&', "&amp;")
+        .replace('"', "&quot;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
     Html(format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>One moment</title>\
          <meta http-equiv=\"refresh\" content=\"0;url={escaped}\"></head>\
@@ -365,7 +399,9 @@ fn append(response: &mut Response, cookie: Result<HeaderValue, cookies::Unfit>) 
 /// Writes the cookies. Of several pairs the last one counts.
 pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp) {
     let all = std::mem::take(&mut *deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    let last = all.iter().rposition(|delivery| !matches!(delivery, Delivery::Device(_)));
+    let last = all
+        .iter()
+        .rposition(|delivery| !matches!(delivery, Delivery::Device(_)));
     for (index, delivery) in all.into_iter().enumerate() {
         match delivery {
             Delivery::Device(device) => append(response, cookies::device_cookie(device.value().expose_secret())),
@@ -374,8 +410,14 @@ pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp)
             Delivery::Tokens(issued) if issued.live.session.client == Client::Native => {}
             Delivery::Tokens(issued) => {
                 let end = issued.live.session.absolute_expires_at;
-                append(response, cookies::access_cookie(issued.access.expose_secret(), issued.access_expires_at, now));
-                append(response, cookies::refresh_cookie(issued.refresh.expose_secret(), end, now));
+                append(
+                    response,
+                    cookies::access_cookie(issued.access.expose_secret(), issued.access_expires_at, now),
+                );
+                append(
+                    response,
+                    cookies::refresh_cookie(issued.refresh.expose_secret(), end, now),
+                );
             }
             Delivery::SignedOut => {
                 append(response, cookies::clear(cookies::ACCESS));
@@ -392,7 +434,9 @@ pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp)
 const RETRY: &str = "__Host-Http-mayfly-retry";
 
 fn retries(headers: &HeaderMap) -> u32 {
-    cookies::read(headers, RETRY).and_then(|count| count.parse().ok()).unwrap_or(0)
+    cookies::read(headers, RETRY)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
 }
 
 fn retry_cookie(count: u32) -> HeaderValue {

@@ -110,8 +110,7 @@ impl Backend {
         let now = self.now();
         let mut tx = self.store.read().await?;
         let mut living = sessions::list_living_sessions(&mut tx, live.user.id).await?;
-        let ended =
-            sessions::list_ended_sessions(&mut tx, live.user.id, now.minus(ENDED_LISTED), 50).await?;
+        let ended = sessions::list_ended_sessions(&mut tx, live.user.id, now.minus(ENDED_LISTED), 50).await?;
         drop(tx);
         living.retain_mut(|session| {
             use crate::domain::session::Standing;
@@ -157,10 +156,21 @@ impl Backend {
         if !is_recent(&live.session, live.limits.lifetimes.step_up, self.now()) {
             return Ok(EndOutcome::StepUpRequired);
         }
-        let ending = Ending { at: self.now(), reason: EndReason::EndedByUser, rule: None, limit: None };
-        let ended = self.end_session(&mut tx, &session, ending, Kind::SessionRevoked, from).await?;
+        let ending = Ending {
+            at: self.now(),
+            reason: EndReason::EndedByUser,
+            rule: None,
+            limit: None,
+        };
+        let ended = self
+            .end_session(&mut tx, &session, ending, Kind::SessionRevoked, from)
+            .await?;
         tx.commit().await?;
-        Ok(if ended { EndOutcome::Ended(1) } else { EndOutcome::NotFound })
+        Ok(if ended {
+            EndOutcome::Ended(1)
+        } else {
+            EndOutcome::NotFound
+        })
     }
 
     /// Ends every session of the viewer but this one.
@@ -173,7 +183,9 @@ impl Backend {
         }
         let mut tx = self.store.write().await?;
         let keep = Some(live.session.id);
-        let ended = self.end_sessions_of(&mut tx, live.user.id, keep, EndReason::EndedByUser, from).await?;
+        let ended = self
+            .end_sessions_of(&mut tx, live.user.id, keep, EndReason::EndedByUser, from)
+            .await?;
         tx.commit().await?;
         Ok(EndOutcome::Ended(ended))
     }
@@ -184,8 +196,14 @@ impl Backend {
     /// Infrastructure.
     pub async fn sign_out(&self, session: &Session, from: &Circumstances) -> Result<(), ServiceError> {
         let mut tx = self.store.write().await?;
-        let ending = Ending { at: self.now(), reason: EndReason::SignedOut, rule: None, limit: None };
-        self.end_session(&mut tx, session, ending, Kind::SignedOut, from).await?;
+        let ending = Ending {
+            at: self.now(),
+            reason: EndReason::SignedOut,
+            rule: None,
+            limit: None,
+        };
+        self.end_session(&mut tx, session, ending, Kind::SignedOut, from)
+            .await?;
         tx.commit().await?;
         Ok(())
     }
@@ -207,7 +225,9 @@ impl Backend {
     /// Infrastructure.
     pub async fn has_authenticator(&self, live: &Live) -> Result<bool, ServiceError> {
         let mut tx = self.store.read().await?;
-        Ok(authenticators::find_authenticator(&mut tx, live.user.id).await?.is_some())
+        Ok(authenticators::find_authenticator(&mut tx, live.user.id)
+            .await?
+            .is_some())
     }
 
     /// Shows a factor again: a new session id in place of the old one (fixation, ASVS 7.2.4).
@@ -235,7 +255,10 @@ impl Backend {
         };
         let proof = Proof { amr, at: self.now() };
         let issued = self.replace_session(&mut tx, live, proof, from).await?;
-        let event = self.event(Kind::SteppedUp, from).session(issued.live.session.id).fact("amr", amr);
+        let event = self
+            .event(Kind::SteppedUp, from)
+            .session(issued.live.session.id)
+            .fact("amr", amr);
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
         Ok(StepUpOutcome::Done(Box::new(issued)))
@@ -249,9 +272,19 @@ impl Backend {
         proof: Proof,
         from: &Circumstances,
     ) -> Result<Issued, ServiceError> {
-        let ending = Ending { at: self.now(), reason: EndReason::Replaced, rule: None, limit: None };
-        if !self.end_session(tx, &live.session, ending, Kind::SessionReplaced, from).await? {
-            return Err(ServiceError::Contradiction("the session ended while it was being replaced"));
+        let ending = Ending {
+            at: self.now(),
+            reason: EndReason::Replaced,
+            rule: None,
+            limit: None,
+        };
+        if !self
+            .end_session(tx, &live.session, ending, Kind::SessionReplaced, from)
+            .await?
+        {
+            return Err(ServiceError::Contradiction(
+                "the session ended while it was being replaced",
+            ));
         }
         let new = NewSession {
             user: &live.user,
@@ -273,7 +306,10 @@ impl Backend {
             Err(_) => false,
         };
         if !right {
-            let event = self.event(Kind::SignInFailed, from).outcome(Outcome::Failure).reason("wrong_password");
+            let event = self
+                .event(Kind::SignInFailed, from)
+                .outcome(Outcome::Failure)
+                .reason("wrong_password");
             self.record(event).await?;
         }
         Ok(right)
@@ -325,18 +361,32 @@ impl Backend {
         }
         let user = users::find_user(&mut tx, live.user.id)
             .await?
-            .ok_or(ServiceError::Contradiction("the person vanished while changing the password"))?;
+            .ok_or(ServiceError::Contradiction(
+                "the person vanished while changing the password",
+            ))?;
         let keep = Some(live.session.id);
-        let ended = self.end_sessions_of(&mut tx, user.id, keep, EndReason::PasswordChanged, from).await?;
+        let ended = self
+            .end_sessions_of(&mut tx, user.id, keep, EndReason::PasswordChanged, from)
+            .await?;
         devices::drop_trust_of_user(&mut tx, user.id).await?;
         let amr = stronger_of(&live.session.amr);
-        let renewed = Live { session: live.session.clone(), user, limits: live.limits.clone() };
-        let proof = Proof { amr, at: live.session.authenticated_at };
+        let renewed = Live {
+            session: live.session.clone(),
+            user,
+            limits: live.limits.clone(),
+        };
+        let proof = Proof {
+            amr,
+            at: live.session.authenticated_at,
+        };
         let issued = self.replace_session(&mut tx, &renewed, proof, from).await?;
         let event = self.event(Kind::PasswordChanged, from).fact("sessions_ended", ended);
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
-        Ok(PasswordChange::Done { ended, issued: Box::new(issued) })
+        Ok(PasswordChange::Done {
+            ended,
+            issued: Box::new(issued),
+        })
     }
 
     fn acceptable(&self, new: &str, live: &Live) -> Result<Password, PasswordProblem> {
@@ -391,7 +441,9 @@ impl Backend {
         authenticators::replace_recovery_codes(&mut tx, live.user.id, &[], self.now()).await?;
         devices::drop_trust_of_user(&mut tx, live.user.id).await?;
         let keep = Some(live.session.id);
-        let ended = self.end_sessions_of(&mut tx, live.user.id, keep, EndReason::FactorChanged, from).await?;
+        let ended = self
+            .end_sessions_of(&mut tx, live.user.id, keep, EndReason::FactorChanged, from)
+            .await?;
         let event = self
             .event(Kind::AuthenticatorRemoved, from)
             .fact("method", "totp")
@@ -424,7 +476,11 @@ impl Backend {
 
 /// Methods after a second factor was shown on top of what the session had.
 fn stronger(amr: &str, factor: Factor) -> &'static str {
-    if amr.contains("otp") { Factor::Totp.amr() } else { factor.amr() }
+    if amr.contains("otp") {
+        Factor::Totp.amr()
+    } else {
+        factor.amr()
+    }
 }
 
 /// The closed set of method lists, from the text in a row.

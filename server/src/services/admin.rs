@@ -117,7 +117,11 @@ pub fn may_read_audit(live: &Live) -> bool {
 impl Backend {
     /// Refuses and audits unless an administrator acts.
     async fn require_admin(&self, live: &Live, from: &Circumstances) -> AdminResult<()> {
-        if is_admin(live) { Ok(Ok(())) } else { self.deny("admin", from).await.map(|()| Err(Refused::Forbidden)) }
+        if is_admin(live) {
+            Ok(Ok(()))
+        } else {
+            self.deny("admin", from).await.map(|()| Err(Refused::Forbidden))
+        }
     }
 
     /// Like [`Self::require_admin`], with a recent factor.
@@ -134,7 +138,12 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn deny(&self, area: &str, from: &Circumstances) -> Result<(), ServiceError> {
-        self.record(self.event(Kind::AccessDenied, from).outcome(Outcome::Denied).reason(area)).await
+        self.record(
+            self.event(Kind::AccessDenied, from)
+                .outcome(Outcome::Denied)
+                .reason(area),
+        )
+        .await
     }
 
     /// Roles with their policies in force.
@@ -200,7 +209,9 @@ impl Backend {
         let mut tx = self.store.read().await?;
         let mut preview = Preview::default();
         for id in users::list_user_ids_with_role(&mut tx, role).await? {
-            let Some(user) = users::find_user(&mut tx, id).await? else { continue };
+            let Some(user) = users::find_user(&mut tx, id).await? else {
+                continue;
+            };
             if user.status != UserStatus::Active {
                 continue;
             }
@@ -216,11 +227,14 @@ impl Backend {
                 .iter()
                 .filter(|session| lives(session, before.as_ref()) && !lives(session, after.as_ref()))
                 .count();
-            preview.sessions_ended = preview.sessions_ended.saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
+            preview.sessions_ended = preview
+                .sessions_ended
+                .saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
             preview.people += u32::from(ended > 0);
             let requires = after.is_some_and(|limits| limits.lifetimes.mfa == Mfa::Required);
-            let has_factor =
-                crate::storage::authenticators::find_authenticator(&mut tx, id).await?.is_some();
+            let has_factor = crate::storage::authenticators::find_authenticator(&mut tx, id)
+                .await?
+                .is_some();
             preview.must_enrol += u32::from(requires && !has_factor);
         }
         Ok(Ok(preview))
@@ -246,7 +260,9 @@ impl Backend {
             return Ok(Err(Refused::Policy(problem)));
         }
         let mut tx = self.store.write().await?;
-        let Some(old) = policies::find_policy(&mut tx, &new.role).await? else { return Ok(Err(Refused::NotFound)) };
+        let Some(old) = policies::find_policy(&mut tx, &new.role).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
         if old.version != new.based_on {
             return Ok(Err(Refused::Conflict));
         }
@@ -303,7 +319,9 @@ impl Backend {
         }
         let now = self.now();
         let mut tx = self.store.read().await?;
-        let Some(user) = users::find_user(&mut tx, id).await? else { return Ok(Err(Refused::NotFound)) };
+        let Some(user) = users::find_user(&mut tx, id).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
         let limits = self.limits_of(&mut tx, &user).await?;
         let mut living = sessions::list_living_sessions(&mut tx, id).await?;
         living.retain_mut(|session| match session.standing(&user, limits.as_ref(), now) {
@@ -316,7 +334,9 @@ impl Backend {
         living.sort_by_key(|session| std::cmp::Reverse(session.last_active_at));
         let since = now.minus(super::account::ENDED_LISTED);
         let ended = sessions::list_ended_sessions(&mut tx, id, since, 50).await?;
-        let has_factor = crate::storage::authenticators::find_authenticator(&mut tx, id).await?.is_some();
+        let has_factor = crate::storage::authenticators::find_authenticator(&mut tx, id)
+            .await?
+            .is_some();
         let row = PersonListRow {
             user,
             has_factor,
@@ -332,7 +352,11 @@ impl Backend {
     /// Infrastructure.
     pub async fn role_names(&self) -> Result<Vec<String>, ServiceError> {
         let mut tx = self.store.read().await?;
-        Ok(users::list_roles(&mut tx).await?.into_iter().map(|role| role.name).collect())
+        Ok(users::list_roles(&mut tx)
+            .await?
+            .into_iter()
+            .map(|role| role.name)
+            .collect())
     }
 
     /// Adds a person and makes the one-time link they set their password with.
@@ -397,7 +421,9 @@ impl Backend {
             Ok(name) => name,
             Err(problem) => return Ok(Err(Refused::DisplayName(problem))),
         };
-        let Some(roles) = known_roles(tx, &new.roles).await? else { return Ok(Err(Refused::Roles)) };
+        let Some(roles) = known_roles(tx, &new.roles).await? else {
+            return Ok(Err(Refused::Roles));
+        };
         let now = self.now();
         Ok(Ok(User {
             id: UserId::new(now, self.random()),
@@ -458,7 +484,9 @@ impl Backend {
             Err(refused) => return Ok(Err(refused)),
         };
         let mut tx = self.store.write().await?;
-        let Some(user) = users::find_user(&mut tx, id).await? else { return Ok(Err(Refused::NotFound)) };
+        let Some(user) = users::find_user(&mut tx, id).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
         if user.status == UserStatus::Disabled {
             return Ok(Err(Refused::Conflict));
         }
@@ -468,7 +496,9 @@ impl Backend {
         if !users::set_status(&mut tx, id, user.status, UserStatus::Disabled, true).await? {
             return Ok(Err(Refused::Conflict));
         }
-        let ended = self.end_sessions_of(&mut tx, id, None, EndReason::UserDisabled, from).await?;
+        let ended = self
+            .end_sessions_of(&mut tx, id, None, EndReason::UserDisabled, from)
+            .await?;
         let event = self
             .event(Kind::UserDisabled, from)
             .subject(id)
@@ -489,7 +519,9 @@ impl Backend {
             return Ok(Err(refused));
         }
         let mut tx = self.store.write().await?;
-        let Some(user) = users::find_user(&mut tx, id).await? else { return Ok(Err(Refused::NotFound)) };
+        let Some(user) = users::find_user(&mut tx, id).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
         let to = if users::find_password_hash(&mut tx, id).await?.is_some() {
             UserStatus::Active
         } else {
@@ -498,7 +530,10 @@ impl Backend {
         if !users::set_status(&mut tx, id, UserStatus::Disabled, to, false).await? {
             return Ok(Err(Refused::Conflict));
         }
-        let event = self.event(Kind::UserEnabled, from).subject(id).change("status", user.status.as_str(), to.as_str());
+        let event = self
+            .event(Kind::UserEnabled, from)
+            .subject(id)
+            .change("status", user.status.as_str(), to.as_str());
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
         Ok(Ok(()))
@@ -513,14 +548,21 @@ impl Backend {
             return Ok(Err(refused));
         }
         let mut tx = self.store.write().await?;
-        let Some(user) = users::find_user(&mut tx, id).await? else { return Ok(Err(Refused::NotFound)) };
-        let Some(roles) = known_roles(&mut tx, roles).await? else { return Ok(Err(Refused::Roles)) };
+        let Some(user) = users::find_user(&mut tx, id).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
+        let Some(roles) = known_roles(&mut tx, roles).await? else {
+            return Ok(Err(Refused::Roles));
+        };
         let demotes = user.has_role(ADMIN) && !roles.iter().any(|role| role == ADMIN);
         if demotes && user.status == UserStatus::Active && !users::any_other_active_admin(&mut tx, id).await? {
             return Ok(Err(Refused::LastAdmin));
         }
         users::set_roles(&mut tx, id, &roles).await?;
-        let event = self.event(Kind::RolesChanged, from).subject(id).change("roles", user.roles, roles);
+        let event = self
+            .event(Kind::RolesChanged, from)
+            .subject(id)
+            .change("roles", user.roles, roles);
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
         Ok(Ok(()))
@@ -538,7 +580,9 @@ impl Backend {
         if users::find_user(&mut tx, id).await?.is_none() {
             return Ok(Err(Refused::NotFound));
         }
-        let ended = self.end_sessions_of(&mut tx, id, None, EndReason::EndedByAdmin, from).await?;
+        let ended = self
+            .end_sessions_of(&mut tx, id, None, EndReason::EndedByAdmin, from)
+            .await?;
         tx.commit().await?;
         Ok(Ok(ended))
     }
@@ -558,11 +602,22 @@ impl Backend {
             return Ok(Err(refused));
         }
         let mut tx = self.store.write().await?;
-        let Some(session) = sessions::find_session(&mut tx, target).await?.filter(|found| found.user_id == id) else {
+        let Some(session) = sessions::find_session(&mut tx, target)
+            .await?
+            .filter(|found| found.user_id == id)
+        else {
             return Ok(Err(Refused::NotFound));
         };
-        let ending = Ending { at: self.now(), reason: EndReason::EndedByAdmin, rule: None, limit: None };
-        if !self.end_session(&mut tx, &session, ending, Kind::SessionRevoked, from).await? {
+        let ending = Ending {
+            at: self.now(),
+            reason: EndReason::EndedByAdmin,
+            rule: None,
+            limit: None,
+        };
+        if !self
+            .end_session(&mut tx, &session, ending, Kind::SessionRevoked, from)
+            .await?
+        {
             return Ok(Err(Refused::NotFound));
         }
         tx.commit().await?;
@@ -600,11 +655,7 @@ async fn known_roles(tx: &mut Tx, roles: &[String]) -> Result<Option<Vec<String>
     Ok((!wanted.is_empty() && wanted.iter().all(|role| known.contains(role))).then_some(wanted))
 }
 
-fn describe_change(
-    event: crate::domain::audit::Event,
-    old: &Policy,
-    new: &Policy,
-) -> crate::domain::audit::Event {
+fn describe_change(event: crate::domain::audit::Event, old: &Policy, new: &Policy) -> crate::domain::audit::Event {
     let (was, is) = (&old.lifetimes, &new.lifetimes);
     event
         .subject(None)
@@ -615,7 +666,11 @@ fn describe_change(
         .change("idle_s", was.idle.as_secs(), is.idle.as_secs())
         .change("absolute_s", was.absolute.as_secs(), is.absolute.as_secs())
         .change("idle_warning_s", was.idle_warning.as_secs(), is.idle_warning.as_secs())
-        .change("remember_device_s", was.remember_device.as_secs(), is.remember_device.as_secs())
+        .change(
+            "remember_device_s",
+            was.remember_device.as_secs(),
+            is.remember_device.as_secs(),
+        )
         .change("mfa", was.mfa.as_str(), is.mfa.as_str())
         .change("step_up_s", was.step_up.as_secs(), is.step_up.as_secs())
         .change("max_sessions", was.max_sessions, is.max_sessions)

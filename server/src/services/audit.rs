@@ -77,7 +77,12 @@ impl Backend {
                 // Nobody of that name: nothing to show, rather than everything.
                 None => {
                     let names = HashMap::new();
-                    return Ok(Some(EventPage { events: Vec::new(), next: None, names, sealed_until }));
+                    return Ok(Some(EventPage {
+                        events: Vec::new(),
+                        next: None,
+                        names,
+                        sealed_until,
+                    }));
                 }
             }
         }
@@ -85,9 +90,18 @@ impl Backend {
         let more = events.len() > PAGE as usize;
         events.truncate(PAGE as usize);
         let next = events.last().filter(|_| more).map(|stored| (stored.at, stored.id));
-        let ids: Vec<UserId> = events.iter().flat_map(|stored| [stored.actor_id, stored.subject_id]).flatten().collect();
+        let ids: Vec<UserId> = events
+            .iter()
+            .flat_map(|stored| [stored.actor_id, stored.subject_id])
+            .flatten()
+            .collect();
         let names = users::find_names(&mut tx, &ids).await?;
-        Ok(Some(EventPage { events, next, names, sealed_until }))
+        Ok(Some(EventPage {
+            events,
+            next,
+            names,
+            sealed_until,
+        }))
     }
 
     /// One event with its seal, hexadecimal. Outer `None`: not allowed; inner `None`: no such event.
@@ -106,10 +120,14 @@ impl Backend {
             return Ok(None);
         }
         let mut tx = self.store.read().await?;
-        let Some(event) = audit::find_event(&mut tx, id).await? else { return Ok(Some(None)) };
+        let Some(event) = audit::find_event(&mut tx, id).await? else {
+            return Ok(Some(None));
+        };
         let ids: Vec<UserId> = [event.actor_id, event.subject_id].into_iter().flatten().collect();
         let names = users::find_names(&mut tx, &ids).await?;
-        let seal = audit::seal_of(&mut tx, id).await?.map(|seal| data_encoding::HEXLOWER.encode(&seal.hash));
+        let seal = audit::seal_of(&mut tx, id)
+            .await?
+            .map(|seal| data_encoding::HEXLOWER.encode(&seal.hash));
         Ok(Some(Some((event, names, seal))))
     }
 }

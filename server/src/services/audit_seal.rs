@@ -43,7 +43,11 @@ impl std::fmt::Display for SealReport {
             Some(tampering) => write!(f, "NOT intact: {tampering} ({} events before it fit)", self.verified)?,
             None => write!(f, "Intact: {} events are sealed and fit", self.verified)?,
         }
-        if self.checkpoint { f.write_str("; the checkpoint was met") } else { f.write_str("; no checkpoint was found") }
+        if self.checkpoint {
+            f.write_str("; the checkpoint was met")
+        } else {
+            f.write_str("; no checkpoint was found")
+        }
     }
 }
 
@@ -102,7 +106,11 @@ impl Backend {
                 Ok(kept) => Some(kept),
                 Err(_) => {
                     let tampering = Some(Tampering::CheckpointForged);
-                    return Ok(SealReport { verified: 0, tampering, checkpoint: true });
+                    return Ok(SealReport {
+                        verified: 0,
+                        tampering,
+                        checkpoint: true,
+                    });
                 }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -140,8 +148,12 @@ impl Backend {
 fn write_checkpoint(path: &Path, checkpoint: &Checkpoint) -> Result<(), ServiceError> {
     let write = || -> std::io::Result<()> {
         let new = path.with_extension("new");
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         writeln!(file, "{checkpoint}")?;
         file.sync_all()?;
         std::fs::rename(&new, path)

@@ -24,7 +24,15 @@ impl Backend {
         users::lock_bootstrap(&mut tx).await?;
         create_missing_keys(&mut tx, &parts, algorithm).await?;
         for (name, description, lifetimes) in built_in_roles() {
-            create_role(&mut tx, parts.clock.now(), parts.random.as_ref(), name, description, lifetimes).await?;
+            create_role(
+                &mut tx,
+                parts.clock.now(),
+                parts.random.as_ref(),
+                name,
+                description,
+                lifetimes,
+            )
+            .await?;
         }
         let records = keys::list_keys(&mut tx).await?;
         tx.commit().await?;
@@ -48,15 +56,20 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn record_start(&self) -> Result<(), ServiceError> {
-        let event =
-            self.event(Kind::ServerStarted, &Circumstances::default()).fact("version", env!("CARGO_PKG_VERSION"));
+        let event = self
+            .event(Kind::ServerStarted, &Circumstances::default())
+            .fact("version", env!("CARGO_PKG_VERSION"));
         self.record(event).await
     }
 }
 
 async fn create_missing_keys(tx: &mut Tx, parts: &Parts, algorithm: Algorithm) -> Result<(), ServiceError> {
     let existing = keys::list_keys(tx).await?;
-    let has_active = |purpose| existing.iter().any(|key| key.purpose == purpose && key.state == KeyState::Active);
+    let has_active = |purpose| {
+        existing
+            .iter()
+            .any(|key| key.purpose == purpose && key.state == KeyState::Active)
+    };
     let (now, random) = (parts.clock.now(), parts.random.as_ref());
     let mut made: Vec<KeyRecord> = Vec::new();
     if !has_active(KeyPurpose::Signing) {
@@ -70,10 +83,15 @@ async fn create_missing_keys(tx: &mut Tx, parts: &Parts, algorithm: Algorithm) -
         key.state = KeyState::Active;
         key.activated_at = Some(now);
         keys::insert_key(tx, &key).await?;
-        let event = Event::new(EventId::new(now, random), now, Kind::KeyCreated, &Circumstances::default())
-            .fact("key", key.id.clone())
-            .fact("purpose", key.purpose.as_str())
-            .fact("algorithm", key.algorithm.as_str());
+        let event = Event::new(
+            EventId::new(now, random),
+            now,
+            Kind::KeyCreated,
+            &Circumstances::default(),
+        )
+        .fact("key", key.id.clone())
+        .fact("purpose", key.purpose.as_str())
+        .fact("algorithm", key.algorithm.as_str());
         audit::append_events(tx, &[event]).await?;
     }
     Ok(())
@@ -103,16 +121,25 @@ async fn create_role(
         created_at: now,
     };
     policies::insert_policy(tx, &policy).await?;
-    let event = Event::new(EventId::new(now, random), now, Kind::RoleCreated, &Circumstances::default())
-        .fact("role", name)
-        .fact("policy", 1);
+    let event = Event::new(
+        EventId::new(now, random),
+        now,
+        Kind::RoleCreated,
+        &Circumstances::default(),
+    )
+    .fact("role", name)
+    .fact("policy", 1);
     audit::append_events(tx, &[event]).await?;
     Ok(())
 }
 
 fn built_in_roles() -> [(&'static str, &'static str, Lifetimes); 3] {
     let [consumer, _, admin, ..] = presets().map(|preset| preset.lifetimes);
-    let auditor = Lifetimes { idle: Duration::from_secs(30 * 60), mfa: Mfa::Required, ..admin.clone() };
+    let auditor = Lifetimes {
+        idle: Duration::from_secs(30 * 60),
+        mfa: Mfa::Required,
+        ..admin.clone()
+    };
     [
         (ADMIN, "Runs this server: people, roles, lifetimes", admin),
         (AUDITOR, "Reads the audit log and changes nothing", auditor),

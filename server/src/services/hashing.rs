@@ -41,7 +41,9 @@ impl Hasher {
     /// [`ServiceError::Busy`] when too much is waiting.
     pub async fn hash(&self, new: Password, random: Arc<dyn Random>) -> Result<String, ServiceError> {
         let (params, pepper) = (self.params, self.pepper.clone());
-        Ok(self.run(move || password::hash(&new, &params, &pepper, random.as_ref())).await??)
+        Ok(self
+            .run(move || password::hash(&new, &params, &pepper, random.as_ref()))
+            .await??)
     }
 
     /// Verifies; without a stored hash the same work is done and the answer is [`Verification::Wrong`].
@@ -53,7 +55,9 @@ impl Hasher {
         let known = stored.is_some();
         // Equal work for unknown accounts (P9).
         let stored = stored.unwrap_or_else(|| dummy.to_string());
-        let verification = self.run(move || password::verify(&given, &stored, &params, &pepper)).await??;
+        let verification = self
+            .run(move || password::verify(&given, &stored, &params, &pepper))
+            .await??;
         Ok(if known { verification } else { Verification::Wrong })
     }
 

@@ -135,10 +135,14 @@ impl Backend {
     }
 
     async fn open_link(&self, tx: &mut Tx, hash: &[u8; 32]) -> Result<Option<(Link, Invitation)>, ServiceError> {
-        let Some(link) = one_time_links::find_link(tx, hash, self.now()).await? else { return Ok(None) };
+        let Some(link) = one_time_links::find_link(tx, hash, self.now()).await? else {
+            return Ok(None);
+        };
         let (user, roles) = match link.user_id {
             Some(id) => {
-                let Some(user) = users::find_user(tx, id).await?.filter(|user| user.status == UserStatus::Invited)
+                let Some(user) = users::find_user(tx, id)
+                    .await?
+                    .filter(|user| user.status == UserStatus::Invited)
                 else {
                     return Ok(None);
                 };
@@ -152,7 +156,14 @@ impl Backend {
         held.retain(|policy| roles.contains(&policy.role));
         let mfa = strictest(&held).map_or(Mfa::Optional, |limits| limits.lifetimes.mfa);
         let min_password_length = Self::min_password_length(mfa);
-        Ok(Some((link, Invitation { user, roles, min_password_length })))
+        Ok(Some((
+            link,
+            Invitation {
+                user,
+                roles,
+                min_password_length,
+            },
+        )))
     }
 
     /// Makes or completes the account and goes on as after a right password.
@@ -167,7 +178,9 @@ impl Backend {
     ) -> Result<AcceptOutcome, ServiceError> {
         let hash = sha256(secret.expose_secret().as_bytes());
         let mut tx = self.store.read().await?;
-        let Some((_, invitation)) = self.open_link(&mut tx, &hash).await? else { return Ok(AcceptOutcome::LinkDead) };
+        let Some((_, invitation)) = self.open_link(&mut tx, &hash).await? else {
+            return Ok(AcceptOutcome::LinkDead);
+        };
         drop(tx);
         let user = match self.accepted_user(&invitation, &with) {
             Ok(user) => user,
@@ -178,9 +191,8 @@ impl Backend {
             .flatten()
             .chain([user.display_name.as_str()])
             .collect();
-        let parsed = Password::parse(with.password.expose_secret()).and_then(|parsed| {
-            password::check_new(&parsed, invitation.min_password_length, &context).map(|()| parsed)
-        });
+        let parsed = Password::parse(with.password.expose_secret())
+            .and_then(|parsed| password::check_new(&parsed, invitation.min_password_length, &context).map(|()| parsed));
         let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(problem) => return Ok(AcceptOutcome::Password(problem)),
@@ -218,7 +230,9 @@ impl Backend {
         audit::append_events(&mut tx, &events).await?;
         tx.commit().await?;
         let name = user.username;
-        let went_on = self.check_password(&name, with.password.expose_secret(), "/".to_owned(), caller).await?;
+        let went_on = self
+            .check_password(&name, with.password.expose_secret(), "/".to_owned(), caller)
+            .await?;
         Ok(AcceptOutcome::Accepted(went_on))
     }
 
@@ -227,8 +241,7 @@ impl Backend {
         if let Some(user) = &invitation.user {
             let mut user = user.clone();
             if !with.display_name.trim().is_empty() {
-                user.display_name =
-                    display_name(&with.display_name, &user.username).map_err(Refused::DisplayName)?;
+                user.display_name = display_name(&with.display_name, &user.username).map_err(Refused::DisplayName)?;
             }
             if user.email.is_none() && !with.email.trim().is_empty() {
                 let email = Email::parse(&with.email).map_err(Refused::Email)?;

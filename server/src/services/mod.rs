@@ -30,7 +30,7 @@ use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::random::Random;
 use crate::domain::user::{User, canonical};
-use crate::storage::{Store, StorageError, Tx, flows, policies, users};
+use crate::storage::{StorageError, Store, Tx, flows, policies, users};
 
 use hashing::Hasher;
 
@@ -101,7 +101,9 @@ pub struct Backend {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +174,8 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn record_refusal(&self, kind: Kind, from: &Circumstances, reason: &str) -> Result<(), ServiceError> {
-        self.record(self.event(kind, from).outcome(Outcome::Denied).reason(reason)).await
+        self.record(self.event(kind, from).outcome(Outcome::Denied).reason(reason))
+            .await
     }
 
     /// Public address of this server.
@@ -184,7 +187,10 @@ impl Backend {
     /// The key ring in force.
     #[must_use]
     pub fn keys(&self) -> Arc<KeyRing> {
-        self.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.keys
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     /// A new audit event of this moment.

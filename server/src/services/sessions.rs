@@ -98,7 +98,8 @@ impl Backend {
     ) -> Result<Issued, ServiceError> {
         let now = self.now();
         let (user, limits) = (new.user, new.limits);
-        self.make_room(tx, user, limits, new.replaces.map(|old| old.id), from).await?;
+        self.make_room(tx, user, limits, new.replaces.map(|old| old.id), from)
+            .await?;
         let id = SessionId::new(now, self.random());
         let secret = SessionSecret::new(random::secret::<32>(self.random()));
         let mut session = Session {
@@ -106,7 +107,9 @@ impl Backend {
             user_id: user.id,
             device_id: new.device,
             client: new.client,
-            secret_sealed: self.kek.seal("session", id.0.as_bytes(), secret.expose(), self.random()),
+            secret_sealed: self
+                .kek
+                .seal("session", id.0.as_bytes(), secret.expose(), self.random()),
             generation: 0,
             rotated_at: now,
             child_confirmed: false,
@@ -150,7 +153,14 @@ impl Backend {
             .fact("absolute_end", session.absolute_expires_at.as_millis())
             .fact("absolute_rule", rule_text(&session.absolute_rule));
         audit::append_events(tx, &[created]).await?;
-        self.issue(Live { session, user: user.clone(), limits: limits.clone() }, &secret)
+        self.issue(
+            Live {
+                session,
+                user: user.clone(),
+                limits: limits.clone(),
+            },
+            &secret,
+        )
     }
 
     /// Ends the longest unused sessions until one more fits.
@@ -168,9 +178,14 @@ impl Backend {
             sessions::list_oldest_living_sessions(tx, user.id, limits.lifetimes.max_sessions.saturating_sub(1)).await?;
         oldest.retain(|session| Some(session.id) != replaced);
         for session in oldest {
-            let ending =
-                Ending { at: self.now(), reason: EndReason::TooManySessions, rule: None, limit: None };
-            self.end_session(tx, &session, ending, Kind::SessionRevoked, from).await?;
+            let ending = Ending {
+                at: self.now(),
+                reason: EndReason::TooManySessions,
+                rule: None,
+                limit: None,
+            };
+            self.end_session(tx, &session, ending, Kind::SessionRevoked, from)
+                .await?;
         }
         Ok(())
     }
@@ -206,7 +221,9 @@ impl Backend {
 
     /// Opens a session's secret.
     pub(super) fn open_secret(&self, session: &Session) -> Result<SessionSecret, ServiceError> {
-        let bytes = self.kek.open("session", session.id.0.as_bytes(), &session.secret_sealed)?;
+        let bytes = self
+            .kek
+            .open("session", session.id.0.as_bytes(), &session.secret_sealed)?;
         SessionSecret::from_slice(&bytes).ok_or(ServiceError::Contradiction("session secret is not 32 bytes"))
     }
 
@@ -236,7 +253,12 @@ impl Backend {
         reason: EndReason,
         from: &Circumstances,
     ) -> Result<u32, ServiceError> {
-        let ending = Ending { at: self.now(), reason, rule: None, limit: None };
+        let ending = Ending {
+            at: self.now(),
+            reason,
+            rule: None,
+            limit: None,
+        };
         let ended = sessions::end_sessions_of_user(tx, user, except, &ending).await?;
         let events: Vec<Event> = ended
             .iter()
@@ -255,8 +277,12 @@ impl Backend {
         device: Option<DeviceId>,
         ending: &Ending,
     ) -> Event {
-        let mut event =
-            self.event(kind, from).subject(user).session(session).device(device).reason(ending.reason.as_str());
+        let mut event = self
+            .event(kind, from)
+            .subject(user)
+            .session(session)
+            .device(device)
+            .reason(ending.reason.as_str());
         // Limits end sessions by themselves: nobody did it, though somebody's request brought it to light.
         if matches!(ending.reason, EndReason::Idle | EndReason::Expired) {
             event.actor_id = None;
@@ -291,9 +317,17 @@ impl Backend {
             } else {
                 (EndReason::Idle, session.idle_rule.clone(), session.idle)
             };
-            let ending = Ending { at: now, reason, rule: Some(rule), limit: Some(limit) };
+            let ending = Ending {
+                at: now,
+                reason,
+                rule: Some(rule),
+                limit: Some(limit),
+            };
             let system = Circumstances::default();
-            ended += usize::from(self.end_session(&mut tx, session, ending, Kind::SessionExpired, &system).await?);
+            ended += usize::from(
+                self.end_session(&mut tx, session, ending, Kind::SessionExpired, &system)
+                    .await?,
+            );
         }
         tx.commit().await?;
         Ok(ended)

@@ -48,7 +48,10 @@ impl DeviceCookie {
         let (id, secret) = text.split_once('.')?;
         let well_formed = secret.len() == 43 && BASE64URL_NOPAD.decode(secret.as_bytes()).is_ok();
         well_formed.then_some(())?;
-        Some(Self { id: id.parse().ok()?, secret: SecretString::from(secret) })
+        Some(Self {
+            id: id.parse().ok()?,
+            secret: SecretString::from(secret),
+        })
     }
 
     /// The cookie's value.
@@ -141,7 +144,11 @@ impl Backend {
         let given = Password::parse(password).ok();
         let name = canonical(identifier);
         let mut tx = self.store.read().await?;
-        let user = if name.chars().count() <= 254 { users::find_user_by_identifier(&mut tx, &name).await? } else { None };
+        let user = if name.chars().count() <= 254 {
+            users::find_user_by_identifier(&mut tx, &name).await?
+        } else {
+            None
+        };
         let stored = match &user {
             Some(user) => users::find_password_hash(&mut tx, user.id).await?,
             None => None,
@@ -208,9 +215,16 @@ impl Backend {
         caller: &Caller,
     ) -> Result<Option<SignedIn>, ServiceError> {
         let mut tx = self.store.write().await?;
-        let Some(user) = users::find_user(&mut tx, user).await? else { return Ok(None) };
-        let Some(limits) = self.limits_of(&mut tx, &user).await? else { return Ok(None) };
-        let proof = Proof { amr: "pwd", at: self.now() };
+        let Some(user) = users::find_user(&mut tx, user).await? else {
+            return Ok(None);
+        };
+        let Some(limits) = self.limits_of(&mut tx, &user).await? else {
+            return Ok(None);
+        };
+        let proof = Proof {
+            amr: "pwd",
+            at: self.now(),
+        };
         let signed_in = self.finish(&mut tx, &user, &limits, proof, caller).await?;
         tx.commit().await?;
         Ok(Some(signed_in))
@@ -237,15 +251,26 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn check_code(&self, mut flow: Flow, code: &str, caller: &Caller) -> Result<CodeOutcome, ServiceError> {
-        let Step::Code { wrong } = flow.step else { return Ok(CodeOutcome::FlowOver) };
+        let Step::Code { wrong } = flow.step else {
+            return Ok(CodeOutcome::FlowOver);
+        };
         let mut tx = self.store.write().await?;
-        let Some((user, limits)) = self.flow_user(&mut tx, &flow).await? else { return Ok(CodeOutcome::FlowOver) };
+        let Some((user, limits)) = self.flow_user(&mut tx, &flow).await? else {
+            return Ok(CodeOutcome::FlowOver);
+        };
         let Some(factor) = self.accept_factor(&mut tx, user.id, code, &caller.from).await? else {
             tx.commit().await?;
             flow.step = Step::Code { wrong: wrong + 1 };
-            return Ok(if wrong + 1 >= MAX_WRONG_CODES { CodeOutcome::FlowOver } else { CodeOutcome::Wrong(flow) });
+            return Ok(if wrong + 1 >= MAX_WRONG_CODES {
+                CodeOutcome::FlowOver
+            } else {
+                CodeOutcome::Wrong(flow)
+            });
         };
-        let proof = Proof { amr: factor.amr(), at: self.now() };
+        let proof = Proof {
+            amr: factor.amr(),
+            at: self.now(),
+        };
         let signed_in = self.finish(&mut tx, &user, &limits, proof, caller).await?;
         tx.commit().await?;
         Ok(CodeOutcome::SignedIn(signed_in))
@@ -256,10 +281,16 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn enrol_in_flow(&self, flow: &Flow, code: &str, caller: &Caller) -> Result<EnrolOutcome, ServiceError> {
-        let Step::Enrol { secret: Some(secret) } = &flow.step else { return Ok(EnrolOutcome::FlowOver) };
-        let Some(secret) = TotpSecret::from_base32(secret) else { return Ok(EnrolOutcome::FlowOver) };
+        let Step::Enrol { secret: Some(secret) } = &flow.step else {
+            return Ok(EnrolOutcome::FlowOver);
+        };
+        let Some(secret) = TotpSecret::from_base32(secret) else {
+            return Ok(EnrolOutcome::FlowOver);
+        };
         let mut tx = self.store.write().await?;
-        let Some((user, limits)) = self.flow_user(&mut tx, flow).await? else { return Ok(EnrolOutcome::FlowOver) };
+        let Some((user, limits)) = self.flow_user(&mut tx, flow).await? else {
+            return Ok(EnrolOutcome::FlowOver);
+        };
         // Enrolled meanwhile in another tab: that factor has to be shown, not replaced.
         if authenticators::find_authenticator(&mut tx, user.id).await?.is_some() {
             return Ok(EnrolOutcome::FlowOver);
@@ -268,7 +299,10 @@ impl Backend {
             tx.commit().await?;
             return Ok(EnrolOutcome::Wrong);
         };
-        let proof = Proof { amr: Factor::Totp.amr(), at: self.now() };
+        let proof = Proof {
+            amr: Factor::Totp.amr(),
+            at: self.now(),
+        };
         let signed_in = self.finish(&mut tx, &user, &limits, proof, caller).await?;
         tx.commit().await?;
         Ok(EnrolOutcome::SignedIn(signed_in, codes))
@@ -279,7 +313,9 @@ impl Backend {
         if !flow.is_open(self.now()) {
             return Ok(None);
         }
-        let Some(user) = users::find_user(tx, flow.user_id).await? else { return Ok(None) };
+        let Some(user) = users::find_user(tx, flow.user_id).await? else {
+            return Ok(None);
+        };
         if user.status != UserStatus::Active || user.auth_epoch != flow.auth_epoch {
             return Ok(None);
         }
@@ -300,8 +336,8 @@ impl Backend {
         if typed.len() == 6 && typed.bytes().all(|b| b.is_ascii_digit()) {
             if let Some(authenticator) = authenticators::find_authenticator(tx, user).await? {
                 let opened = self.kek.open("totp", user.0.as_bytes(), &authenticator.secret_sealed)?;
-                let secret =
-                    TotpSecret::from_bytes(&opened).ok_or(ServiceError::Contradiction("TOTP secret of a wrong length"))?;
+                let secret = TotpSecret::from_bytes(&opened)
+                    .ok_or(ServiceError::Contradiction("TOTP secret of a wrong length"))?;
                 if let Some(step) = mfa::check(&secret, &typed, now, authenticator.last_step)
                     && authenticators::accept_step(tx, user, step).await?
                 {
@@ -315,14 +351,20 @@ impl Backend {
             let hash = mfa::hash_recovery_code(&self.kek.derive("recovery codes"), user, &code);
             if authenticators::consume_recovery_code(tx, user, &hash, now).await? {
                 let left = authenticators::count_recovery_codes(tx, user).await?;
-                let event = self.event(Kind::RecoveryCodeUsed, from).by_subject(user).fact("left", left);
+                let event = self
+                    .event(Kind::RecoveryCodeUsed, from)
+                    .by_subject(user)
+                    .fact("left", left);
                 audit::append_events(tx, &[event]).await?;
                 return Ok(Some(Factor::Recovery));
             }
             reason = "wrong_recovery_code";
         }
-        let event =
-            self.event(Kind::CodeRefused, from).outcome(Outcome::Failure).subject(user).reason(reason);
+        let event = self
+            .event(Kind::CodeRefused, from)
+            .outcome(Outcome::Failure)
+            .subject(user)
+            .reason(reason);
         audit::append_events(tx, &[event]).await?;
         Ok(None)
     }
@@ -338,15 +380,23 @@ impl Backend {
     ) -> Result<Option<Vec<SecretString>>, ServiceError> {
         let typed: String = code.chars().filter(|c| !c.is_whitespace()).collect();
         let Some(step) = mfa::check(secret, &typed, self.now(), i64::MIN) else {
-            let event =
-                self.event(Kind::CodeRefused, from).outcome(Outcome::Failure).subject(user).reason("wrong_first_code");
+            let event = self
+                .event(Kind::CodeRefused, from)
+                .outcome(Outcome::Failure)
+                .subject(user)
+                .reason("wrong_first_code");
             audit::append_events(tx, &[event]).await?;
             return Ok(None);
         };
-        let sealed = self.kek.seal("totp", user.0.as_bytes(), secret.as_bytes(), self.random());
+        let sealed = self
+            .kek
+            .seal("totp", user.0.as_bytes(), secret.as_bytes(), self.random());
         authenticators::put_authenticator(tx, user, &sealed, step, self.now()).await?;
         let codes = self.renew_codes(tx, user).await?;
-        let event = self.event(Kind::AuthenticatorAdded, from).by_subject(user).fact("method", "totp");
+        let event = self
+            .event(Kind::AuthenticatorAdded, from)
+            .by_subject(user)
+            .fact("method", "totp");
         audit::append_events(tx, &[event]).await?;
         Ok(Some(codes))
     }
@@ -375,8 +425,14 @@ impl Backend {
     ) -> Result<SignedIn, ServiceError> {
         let device = self.recognise_device(tx, user.id, caller.device.as_ref()).await?;
         let amr = proof.amr;
-        let new =
-            NewSession { user, limits, proof, client: caller.client, device: Some(device.id), replaces: None };
+        let new = NewSession {
+            user,
+            limits,
+            proof,
+            client: caller.client,
+            device: Some(device.id),
+            replaces: None,
+        };
         let issued = self.create_session(tx, new, &caller.from).await?;
         let event = self
             .event(Kind::SignedIn, &caller.from)
@@ -385,7 +441,10 @@ impl Backend {
             .device(Some(device.id))
             .fact("amr", amr);
         audit::append_events(tx, &[event]).await?;
-        Ok(SignedIn { issued: Box::new(issued), device })
+        Ok(SignedIn {
+            issued: Box::new(issued),
+            device,
+        })
     }
 
     /// The device of the cookie if it is this person's, with a new secret (fixation); else a new device.
@@ -402,14 +461,24 @@ impl Backend {
         if let Some(cookie) = cookie
             && let Some(device) = devices::find_device(tx, cookie.id).await?
             && device.user_id == user
-            && bool::from(device.secret_hash.ct_eq(&sha256(cookie.secret.expose_secret().as_bytes())))
+            && bool::from(
+                device
+                    .secret_hash
+                    .ct_eq(&sha256(cookie.secret.expose_secret().as_bytes())),
+            )
         {
             devices::renew_device(tx, device.id, &hash, now).await?;
             return Ok(DeviceCookie { id: device.id, secret });
         }
         let id = DeviceId::new(now, self.random());
-        let device =
-            Device { id, user_id: user, secret_hash: hash, created_at: now, last_seen_at: now, trusted_until: None };
+        let device = Device {
+            id,
+            user_id: user,
+            secret_hash: hash,
+            created_at: now,
+            last_seen_at: now,
+            trusted_until: None,
+        };
         devices::insert_device(tx, &device).await?;
         Ok(DeviceCookie { id, secret })
     }

@@ -111,7 +111,9 @@ impl Backend {
         }
         let confirms = claims.rg == session.generation && !session.child_confirmed;
         let limits = limits.ok_or(ServiceError::Contradiction("a living session without limits"))?;
-        let live = self.note_use(session, user, limits, &tight, is_activity, confirms).await?;
+        let live = self
+            .note_use(session, user, limits, &tight, is_activity, confirms)
+            .await?;
         Ok(AccessOutcome::Valid(Box::new(live)))
     }
 
@@ -216,8 +218,9 @@ impl Backend {
             }
             let limits = self.limits_of(&mut tx, &user).await?;
             let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
-            if let Some(outcome) =
-                self.carry_out(tx, decision, session, user, limits, presented.generation, slides, from).await?
+            if let Some(outcome) = self
+                .carry_out(tx, decision, session, user, limits, presented.generation, slides, from)
+                .await?
             {
                 return Ok(outcome);
             }
@@ -226,7 +229,10 @@ impl Backend {
     }
 
     /// Carries out a decision. `None` if the row had changed meanwhile.
-    #[expect(clippy::too_many_arguments, reason = "one step of `refresh`, split off to be read on its own")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of `refresh`, split off to be read on its own"
+    )]
     async fn carry_out(
         &self,
         mut tx: Tx,
@@ -309,7 +315,12 @@ impl Backend {
                 } else {
                     (EndReason::DatabaseRolledBack, Kind::DatabaseRolledBack)
                 };
-                let ending = Ending { at: now, reason, rule: None, limit: None };
+                let ending = Ending {
+                    at: now,
+                    reason,
+                    rule: None,
+                    limit: None,
+                };
                 if !sessions::end_session(&mut tx, session.id, &ending).await? {
                     return Ok(None);
                 }

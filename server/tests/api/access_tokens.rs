@@ -1,8 +1,8 @@
 //! Access tokens at the doors: what is accepted in which place, and what revokes it.
 
 use axum::http::Method;
-use serde_json::{Value, json};
 use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
@@ -17,7 +17,9 @@ pub fn claims(token: &str) -> Value {
 
 fn part(token: &str, index: usize) -> Value {
     let text = token.split('.').nth(index).expect("a token has three parts");
-    let bytes = data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
+    let bytes = data_encoding::BASE64URL_NOPAD
+        .decode(text.as_bytes())
+        .expect("base64url");
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
@@ -46,29 +48,61 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     app.pass(60);
     for (kind, secret) in &secrets {
         assert!(!secret.is_empty(), "{kind}");
-        let bearer = program.ask_with(secret, Method::GET, "/api/v1/me/sessions").await.status.as_u16();
-        assert_eq!(bearer == 200, kind.ends_with("access"), "{kind} as a bearer token: {bearer}");
+        let bearer = program
+            .ask_with(secret, Method::GET, "/api/v1/me/sessions")
+            .await
+            .status
+            .as_u16();
+        assert_eq!(
+            bearer == 200,
+            kind.ends_with("access"),
+            "{kind} as a bearer token: {bearer}"
+        );
 
         let mut jar = Browser::new(&app);
         jar.jar.insert(ACCESS.to_owned(), secret.clone());
-        let cookie = jar.fetch_empty(Method::GET, "/api/v1/me/sessions").await.status.as_u16();
-        assert_eq!(cookie == 200, kind.ends_with("access"), "{kind} as the access cookie: {cookie}");
+        let cookie = jar
+            .fetch_empty(Method::GET, "/api/v1/me/sessions")
+            .await
+            .status
+            .as_u16();
+        assert_eq!(
+            cookie == 200,
+            kind.ends_with("access"),
+            "{kind} as the access cookie: {cookie}"
+        );
 
         let mut asking = Program::new(&app);
         let refreshed = asking.present(secret).await.status.as_u16();
-        assert_eq!(refreshed == 200, *kind == "refresh", "{kind} as a program's refresh token: {refreshed}");
+        assert_eq!(
+            refreshed == 200,
+            *kind == "refresh",
+            "{kind} as a program's refresh token: {refreshed}"
+        );
 
         let mut jar = Browser::new(&app);
         jar.jar.insert(REFRESH.to_owned(), secret.clone());
-        let refreshed = jar.fetch(Method::POST, "/auth/refresh", &json!({})).await.status.as_u16();
+        let refreshed = jar
+            .fetch(Method::POST, "/auth/refresh", &json!({}))
+            .await
+            .status
+            .as_u16();
         // The program's token was rotated just now; a browser's is not touched by the steps before.
-        assert_eq!(refreshed == 200, *kind == "browser refresh", "{kind} as the refresh cookie: {refreshed}");
+        assert_eq!(
+            refreshed == 200,
+            *kind == "browser refresh",
+            "{kind} as the refresh cookie: {refreshed}"
+        );
 
         let mut jar = Browser::new(&app);
         if secret.len() < 60 {
             jar.get(&format!("/welcome/open/{secret}")).await.expect(303);
             let welcome = jar.get("/welcome").await.status.as_u16();
-            assert_eq!(welcome == 200, *kind == "invitation", "{kind} as an invitation: {welcome}");
+            assert_eq!(
+                welcome == 200,
+                *kind == "invitation",
+                "{kind} as an invitation: {welcome}"
+            );
         }
     }
 }
@@ -81,37 +115,121 @@ async fn j5_a_token_of_our_own_key_with_one_wrong_claim_is_refused() {
     let keys = app.backend().keys();
     let verifier = Verifier {
         issuer: app.backend().issuer().to_owned(),
-        audience: claims(&program.access)["aud"].as_str().expect("one audience").to_owned(),
+        audience: claims(&program.access)["aud"]
+            .as_str()
+            .expect("one audience")
+            .to_owned(),
         tolerance: std::time::Duration::from_secs(30),
         max_lifetime: std::time::Duration::from_secs(3600),
     };
     let read = |token: &str| verifier.verify_access(&keys, token, app.now()).expect("our own token");
     let (good, strange) = (read(&program.access), read(&stranger.access));
     let sign = |claims: &AccessClaims| sign_access(&keys, claims).expect("signed").expose_secret().to_owned();
-    program.ask_with(&sign(&good), Method::GET, "/api/v1/me/sessions").await.expect(200);
+    program
+        .ask_with(&sign(&good), Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(200);
     let now = app.now().as_seconds();
     let wrong: [(&str, AccessClaims); 12] = [
-        ("another issuer", AccessClaims { iss: "https://evil.example".to_owned(), ..good.clone() }),
-        ("issuer with a slash", AccessClaims { iss: format!("{}/", good.iss), ..good.clone() }),
-        ("another audience", AccessClaims { aud: "https://other.example".to_owned(), ..good.clone() }),
-        ("another person", AccessClaims { sub: strange.sub, ..good.clone() }),
-        ("another person's session", AccessClaims { sid: strange.sid, ..good.clone() }),
-        ("a generation that never was", AccessClaims { rg: good.rg + 1, ..good.clone() }),
-        ("expired", AccessClaims { iat: now - 900, nbf: now - 900, exp: now - 31, ..good.clone() }),
-        ("not yet valid", AccessClaims { nbf: now + 31, ..good.clone() }),
-        ("issued in the future", AccessClaims { iat: now + 31, ..good.clone() }),
-        ("valid for too long", AccessClaims { exp: now + 3601, ..good.clone() }),
-        ("an unknown session", AccessClaims {
-            sid: server::domain::id::SessionId(uuid::Uuid::nil()),
-            ..good.clone()
-        }),
-        ("ends before it begins", AccessClaims { exp: now - 1, iat: now, nbf: now, ..good.clone() }),
+        (
+            "another issuer",
+            AccessClaims {
+                iss: "https://evil.example".to_owned(),
+                ..good.clone()
+            },
+        ),
+        (
+            "issuer with a slash",
+            AccessClaims {
+                iss: format!("{}/", good.iss),
+                ..good.clone()
+            },
+        ),
+        (
+            "another audience",
+            AccessClaims {
+                aud: "https://other.example".to_owned(),
+                ..good.clone()
+            },
+        ),
+        (
+            "another person",
+            AccessClaims {
+                sub: strange.sub,
+                ..good.clone()
+            },
+        ),
+        (
+            "another person's session",
+            AccessClaims {
+                sid: strange.sid,
+                ..good.clone()
+            },
+        ),
+        (
+            "a generation that never was",
+            AccessClaims {
+                rg: good.rg + 1,
+                ..good.clone()
+            },
+        ),
+        (
+            "expired",
+            AccessClaims {
+                iat: now - 900,
+                nbf: now - 900,
+                exp: now - 31,
+                ..good.clone()
+            },
+        ),
+        (
+            "not yet valid",
+            AccessClaims {
+                nbf: now + 31,
+                ..good.clone()
+            },
+        ),
+        (
+            "issued in the future",
+            AccessClaims {
+                iat: now + 31,
+                ..good.clone()
+            },
+        ),
+        (
+            "valid for too long",
+            AccessClaims {
+                exp: now + 3601,
+                ..good.clone()
+            },
+        ),
+        (
+            "an unknown session",
+            AccessClaims {
+                sid: server::domain::id::SessionId(uuid::Uuid::nil()),
+                ..good.clone()
+            },
+        ),
+        (
+            "ends before it begins",
+            AccessClaims {
+                exp: now - 1,
+                iat: now,
+                nbf: now,
+                ..good.clone()
+            },
+        ),
     ];
     for (what, claims) in wrong {
-        let reply = program.ask_with(&sign(&claims), Method::GET, "/api/v1/me/sessions").await;
+        let reply = program
+            .ask_with(&sign(&claims), Method::GET, "/api/v1/me/sessions")
+            .await;
         assert_eq!(reply.status, 401, "{what}: {}", reply.body);
     }
-    assert!(app.events("access_token_refused").await >= 1, "a generation that never was is recorded");
+    assert!(
+        app.events("access_token_refused").await >= 1,
+        "a generation that never was is recorded"
+    );
 }
 
 #[tokio::test]
@@ -123,16 +241,32 @@ async fn j8_each_revocation_is_felt_by_the_very_next_request() {
     let old = program.access.clone();
     let id = person.id.to_string();
     admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
-    let fields = [("person_id", id.as_str()), ("roles[]", "member"), ("roles[]", "auditor")];
-    app.add_role("extra", server::domain::policy::presets()[0].lifetimes.clone()).await;
+    let fields = [
+        ("person_id", id.as_str()),
+        ("roles[]", "member"),
+        ("roles[]", "auditor"),
+    ];
+    app.add_role("extra", server::domain::policy::presets()[0].lifetimes.clone())
+        .await;
     let fields_now = [fields[0], fields[1], ("roles[]", "extra")];
-    admin.browser.submit_and_follow("set_roles", &fields_now).await.expect(200);
+    admin
+        .browser
+        .submit_and_follow("set_roles", &fields_now)
+        .await
+        .expect(200);
     program.sessions().await.expect(401);
     let reply = program.renew().await.expect(200);
-    assert_eq!(reply.header("mayfly-refresh"), Some("rotated"), "at once, though the last rotation is fresh");
+    assert_eq!(
+        reply.header("mayfly-refresh"),
+        Some("rotated"),
+        "at once, though the last rotation is fresh"
+    );
     program.sessions().await.expect(200);
     assert_eq!(claims(&program.access)["roles"], json!(["extra", "member"]));
-    program.ask_with(&old, Method::GET, "/api/v1/me/sessions").await.expect(401);
+    program
+        .ask_with(&old, Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
 
     // Ended by the person from elsewhere.
     let (person, first) = app.add_program("moritz").await;
@@ -145,7 +279,11 @@ async fn j8_each_revocation_is_felt_by_the_very_next_request() {
     let (person, third) = app.add_program("paul").await;
     let id = person.id.to_string();
     admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
-    admin.browser.submit_and_follow("set_roles", &[("person_id", &id), fields[1], fields[2]]).await.expect(200);
+    admin
+        .browser
+        .submit_and_follow("set_roles", &[("person_id", &id), fields[1], fields[2]])
+        .await
+        .expect(200);
     let over = third.sessions().await.expect(401);
     assert_eq!(over.json()["reason"], "factor_required");
 }
@@ -192,12 +330,31 @@ async fn c3_cookies_say_nothing_about_a_person() {
     let app = TestApp::start("c3").await;
     let member = Member::sign_in(&app, "maximiliane").await;
     let jar = &member.browser.jar;
-    let mut names: Vec<String> =
-        claims(&jar[ACCESS]).as_object().expect("an object").keys().cloned().collect();
+    let mut names: Vec<String> = claims(&jar[ACCESS])
+        .as_object()
+        .expect("an object")
+        .keys()
+        .cloned()
+        .collect();
     names.sort_unstable();
     assert_eq!(
         names,
-        ["acr", "amr", "aud", "auth_time", "client_id", "exp", "iat", "iss", "jti", "nbf", "rg", "roles", "sid", "sub"]
+        [
+            "acr",
+            "amr",
+            "aud",
+            "auth_time",
+            "client_id",
+            "exp",
+            "iat",
+            "iss",
+            "jti",
+            "nbf",
+            "rg",
+            "roles",
+            "sid",
+            "sub"
+        ]
     );
     for (name, value) in jar {
         let decoded: Vec<u8> = value

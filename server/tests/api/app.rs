@@ -89,7 +89,10 @@ impl TestApp {
             name: name.to_owned(),
             folder: tempfile::tempdir().expect("a temporary folder"),
             database: TestDatabase::create().await,
-            changes: changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            changes: changes
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             starts: AtomicU32::new(0),
             steps: Mutex::default(),
         };
@@ -115,8 +118,14 @@ impl TestApp {
         // Another stream after a restart: the first one's ids are taken.
         let random = Arc::new(SeededRandom::new(&format!("{}, start {start}", place.name)));
         let settings = Settings::from_sources(None, variables(&place, changes)).expect("the tests' settings are valid");
-        let application = Application::build(settings, clock.clone(), random).await.expect("the application starts");
-        Self(Arc::new(Inner { application, clock, place }))
+        let application = Application::build(settings, clock.clone(), random)
+            .await
+            .expect("the application starts");
+        Self(Arc::new(Inner {
+            application,
+            clock,
+            place,
+        }))
     }
 
     /// The services, for what no request can do.
@@ -158,7 +167,13 @@ impl TestApp {
     /// Sends one request as if it came over a connection from `peer`.
     pub async fn send(&self, peer: SocketAddr, mut request: Request<Body>) -> Reply {
         request.extensions_mut().insert(ConnectInfo(peer));
-        let response = self.0.application.router().oneshot(request).await.expect("the router answers always");
+        let response = self
+            .0
+            .application
+            .router()
+            .oneshot(request)
+            .await
+            .expect("the router answers always");
         Reply::read(response).await
     }
 
@@ -180,7 +195,8 @@ impl TestApp {
 
     /// How many audit events of a kind there are.
     pub async fn events(&self, kind: &str) -> i64 {
-        self.number(&format!("SELECT count(*) FROM audit_events WHERE kind = '{kind}'")).await
+        self.number(&format!("SELECT count(*) FROM audit_events WHERE kind = '{kind}'"))
+            .await
     }
 
     /// Everything a request could change but the audit log and the state beside a sign-in, as one text.
@@ -224,7 +240,10 @@ impl TestApp {
 }
 
 fn database_url(place: &Place) -> String {
-    place.database.url().unwrap_or_else(|| format!("sqlite:{}", place.folder.path().join("mayfly.db").display()))
+    place
+        .database
+        .url()
+        .unwrap_or_else(|| format!("sqlite:{}", place.folder.path().join("mayfly.db").display()))
 }
 
 fn variables(place: &Place, changes: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -247,5 +266,8 @@ fn variables(place: &Place, changes: &[(&str, &str)]) -> Vec<(String, String)> {
         variables.retain(|(name, _)| name != key);
         variables.push((key.to_owned(), value.to_owned()));
     }
-    variables.into_iter().map(|(key, value)| (format!("MAYFLY__{key}"), value)).collect()
+    variables
+        .into_iter()
+        .map(|(key, value)| (format!("MAYFLY__{key}"), value))
+        .collect()
 }

@@ -59,13 +59,20 @@ impl Browser {
     /// The same in another browser and network.
     pub fn elsewhere(app: &TestApp) -> Self {
         let peer = SocketAddr::from(([203, 0, 113, 80], 50_000));
-        Self { user_agent: CHROME.to_owned(), peer, ..Self::new(app) }
+        Self {
+            user_agent: CHROME.to_owned(),
+            peer,
+            ..Self::new(app)
+        }
     }
 
     /// A cookie's value.
     #[track_caller]
     pub fn cookie(&self, name: &str) -> String {
-        self.jar.get(name).cloned().unwrap_or_else(|| panic!("no cookie {name} in {:?}", self.jar.keys()))
+        self.jar
+            .get(name)
+            .cloned()
+            .unwrap_or_else(|| panic!("no cookie {name} in {:?}", self.jar.keys()))
     }
 
     /// Has tokens.
@@ -76,8 +83,11 @@ impl Browser {
     /// A request with this browser's cookies and name, and nothing else of a browser's.
     pub fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {
         let host = ORIGIN.strip_prefix("http://").unwrap_or(ORIGIN);
-        let mut builder =
-            Request::builder().method(method).uri(path).header(HOST, host).header(USER_AGENT, &self.user_agent);
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .header(USER_AGENT, &self.user_agent);
         if !self.jar.is_empty() {
             let pairs: Vec<String> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
             builder = builder.header(COOKIE, pairs.join("; "));
@@ -87,7 +97,11 @@ impl Browser {
 
     /// Sends a request and keeps the cookies of the answer.
     pub async fn send(&mut self, request: Request<Body>) -> Reply {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .to_owned();
         let is_page = request.method() == Method::GET;
         let reply = self.app.send(self.peer, request).await;
         self.keep(&reply);
@@ -137,7 +151,10 @@ impl Browser {
     /// The headers of a page being opened, `site` as in `Sec-Fetch-Site`.
     pub fn navigation(&self, method: Method, path: &str, site: &str) -> axum::http::request::Builder {
         self.request(method, path)
-            .header(ACCEPT, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+            .header(
+                ACCEPT,
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            )
             .header("sec-fetch-site", site)
             .header("sec-fetch-mode", "navigate")
             .header("sec-fetch-dest", "document")
@@ -155,7 +172,9 @@ impl Browser {
             .header("sec-fetch-dest", "empty")
             .header(REFERER, format!("{ORIGIN}{}", self.here));
         if unsafe_method {
-            builder = builder.header(ORIGIN_HEADER, ORIGIN).header("x-form-token", &self.form_token);
+            builder = builder
+                .header(ORIGIN_HEADER, ORIGIN)
+                .header("x-form-token", &self.form_token);
         }
         builder
     }
@@ -215,7 +234,11 @@ impl Browser {
     /// Types name and password; the answer to the form.
     pub async fn give_password(&mut self, identifier: &str, password: &str) -> Reply {
         self.open("/sign-in").await;
-        self.submit("sign_in", &[("identifier", identifier), ("password", password), ("return_to", "")]).await
+        self.submit(
+            "sign_in",
+            &[("identifier", identifier), ("password", password), ("return_to", "")],
+        )
+        .await
     }
 
     /// Signs in completely and shows the devices page.
@@ -227,15 +250,26 @@ impl Browser {
             let code = person.code(&self.app);
             page = self.submit_and_follow("verify_code", &[("code", &code)]).await;
         }
-        assert!(self.is_signed_in(), "{} is signed in: {} {}", person.username, page.status, page.body);
+        assert!(
+            self.is_signed_in(),
+            "{} is signed in: {} {}",
+            person.username,
+            page.status,
+            page.body
+        );
         page.expect(200)
     }
 
     /// Shows a factor again and goes to `return_to`.
     pub async fn step_up(&mut self, person: &Person, return_to: &str) -> Reply {
         self.open(&format!("/step-up?return_to={return_to}")).await.expect(200);
-        let answer = if person.totp.is_some() { person.code(&self.app) } else { person.password.clone() };
-        self.submit_and_follow("step_up", &[("answer", &answer), ("return_to", return_to)]).await
+        let answer = if person.totp.is_some() {
+            person.code(&self.app)
+        } else {
+            person.password.clone()
+        };
+        self.submit_and_follow("step_up", &[("answer", &answer), ("return_to", return_to)])
+            .await
     }
 }
 
@@ -253,5 +287,9 @@ pub fn encode(fields: &[(&str, &str)]) -> String {
             out
         })
     };
-    fields.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value))).collect::<Vec<_>>().join("&")
+    fields
+        .iter()
+        .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
+        .collect::<Vec<_>>()
+        .join("&")
 }

@@ -16,7 +16,11 @@ pub fn rows(victim: &Person, session: &str) -> Vec<(&'static str, Vec<(&'static 
     vec![
         (
             "sign_in",
-            vec![("identifier", text("victim")), ("password", victim.password.clone()), ("return_to", text("/"))],
+            vec![
+                ("identifier", text("victim")),
+                ("password", victim.password.clone()),
+                ("return_to", text("/")),
+            ],
         ),
         ("verify_code", vec![("code", text("123456"))]),
         ("confirm_sign_in_enrolment", vec![("code", text("123456"))]),
@@ -37,7 +41,10 @@ pub fn rows(victim: &Person, session: &str) -> Vec<(&'static str, Vec<(&'static 
         ("stay_signed_in", vec![]),
         (
             "change_password",
-            vec![("current_password", victim.password.clone()), ("new_password", text("a long enough new password"))],
+            vec![
+                ("current_password", victim.password.clone()),
+                ("new_password", text("a long enough new password")),
+            ],
         ),
         ("confirm_authenticator", vec![("code", text("123456"))]),
         ("remove_authenticator", vec![]),
@@ -74,7 +81,10 @@ pub fn rows(victim: &Person, session: &str) -> Vec<(&'static str, Vec<(&'static 
         ("enable_person", vec![("person_id", id())]),
         ("set_roles", vec![("person_id", id()), ("roles[]", text("admin"))]),
         ("end_person_sessions", vec![("person_id", id())]),
-        ("end_person_session", vec![("person_id", id()), ("session_id", text(session))]),
+        (
+            "end_person_session",
+            vec![("person_id", id()), ("session_id", text(session))],
+        ),
     ]
 }
 
@@ -97,12 +107,21 @@ fn body(fields: &[(&'static str, String)], token: &str) -> String {
 #[tokio::test]
 async fn f63_every_server_function_has_a_row() {
     let (_app, _admin, rows) = world("f63 rows").await;
-    let mut there: Vec<String> = app::action_paths().into_iter().map(|(path, _)| path.to_owned()).collect();
+    let mut there: Vec<String> = app::action_paths()
+        .into_iter()
+        .map(|(path, _)| path.to_owned())
+        .collect();
     there.sort();
     let mut known: Vec<String> = rows.iter().map(|(name, _)| format!("/actions/{name}")).collect();
     known.sort();
-    assert_eq!(there, known, "each server function has exactly one row in the table above");
-    assert!(app::action_paths().iter().all(|(_, method)| *method == Method::POST), "and none takes GET");
+    assert_eq!(
+        there, known,
+        "each server function has exactly one row in the table above"
+    );
+    assert!(
+        app::action_paths().iter().all(|(_, method)| *method == Method::POST),
+        "and none takes GET"
+    );
 }
 
 /// Headers as the browser of somebody who was lured to another site would send them.
@@ -110,9 +129,15 @@ const FOREIGN: [&[(&str, &str)]; 9] = [
     &[],
     &[("origin", "null"), ("sec-fetch-site", "cross-site")],
     &[("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")],
-    &[("origin", "http://evil.localhost:3000"), ("sec-fetch-site", "same-site")],
+    &[
+        ("origin", "http://evil.localhost:3000"),
+        ("sec-fetch-site", "same-site"),
+    ],
     &[("origin", "http://localhost:3001"), ("sec-fetch-site", "same-site")],
-    &[("origin", "http://localhost:3000.evil.example"), ("sec-fetch-site", "cross-site")],
+    &[
+        ("origin", "http://localhost:3000.evil.example"),
+        ("sec-fetch-site", "cross-site"),
+    ],
     &[("sec-fetch-site", "cross-site")],
     &[("sec-fetch-site", "same-site")],
     &[("sec-fetch-site", "none")],
@@ -127,7 +152,10 @@ async fn f63_no_server_function_obeys_another_site() {
     for (name, fields) in &rows {
         // Even a stolen form token does not help from elsewhere.
         for (kind, text) in [
-            ("application/x-www-form-urlencoded", body(fields, &admin.browser.form_token)),
+            (
+                "application/x-www-form-urlencoded",
+                body(fields, &admin.browser.form_token),
+            ),
             ("text/plain", body(fields, &admin.browser.form_token)),
         ] {
             for headers in FOREIGN {
@@ -142,13 +170,20 @@ async fn f63_no_server_function_obeys_another_site() {
                 let request = request.body(Body::from(text.clone())).expect("a request");
                 let reply = app.send(admin.browser.peer, request).await;
                 assert_eq!(reply.status, 403, "{name} {headers:?}: {}", reply.body);
-                assert!(reply.cookies().iter().all(|line| !line.contains("mayfly-rt=")), "{name} {headers:?}");
+                assert!(
+                    reply.cookies().iter().all(|line| !line.contains("mayfly-rt=")),
+                    "{name} {headers:?}"
+                );
                 refused += 1;
             }
         }
     }
     assert_eq!(app.state().await, before, "nothing was changed");
-    assert_eq!(app.events("malicious_csrf").await, recorded + refused, "every one is recorded");
+    assert_eq!(
+        app.events("malicious_csrf").await,
+        recorded + refused,
+        "every one is recorded"
+    );
 }
 
 #[tokio::test]
@@ -161,7 +196,12 @@ async fn c8_a_form_without_this_browsers_token_changes_nothing() {
     assert_ne!(own, other.form_token);
     let before = app.state().await;
     for (name, fields) in &rows {
-        let without = encode(&fields.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>());
+        let without = encode(
+            &fields
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect::<Vec<_>>(),
+        );
         for text in [
             without,
             body(fields, ""),
@@ -178,7 +218,11 @@ async fn c8_a_form_without_this_browsers_token_changes_nothing() {
                 let reply = app.send(admin.browser.peer, request).await;
                 assert_eq!(reply.status, status, "{name}: {}", reply.body);
                 if status == 303 {
-                    assert_eq!(reply.location(), "/admin/people/new", "back to the page, to be sent again");
+                    assert_eq!(
+                        reply.location(),
+                        "/admin/people/new",
+                        "back to the page, to be sent again"
+                    );
                 }
             }
         }
@@ -230,7 +274,9 @@ async fn c8_the_json_doors_obey_no_other_site_either() {
         (Method::DELETE, "/api/v1/me/sessions"),
     ] {
         for headers in FOREIGN {
-            let mut request = browser.request(method.clone(), path).header(CONTENT_TYPE, "application/json");
+            let mut request = browser
+                .request(method.clone(), path)
+                .header(CONTENT_TYPE, "application/json");
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
@@ -249,7 +295,10 @@ async fn c8_the_json_doors_obey_no_other_site_either() {
         .expect("a request");
     app.send(browser.peer, request).await.expect(403);
     assert_eq!(app.state().await, before);
-    browser.fetch_empty(Method::DELETE, "/api/v1/me/sessions").await.expect(200);
+    browser
+        .fetch_empty(Method::DELETE, "/api/v1/me/sessions")
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
@@ -258,8 +307,18 @@ async fn c9_no_safe_method_changes_anything() {
     let before = app.state().await;
     for (name, fields) in &rows {
         let query = body(fields, &admin.browser.form_token);
-        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::PATCH] {
-            for path in [format!("/actions/{name}?{query}"), format!("/actions/{name}?_method=POST&{query}")] {
+        for method in [
+            Method::GET,
+            Method::HEAD,
+            Method::OPTIONS,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+        ] {
+            for path in [
+                format!("/actions/{name}?{query}"),
+                format!("/actions/{name}?_method=POST&{query}"),
+            ] {
                 let safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
                 let mut request = admin
                     .browser
@@ -271,7 +330,9 @@ async fn c9_no_safe_method_changes_anything() {
                 if !safe {
                     request = request.header(ORIGIN_HEADER, ORIGIN);
                 }
-                let reply = app.send(admin.browser.peer, request.body(Body::empty()).expect("a request")).await;
+                let reply = app
+                    .send(admin.browser.peer, request.body(Body::empty()).expect("a request"))
+                    .await;
                 assert!(reply.status.is_client_error(), "{method} {path}: {}", reply.status);
             }
         }
@@ -288,7 +349,13 @@ async fn c7_no_origin_is_ever_let_in_to_read() {
     let app = TestApp::start("c7").await;
     let mut browser = Browser::new(&app);
     for path in ["/auth/login", "/api/v1/me/sessions", "/sign-in", "/actions/sign_in"] {
-        for origin in ["https://evil.example", "null", "http://localhost:3001", "HTTP://LOCALHOST:3000", ORIGIN] {
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost:3001",
+            "HTTP://LOCALHOST:3000",
+            ORIGIN,
+        ] {
             for method in [Method::OPTIONS, Method::GET] {
                 let request = browser
                     .request(method, path)

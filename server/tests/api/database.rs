@@ -31,8 +31,11 @@ impl TestDatabase {
             Err(_) | Ok("" | "sqlite") => Self::Sqlite,
             Ok("postgres") => {
                 let admin = std::env::var("MAYFLY_TEST_POSTGRES_URL").expect("MAYFLY_TEST_POSTGRES_URL is set");
-                let name =
-                    format!("mayfly_api_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::SeqCst));
+                let name = format!(
+                    "mayfly_api_{}_{}",
+                    std::process::id(),
+                    MADE.fetch_add(1, Ordering::SeqCst)
+                );
                 let mut connection = PgConnection::connect(&admin).await.expect("the server answers");
                 sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}")))
                     .execute(&mut connection)
@@ -50,9 +53,13 @@ impl TestDatabase {
         match self {
             Self::Sqlite => None,
             Self::Postgres { admin, name } => {
-                let (server, query) = admin.split_once('?').map_or((admin.as_str(), None), |(a, b)| (a, Some(b)));
+                let (server, query) = admin
+                    .split_once('?')
+                    .map_or((admin.as_str(), None), |(a, b)| (a, Some(b)));
                 let after_scheme = server.find("://").map_or(0, |at| at + 3);
-                let end = server[after_scheme..].find('/').map_or(server.len(), |at| after_scheme + at);
+                let end = server[after_scheme..]
+                    .find('/')
+                    .map_or(server.len(), |at| after_scheme + at);
                 let query = query.map(|query| format!("?{query}")).unwrap_or_default();
                 Some(format!("{}/{name}{query}", &server[..end]))
             }
@@ -69,13 +76,22 @@ impl TestDatabase {
                     use sqlx::{Executor as _, SqlSafeStr as _, Statement as _};
                     let text = AssertSqlSafe(sql.to_owned()).into_sql_str();
                     let statement = connection.prepare(text).await.expect("the query is right");
-                    statement.columns().iter().map(|column| column.name().to_owned()).collect::<Vec<_>>()
+                    statement
+                        .columns()
+                        .iter()
+                        .map(|column| column.name().to_owned())
+                        .collect::<Vec<_>>()
                 };
-                let casts: Vec<String> =
-                    columns.iter().map(|name| format!("CAST(\"{name}\" AS TEXT)")).collect();
+                let casts: Vec<String> = columns.iter().map(|name| format!("CAST(\"{name}\" AS TEXT)")).collect();
                 let text = format!("SELECT {} FROM ({sql})", casts.join(", "));
-                let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut connection).await.expect("the query runs");
-                let rows = rows.iter().map(|row| (0..row.len()).map(|i| row.get(i)).collect()).collect();
+                let rows = sqlx::query(AssertSqlSafe(text))
+                    .fetch_all(&mut connection)
+                    .await
+                    .expect("the query runs");
+                let rows = rows
+                    .iter()
+                    .map(|row| (0..row.len()).map(|i| row.get(i)).collect())
+                    .collect();
                 connection.close().await.expect("closed");
                 rows
             }
@@ -85,12 +101,22 @@ impl TestDatabase {
                     use sqlx::{Executor as _, SqlSafeStr as _, Statement as _};
                     let text = AssertSqlSafe(sql.to_owned()).into_sql_str();
                     let statement = connection.prepare(text).await.expect("the query is right");
-                    statement.columns().iter().map(|column| column.name().to_owned()).collect::<Vec<_>>()
+                    statement
+                        .columns()
+                        .iter()
+                        .map(|column| column.name().to_owned())
+                        .collect::<Vec<_>>()
                 };
                 let casts: Vec<String> = columns.iter().map(|name| format!("\"{name}\"::text")).collect();
                 let text = format!("SELECT {} FROM ({sql}) AS q", casts.join(", "));
-                let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut connection).await.expect("the query runs");
-                let rows = rows.iter().map(|row| (0..row.len()).map(|i| row.get(i)).collect()).collect();
+                let rows = sqlx::query(AssertSqlSafe(text))
+                    .fetch_all(&mut connection)
+                    .await
+                    .expect("the query runs");
+                let rows = rows
+                    .iter()
+                    .map(|row| (0..row.len()).map(|i| row.get(i)).collect())
+                    .collect();
                 connection.close().await.expect("closed");
                 rows
             }
@@ -103,12 +129,18 @@ impl TestDatabase {
         match self {
             Self::Sqlite => {
                 let mut connection = SqliteConnection::connect(url).await.expect("the database opens");
-                sqlx::query(sql).execute(&mut connection).await.expect("the statement runs");
+                sqlx::query(sql)
+                    .execute(&mut connection)
+                    .await
+                    .expect("the statement runs");
                 connection.close().await.expect("closed");
             }
             Self::Postgres { .. } => {
                 let mut connection = PgConnection::connect(url).await.expect("the database opens");
-                sqlx::query(sql).execute(&mut connection).await.expect("the statement runs");
+                sqlx::query(sql)
+                    .execute(&mut connection)
+                    .await
+                    .expect("the statement runs");
                 connection.close().await.expect("closed");
             }
         }
@@ -121,7 +153,10 @@ impl TestDatabase {
         let mut all = Vec::new();
         for table in self.rows(url, tables).await {
             let table = table[0].clone().expect("a table has a name");
-            for row in self.rows(url, &format!("SELECT row_to_json(t) AS line FROM \"{table}\" t")).await {
+            for row in self
+                .rows(url, &format!("SELECT row_to_json(t) AS line FROM \"{table}\" t"))
+                .await
+            {
                 all.extend(row[0].clone().unwrap_or_default().into_bytes());
                 all.push(b'\n');
             }
@@ -136,7 +171,10 @@ impl Drop for TestDatabase {
         let (admin, sql) = (admin.clone(), format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
         // On a thread of its own: the test's runtime may be going down just now.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async move {
                 let mut connection = PgConnection::connect(&admin).await?;
                 sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await?;

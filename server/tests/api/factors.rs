@@ -42,11 +42,22 @@ async fn p14_a_code_is_good_once_and_an_older_one_never_again() {
     assert!(gets_in(&mut first, &code).await);
     assert!(!gets_in(&mut second, &code).await, "the same code in another browser");
     let older = person.totp.as_ref().expect("has one").code_at(before);
-    assert!(!gets_in(&mut third, &older).await, "the code of the step before, still within the window");
-    assert!(!gets_in(&mut third, &format!("{} {}", &code[..3], &code[3..])).await, "nor with a space in it");
+    assert!(
+        !gets_in(&mut third, &older).await,
+        "the code of the step before, still within the window"
+    );
+    assert!(
+        !gets_in(&mut third, &format!("{} {}", &code[..3], &code[3..])).await,
+        "nor with a space in it"
+    );
     assert_eq!(app.events("authn_login_success").await, 1);
-    let reasons = app.rows("SELECT reason FROM audit_events WHERE kind = 'code_refused'").await;
-    assert!(reasons.iter().all(|row| row[0].as_deref() == Some("code_replayed")), "{reasons:?}");
+    let reasons = app
+        .rows("SELECT reason FROM audit_events WHERE kind = 'code_refused'")
+        .await;
+    assert!(
+        reasons.iter().all(|row| row[0].as_deref() == Some("code_replayed")),
+        "{reasons:?}"
+    );
     let next = person.code(&app);
     assert!(gets_in(&mut second, &next).await, "the next code is good");
 }
@@ -135,7 +146,10 @@ async fn p17_recovery_codes_are_strong_single_use_and_forgiving_in_form() {
     for code in &codes {
         let bare = code.replace('-', "");
         for text in [code.as_str(), &bare] {
-            assert!(!kept.windows(text.len()).any(|window| window == text.as_bytes()), "{text} is stored readable");
+            assert!(
+                !kept.windows(text.len()).any(|window| window == text.as_bytes()),
+                "{text} is stored readable"
+            );
         }
     }
     let mut first = waiting(&app, &admin.person).await;
@@ -147,7 +161,11 @@ async fn p17_recovery_codes_are_strong_single_use_and_forgiving_in_form() {
     assert_eq!(app.events("recovery_code_used").await, 2);
     // New codes end the old ones.
     admin.browser.open("/security").await.expect(200);
-    let page = admin.browser.submit_and_follow("renew_recovery_codes", &[]).await.expect(200);
+    let page = admin
+        .browser
+        .submit_and_follow("renew_recovery_codes", &[])
+        .await
+        .expect(200);
     let renewed = page.all_between("<li><code>", "</code>");
     assert_eq!(renewed.len(), 10);
     assert!(renewed.iter().all(|code| !codes.contains(code)));
@@ -190,15 +208,37 @@ async fn p19_a_sign_in_in_progress_is_no_session() {
     let (app, person) = with_factor("p19").await;
     let mut browser = waiting(&app, &person).await;
     assert!(!browser.is_signed_in());
-    browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(401);
-    browser.fetch_empty(Method::DELETE, "/api/v1/me/sessions").await.expect(401);
-    browser.fetch(Method::POST, "/auth/refresh", &json!({})).await.expect(400);
-    for page in ["/", "/security", "/security/authenticator", "/recovery-codes", "/step-up", "/admin/roles", "/admin/audit"] {
+    browser
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
+    browser
+        .fetch_empty(Method::DELETE, "/api/v1/me/sessions")
+        .await
+        .expect(401);
+    browser
+        .fetch(Method::POST, "/auth/refresh", &json!({}))
+        .await
+        .expect(400);
+    for page in [
+        "/",
+        "/security",
+        "/security/authenticator",
+        "/recovery-codes",
+        "/step-up",
+        "/admin/roles",
+        "/admin/audit",
+    ] {
         let reply = browser.get(page).await;
         assert!(reply.location().starts_with("/sign-in"), "{page}: {:?}", reply.headers);
     }
     browser.open("/sign-in/code").await.expect(200);
-    for action in ["acknowledge_recovery_codes", "end_other_sessions", "renew_recovery_codes", "remove_authenticator"] {
+    for action in [
+        "acknowledge_recovery_codes",
+        "end_other_sessions",
+        "renew_recovery_codes",
+        "remove_authenticator",
+    ] {
         let reply = browser.submit_by_script(action, &[]).await;
         assert_eq!(reply.status, 401, "{action}: {}", reply.body);
     }
@@ -206,7 +246,10 @@ async fn p19_a_sign_in_in_progress_is_no_session() {
     let login = json!({"identifier": person.username, "password": person.password});
     let reply = program.post("/auth/login", &login).await.expect(200);
     assert_eq!(reply.json(), json!({"status": "mfa_required"}), "and no token");
-    program.ask_with(&program.jar[FLOW], Method::GET, "/api/v1/me/sessions").await.expect(401);
+    program
+        .ask_with(&program.jar[FLOW], Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
 }
 
 #[tokio::test]
@@ -215,7 +258,11 @@ async fn f44_every_id_that_was_known_before_is_worth_nothing_after() {
     let mut browser = Browser::new(&app);
     browser.open("/sign-in").await.expect(200);
     let before = browser.cookie(FLOW);
-    let fields = [("identifier", "ada"), ("password", person.password.as_str()), ("return_to", "")];
+    let fields = [
+        ("identifier", "ada"),
+        ("password", person.password.as_str()),
+        ("return_to", ""),
+    ];
     browser.submit_and_follow("sign_in", &fields).await.expect(200);
     let pending = browser.cookie(FLOW);
     // Whoever planted the first id sees nothing of the flow.
@@ -223,7 +270,10 @@ async fn f44_every_id_that_was_known_before_is_worth_nothing_after() {
     thief.jar.insert(FLOW.to_owned(), before);
     assert!(thief.get("/sign-in/code").await.location().starts_with("/sign-in"));
     let code = person.code(&app);
-    browser.submit_and_follow("verify_code", &[("code", &code)]).await.expect(200);
+    browser
+        .submit_and_follow("verify_code", &[("code", &code)])
+        .await
+        .expect(200);
     let device = browser.cookie(DEVICE);
     let mut thief = Browser::new(&app);
     thief.jar.insert(FLOW.to_owned(), pending);
@@ -260,7 +310,10 @@ async fn f45_no_step_can_be_skipped_repeated_or_swapped() {
         assert_eq!(reply.status, 409, "{action}: {}", reply.body);
     }
     assert!(nobody.get("/sign-in/enrol").await.location().starts_with("/sign-in"));
-    Program::new(&app).post("/auth/mfa", &json!({"code": code})).await.expect(401);
+    Program::new(&app)
+        .post("/auth/mfa", &json!({"code": code}))
+        .await
+        .expect(401);
 
     // Waiting for a code: setting up another authenticator is no way around it.
     app.pass(30);
@@ -269,7 +322,9 @@ async fn f45_no_step_can_be_skipped_repeated_or_swapped() {
     assert!(!browser.is_signed_in());
     browser.open("/sign-in/code").await.expect(200);
     let code = person.code(&app);
-    let reply = browser.submit_by_script("confirm_sign_in_enrolment", &[("code", &code)]).await;
+    let reply = browser
+        .submit_by_script("confirm_sign_in_enrolment", &[("code", &code)])
+        .await;
     assert_eq!(reply.status, 409, "{}", reply.body);
 
     // Waiting for enrolment: no code of anybody's helps.
@@ -291,7 +346,11 @@ async fn f45_no_step_can_be_skipped_repeated_or_swapped() {
     let mut first = waiting(&app, &person).await;
     let mut second = first.clone();
     second.open("/sign-in").await.expect(200);
-    let fields = [("identifier", "bob"), ("password", other.password.as_str()), ("return_to", "")];
+    let fields = [
+        ("identifier", "bob"),
+        ("password", other.password.as_str()),
+        ("return_to", ""),
+    ];
     second.submit_and_follow("sign_in", &fields).await.expect(200);
     let code = person.code(&app);
     assert!(!gets_in(&mut first, &code).await, "its state went with the id");
@@ -324,12 +383,24 @@ async fn p18_another_authenticator_needs_a_recent_factor() {
     // Eleven minutes of work later the last factor is older than the ten that the role allows.
     app.pass(11 * 60);
     let reply = admin.browser.get("/security/authenticator").await;
-    assert!(reply.location().starts_with("/step-up?return_to="), "{:?}", reply.headers);
+    assert!(
+        reply.location().starts_with("/step-up?return_to="),
+        "{:?}",
+        reply.headers
+    );
     admin.browser.open("/security").await.expect(200);
     let reply = admin.browser.submit("renew_recovery_codes", &[]).await;
-    assert!(reply.location().starts_with("/step-up?return_to="), "{:?}", reply.headers);
+    assert!(
+        reply.location().starts_with("/step-up?return_to="),
+        "{:?}",
+        reply.headers
+    );
     assert_eq!(app.events("recovery_codes_renewed").await, 0);
     admin.browser.open("/security").await.expect(200);
     let reply = admin.browser.submit_by_script("remove_authenticator", &[]).await;
-    assert_eq!(reply.status, 403, "a role that requires a factor keeps it: {}", reply.body);
+    assert_eq!(
+        reply.status, 403,
+        "a role that requires a factor keeps it: {}",
+        reply.body
+    );
 }

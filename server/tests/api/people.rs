@@ -87,9 +87,17 @@ impl Admin {
     pub async fn invite(&mut self, username: &str, roles: &[&str]) -> String {
         self.browser.open("/admin/people/new").await.expect(200);
         let email = format!("{username}@example.org");
-        let mut fields = vec![("username", username), ("email", &email), ("display_name", "Somebody New")];
+        let mut fields = vec![
+            ("username", username),
+            ("email", &email),
+            ("display_name", "Somebody New"),
+        ];
         fields.extend(roles.iter().map(|role| ("roles[]", *role)));
-        let page = self.browser.submit_and_follow("invite_person", &fields).await.expect(200);
+        let page = self
+            .browser
+            .submit_and_follow("invite_person", &fields)
+            .await
+            .expect(200);
         page.between("class=\"secret\"><code>", "</code>")
     }
 
@@ -112,36 +120,62 @@ impl Admin {
             "max_sessions",
         ] {
             let now = || current_value(&page.page(), name);
-            let value = changes.iter().find(|(changed, _)| *changed == name).map(|(_, value)| (*value).to_owned());
+            let value = changes
+                .iter()
+                .find(|(changed, _)| *changed == name)
+                .map(|(_, value)| (*value).to_owned());
             fields.push((name.to_owned(), value.unwrap_or_else(now)));
         }
-        let proposed: Vec<(&str, &str)> =
-            fields[2..].iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.browser.open(&format!("{path}?{}", crate::browser::encode(&proposed))).await.expect(200);
+        let proposed: Vec<(&str, &str)> = fields[2..]
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        self.browser
+            .open(&format!("{path}?{}", crate::browser::encode(&proposed)))
+            .await
+            .expect(200);
         for name in ["reason", "justification"] {
             let default = if name == "reason" { "a test asks for it" } else { "" };
-            let value = changes.iter().find(|(changed, _)| *changed == name).map_or(default, |(_, value)| value);
+            let value = changes
+                .iter()
+                .find(|(changed, _)| *changed == name)
+                .map_or(default, |(_, value)| value);
             fields.push((name.to_owned(), value.to_owned()));
         }
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let fields: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         self.browser.submit("save_policy", &fields).await
     }
 }
 
 /// The value of a field of the form as the page shows it.
 fn current_value(page: &str, name: &str) -> String {
-    let at = page.find(&format!("name=\"{name}\"")).unwrap_or_else(|| panic!("no field {name} in {page}"));
+    let at = page
+        .find(&format!("name=\"{name}\""))
+        .unwrap_or_else(|| panic!("no field {name} in {page}"));
     let start = page[..at].rfind('<').expect("a tag begins");
     if page[start..].starts_with("<select") {
         let select = &page[start..start + page[start..].find("</select>").expect("the list ends")];
-        let chosen = select.split("<option").find(|option| option.contains("selected")).expect("one is chosen");
+        let chosen = select
+            .split("<option")
+            .find(|option| option.contains("selected"))
+            .expect("one is chosen");
         return attribute(chosen, "value");
     }
-    attribute(&page[start..start + page[start..].find('>').expect("the tag ends")], "value")
+    attribute(
+        &page[start..start + page[start..].find('>').expect("the tag ends")],
+        "value",
+    )
 }
 
 fn attribute(tag: &str, name: &str) -> String {
-    let from = tag.find(&format!("{name}=\"")).unwrap_or_else(|| panic!("no {name} in {tag}")) + name.len() + 2;
+    let from = tag
+        .find(&format!("{name}=\""))
+        .unwrap_or_else(|| panic!("no {name} in {tag}"))
+        + name.len()
+        + 2;
     tag[from..from + tag[from..].find('"').expect("the attribute ends")].to_owned()
 }
 
@@ -157,7 +191,12 @@ impl Auditor {
 
 /// Opens the first administrator's link and goes through to the devices page, as on a fresh server.
 pub async fn make_first_admin(app: &TestApp) -> Admin {
-    let link = app.backend().first_admin_link().await.expect("the database answers").expect("nobody is there yet");
+    let link = app
+        .backend()
+        .first_admin_link()
+        .await
+        .expect("the database answers")
+        .expect("nobody is there yet");
     let mut browser = Browser::new(app);
     let mut person = accept(&mut browser, link.expose_secret(), "ada").await;
     enrol(&mut browser, &mut person).await;
@@ -175,23 +214,50 @@ pub async fn accept(browser: &mut Browser, link: &str, username: &str) -> Person
         ("display_name", "Ada Example"),
         ("password", PASSWORD),
     ];
-    browser.submit_and_follow("accept_invitation", &fields).await.expect(200);
-    let mut tx = browser.app.backend().store().read().await.expect("the database answers");
-    let user = users::find_user_by_identifier(&mut tx, username).await.expect("the database answers");
+    browser
+        .submit_and_follow("accept_invitation", &fields)
+        .await
+        .expect(200);
+    let mut tx = browser
+        .app
+        .backend()
+        .store()
+        .read()
+        .await
+        .expect("the database answers");
+    let user = users::find_user_by_identifier(&mut tx, username)
+        .await
+        .expect("the database answers");
     let id = user.expect("the account was made").id;
-    Person { id, username: username.to_owned(), password: PASSWORD.to_owned(), totp: None, recovery_codes: Vec::new() }
+    Person {
+        id,
+        username: username.to_owned(),
+        password: PASSWORD.to_owned(),
+        totp: None,
+        recovery_codes: Vec::new(),
+    }
 }
 
 /// Sets up the authenticator that the page shown asks for, and acknowledges the recovery codes.
 pub async fn enrol(browser: &mut Browser, person: &mut Person) {
     let page = browser.open("/sign-in/enrol").await.expect(200);
-    let key: String = page.between("class=\"secret\"><code>", "</code>").chars().filter(|c| *c != ' ').collect();
+    let key: String = page
+        .between("class=\"secret\"><code>", "</code>")
+        .chars()
+        .filter(|c| *c != ' ')
+        .collect();
     person.totp = Some(TotpSecret::from_base32(&key).expect("the key on the page is one"));
     let code = person.code(&browser.app);
-    let page = browser.submit_and_follow("confirm_sign_in_enrolment", &[("code", &code)]).await.expect(200);
+    let page = browser
+        .submit_and_follow("confirm_sign_in_enrolment", &[("code", &code)])
+        .await
+        .expect(200);
     person.recovery_codes = page.all_between("<li><code>", "</code>");
     assert_eq!(person.recovery_codes.len(), 10);
-    browser.submit_and_follow("acknowledge_recovery_codes", &[]).await.expect(200);
+    browser
+        .submit_and_follow("acknowledge_recovery_codes", &[])
+        .await
+        .expect(200);
 }
 
 impl TestApp {
@@ -215,7 +281,9 @@ impl TestApp {
             roles: held,
         };
         let mut tx = self.backend().store().write().await.expect("the database answers");
-        users::insert_user(&mut tx, &user, Some(password_hash())).await.expect("a new account");
+        users::insert_user(&mut tx, &user, Some(password_hash()))
+            .await
+            .expect("a new account");
         let mut person = Person {
             id: user.id,
             username: username.to_owned(),
@@ -226,7 +294,9 @@ impl TestApp {
         if with_factor {
             let secret = TotpSecret::generate(&random);
             let sealed = kek.seal("totp", user.id.0.as_bytes(), secret.as_bytes(), &random);
-            authenticators::put_authenticator(&mut tx, user.id, &sealed, 0, now).await.expect("stored");
+            authenticators::put_authenticator(&mut tx, user.id, &sealed, 0, now)
+                .await
+                .expect("stored");
             let codes = generate_recovery_codes(&random);
             person.recovery_codes = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
             let key = kek.derive("recovery codes");
@@ -236,7 +306,9 @@ impl TestApp {
                 .map(|code| normalise_recovery_code(code).expect("a code"))
                 .map(|code| hash_recovery_code(&key, user.id, &code))
                 .collect();
-            authenticators::replace_recovery_codes(&mut tx, user.id, &hashes, now).await.expect("stored");
+            authenticators::replace_recovery_codes(&mut tx, user.id, &hashes, now)
+                .await
+                .expect("stored");
             person.totp = Some(secret);
         }
         tx.commit().await.expect("committed");
@@ -252,7 +324,10 @@ impl TestApp {
 
     /// A role of the test's own.
     pub async fn add_role(&self, name: &str, lifetimes: Lifetimes) {
-        self.backend().add_role(name, "A role of the tests", lifetimes).await.expect("a new role");
+        self.backend()
+            .add_role(name, "A role of the tests", lifetimes)
+            .await
+            .expect("a new role");
     }
 }
 

@@ -46,7 +46,12 @@ impl Program {
     pub async fn signed_in(app: &TestApp, person: &Person) -> Self {
         let mut program = Self::new(app);
         let reply = program.sign_in(person).await;
-        assert!(!program.refresh.is_empty(), "{} is signed in: {}", person.username, reply.body);
+        assert!(
+            !program.refresh.is_empty(),
+            "{} is signed in: {}",
+            person.username,
+            reply.body
+        );
         program
     }
 
@@ -140,10 +145,18 @@ impl Program {
 
     /// Ends a session of its owner's.
     pub async fn end(&self, session_id: &str) -> Reply {
-        self.ask_with(&self.access, Method::DELETE, &format!("/api/v1/me/sessions/{session_id}")).await
+        self.ask_with(
+            &self.access,
+            Method::DELETE,
+            &format!("/api/v1/me/sessions/{session_id}"),
+        )
+        .await
     }
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a text, not {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("a text, not {value}"))
+        .to_owned()
 }

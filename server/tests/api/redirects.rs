@@ -103,8 +103,13 @@ async fn f62_after_signing_in_nobody_lands_elsewhere() {
         let wrong = [("answer", ""), ("return_to", hostile)];
         let reply = browser.submit("step_up", &wrong).await;
         assert!(is_ours(reply.location()), "{hostile:?}: {}", reply.location());
+        let again = browser.get(&format!("/sign-in?{query}")).await;
+        assert!(is_ours(again.location()), "{hostile:?}: {}", again.location());
         let sign_in = Browser::new(&app).get(&format!("/sign-in?{query}")).await.expect(200);
-        assert!(!sign_in.body.contains("href=\"//evil") && !sign_in.body.contains("<script>alert"), "{hostile:?}");
+        assert!(
+            !sign_in.body.contains("href=\"//evil") && !sign_in.body.contains("<script>alert"),
+            "{hostile:?}"
+        );
     }
 }
 
@@ -113,10 +118,23 @@ async fn c10_return_addresses_are_kept_only_if_they_are_paths_of_ours() {
     let app = TestApp::start("c10").await;
     let person = app.add_person("max", &["member"], true).await;
     // The second step needs no password hashing for each: only the first one carries the address, so a few suffice.
-    for hostile in [HOSTILE[0], HOSTILE[3], HOSTILE[6], HOSTILE[11], HOSTILE[20], HOSTILE[26], HOSTILE[37], HOSTILE[45]] {
+    for hostile in [
+        HOSTILE[0],
+        HOSTILE[3],
+        HOSTILE[6],
+        HOSTILE[11],
+        HOSTILE[20],
+        HOSTILE[26],
+        HOSTILE[37],
+        HOSTILE[45],
+    ] {
         let mut browser = Browser::new(&app);
         browser.open("/sign-in").await.expect(200);
-        let fields = [("identifier", "max"), ("password", person.password.as_str()), ("return_to", hostile)];
+        let fields = [
+            ("identifier", "max"),
+            ("password", person.password.as_str()),
+            ("return_to", hostile),
+        ];
         assert_eq!(browser.submit("sign_in", &fields).await.location(), "/sign-in/code");
         browser.open("/sign-in/code").await.expect(200);
         let code = person.code(&app);
@@ -124,14 +142,24 @@ async fn c10_return_addresses_are_kept_only_if_they_are_paths_of_ours() {
         assert_eq!(reply.location(), "/", "{hostile:?}");
     }
     let mut browser = Browser::new(&app);
-    let bounced = browser.get("/devices/end?session=01890a5d-ac96-774b-bcce-b302099a8057").await;
+    let bounced = browser
+        .get("/devices/end?session=01890a5d-ac96-774b-bcce-b302099a8057")
+        .await;
     let at_sign_in = browser.open(bounced.location()).await.expect(200);
     let wanted = at_sign_in.between("name=\"return_to\" value=\"", "\"");
-    let fields = [("identifier", "max"), ("password", person.password.as_str()), ("return_to", wanted.as_str())];
+    let fields = [
+        ("identifier", "max"),
+        ("password", person.password.as_str()),
+        ("return_to", wanted.as_str()),
+    ];
     browser.submit_and_follow("sign_in", &fields).await.expect(200);
     let code = person.code(&app);
     let reply = browser.submit("verify_code", &[("code", &code)]).await;
-    assert_eq!(reply.location(), "/devices/end?session=01890a5d-ac96-774b-bcce-b302099a8057", "an honest one is kept");
+    assert_eq!(
+        reply.location(),
+        "/devices/end?session=01890a5d-ac96-774b-bcce-b302099a8057",
+        "an honest one is kept"
+    );
 }
 
 #[tokio::test]
@@ -139,14 +167,21 @@ async fn c10_the_referer_leads_nobody_away() {
     let app = TestApp::start("c10 referer").await;
     let mut browser = Browser::new(&app);
     browser.open("/sign-in").await.expect(200);
-    let referers = HOSTILE.iter().map(|hostile| (*hostile).to_owned()).chain(
-        HOSTILE.iter().map(|hostile| format!("{ORIGIN}{hostile}")),
-    );
+    let referers = HOSTILE
+        .iter()
+        .map(|hostile| (*hostile).to_owned())
+        .chain(HOSTILE.iter().map(|hostile| format!("{ORIGIN}{hostile}")));
     for referer in referers {
-        let Ok(referer) = HeaderValue::from_bytes(referer.as_bytes()) else { continue };
+        let Ok(referer) = HeaderValue::from_bytes(referer.as_bytes()) else {
+            continue;
+        };
         for token in [browser.form_token.clone(), "wrong".to_owned()] {
-            let fields =
-                [("form_token", token.as_str()), ("identifier", ""), ("password", ""), ("return_to", "/")];
+            let fields = [
+                ("form_token", token.as_str()),
+                ("identifier", ""),
+                ("password", ""),
+                ("return_to", "/"),
+            ];
             let request = browser
                 .request(Method::POST, "/actions/sign_in")
                 .header(ACCEPT, "text/html")
@@ -157,7 +192,11 @@ async fn c10_the_referer_leads_nobody_away() {
                 .body(Body::from(encode(&fields)))
                 .expect("a request");
             let reply = app.send(browser.peer, request).await;
-            assert!(reply.status == 303 || reply.status.is_client_error(), "{referer:?}: {}", reply.status);
+            assert!(
+                reply.status == 303 || reply.status.is_client_error(),
+                "{referer:?}: {}",
+                reply.status
+            );
             if let Some(location) = reply.header("location") {
                 assert!(is_ours(location), "{referer:?}: {location}");
             }
@@ -170,7 +209,10 @@ async fn c10_forms_are_answered_with_303_so_that_no_password_is_sent_twice() {
     let app = TestApp::start("c10 303").await;
     let mut member = Member::sign_in(&app, "max").await;
     for (action, fields) in [
-        ("change_password", vec![("current_password", "x"), ("new_password", "y")]),
+        (
+            "change_password",
+            vec![("current_password", "x"), ("new_password", "y")],
+        ),
         ("step_up", vec![("answer", "x"), ("return_to", "/")]),
         ("end_session", vec![("session_id", "nothing")]),
         ("sign_out", vec![]),

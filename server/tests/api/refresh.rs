@@ -1,11 +1,11 @@
 //! The table of refresh outcomes, row by row, at the door.
 
 use axum::http::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use server::domain::id::SessionId;
 use server::domain::refresh::{SessionSecret, derive};
 use server::storage::sessions;
-use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
 use crate::access_tokens::claims;
@@ -22,17 +22,26 @@ async fn signed_in(name: &str) -> (TestApp, Person, Program) {
 }
 
 fn outcome(reply: &Reply) -> &str {
-    reply.header("mayfly-refresh").unwrap_or_else(|| panic!("the outcome is named: {} {}", reply.status, reply.body))
+    reply
+        .header("mayfly-refresh")
+        .unwrap_or_else(|| panic!("the outcome is named: {} {}", reply.status, reply.body))
 }
 
 /// The refresh token of any generation of a session, as only somebody with all keys can make it.
 async fn token_of(app: &TestApp, session: &str, generation: u64) -> String {
     let id: SessionId = session.parse().expect("an id");
     let mut tx = app.backend().store().read().await.expect("the database answers");
-    let row = sessions::find_session(&mut tx, id).await.expect("the database answers").expect("it exists");
-    let opened = key_encryption_key().open("session", id.0.as_bytes(), &row.secret_sealed).expect("our own seal");
+    let row = sessions::find_session(&mut tx, id)
+        .await
+        .expect("the database answers")
+        .expect("it exists");
+    let opened = key_encryption_key()
+        .open("session", id.0.as_bytes(), &row.secret_sealed)
+        .expect("our own seal");
     let secret = SessionSecret::from_slice(&opened).expect("32 bytes");
-    derive(&app.backend().keys(), &secret, id, generation).expose_secret().to_owned()
+    derive(&app.backend().keys(), &secret, id, generation)
+        .expose_secret()
+        .to_owned()
 }
 
 #[tokio::test]
@@ -82,14 +91,25 @@ async fn r1_a_lost_answer_is_given_again_byte_for_byte_however_late() {
         assert_eq!(outcome(&reply), "reissued", "round {round}");
         let body = reply.json();
         assert_eq!(body["refresh_token"], child.as_str(), "the very same child");
-        assert_eq!(claims(body["access_token"].as_str().expect("a token"))["exp"], exp, "no limit is extended");
+        assert_eq!(
+            claims(body["access_token"].as_str().expect("a token"))["exp"],
+            exp,
+            "no limit is extended"
+        );
     }
-    assert_eq!(app.number("SELECT max(last_active_at) AS at FROM sessions").await, last_active, "nothing slides");
+    assert_eq!(
+        app.number("SELECT max(last_active_at) AS at FROM sessions").await,
+        last_active,
+        "nothing slides"
+    );
     assert_eq!(app.events("token_rotated").await, 1);
     assert_eq!(app.events("token_reissued").await, 5);
     // The sixth time nobody believes in lost answers any more.
     let reply = program.present(&parent).await.expect(401);
-    assert_eq!((outcome(&reply), reply.json()["reason"].as_str()), ("reused", Some("token_reused")));
+    assert_eq!(
+        (outcome(&reply), reply.json()["reason"].as_str()),
+        ("reused", Some("token_reused"))
+    );
 }
 
 #[tokio::test]
@@ -116,9 +136,20 @@ async fn r1_in_a_browser_the_race_ends_without_set_cookie_and_without_a_sign_in_
     first.sign_in(&person).await;
     app.pass(60);
     let mut second = first.clone();
-    assert_eq!(outcome(&first.fetch(axum::http::Method::POST, "/auth/refresh", &json!({})).await.expect(200)), "rotated");
+    assert_eq!(
+        outcome(
+            &first
+                .fetch(axum::http::Method::POST, "/auth/refresh", &json!({}))
+                .await
+                .expect(200)
+        ),
+        "rotated"
+    );
     first.get("/").await.expect(200);
-    let reply = second.fetch(Method::POST, "/auth/refresh", &json!({})).await.expect(409);
+    let reply = second
+        .fetch(Method::POST, "/auth/refresh", &json!({}))
+        .await
+        .expect(409);
     assert_eq!(outcome(&reply), "superseded");
     assert!(reply.cookies().is_empty(), "{:?}", reply.cookies());
     // The old access token is still good for its time; when it is gone, the page asks again a few times, then shows
@@ -126,7 +157,12 @@ async fn r1_in_a_browser_the_race_ends_without_set_cookie_and_without_a_sign_in_
     second.jar.remove(ACCESS);
     let mut reply = second.get("/").await;
     for _ in 0..4 {
-        assert!(reply.cookies().iter().all(|line| !line.starts_with(REFRESH) && !line.starts_with(ACCESS)));
+        assert!(
+            reply
+                .cookies()
+                .iter()
+                .all(|line| !line.starts_with(REFRESH) && !line.starts_with(ACCESS))
+        );
         if reply.status == 200 {
             break;
         }
@@ -149,14 +185,25 @@ async fn r1_a_token_that_was_used_before_ends_the_session() {
     program.sessions().await.expect(200);
     app.pass(60);
     let reply = program.present(&stolen).await.expect(401);
-    assert_eq!((outcome(&reply), reply.json()["reason"].as_str()), ("reused", Some("token_reused")));
+    assert_eq!(
+        (outcome(&reply), reply.json()["reason"].as_str()),
+        ("reused", Some("token_reused"))
+    );
     let over = program.present(&program.refresh.clone()).await.expect(401);
-    assert_eq!((outcome(&over), over.json()["reason"].as_str()), ("over", Some("token_reused")));
+    assert_eq!(
+        (outcome(&over), over.json()["reason"].as_str()),
+        ("over", Some("token_reused"))
+    );
     program.sessions().await.expect(401);
     assert_eq!(app.events("authn_token_reuse").await, 1);
-    let facts = app.rows("SELECT facts FROM audit_events WHERE kind = 'authn_token_reuse'").await;
+    let facts = app
+        .rows("SELECT facts FROM audit_events WHERE kind = 'authn_token_reuse'")
+        .await;
     let facts = facts[0][0].clone().expect("facts");
-    assert!(facts.contains("presented_generation") && facts.contains("signed_in_user_agent"), "both sides: {facts}");
+    assert!(
+        facts.contains("presented_generation") && facts.contains("signed_in_user_agent"),
+        "both sides: {facts}"
+    );
     other.renew().await.expect(200);
     // A grandparent's token is a thief's, too, whatever was confirmed.
     app.pass(60);
@@ -172,8 +219,14 @@ async fn r1_a_token_that_was_used_before_ends_the_session() {
 async fn r1_a_token_from_the_future_ends_the_session() {
     let (app, _, mut program) = signed_in("r1 ahead").await;
     app.pass(60);
-    let reply = program.present(&token_of(&app, &program.session_id.clone(), 1).await).await.expect(401);
-    assert_eq!((outcome(&reply), reply.json()["reason"].as_str()), ("ahead", Some("database_rolled_back")));
+    let reply = program
+        .present(&token_of(&app, &program.session_id.clone(), 1).await)
+        .await
+        .expect(401);
+    assert_eq!(
+        (outcome(&reply), reply.json()["reason"].as_str()),
+        ("ahead", Some("database_rolled_back"))
+    );
     program.renew().await.expect(401);
     program.sessions().await.expect(401);
     assert_eq!(app.events("database_rolled_back").await, 1);
@@ -183,7 +236,9 @@ async fn r1_a_token_from_the_future_ends_the_session() {
 async fn r1_what_is_no_token_is_refused_without_a_look_at_the_database() {
     let (app, _, mut program) = signed_in("r1 malformed").await;
     let good = program.refresh.clone();
-    let bytes = data_encoding::BASE64URL_NOPAD.decode(good[4..].as_bytes()).expect("base64url");
+    let bytes = data_encoding::BASE64URL_NOPAD
+        .decode(good[4..].as_bytes())
+        .expect("base64url");
     let with = |position: usize, value: u8| {
         let mut other = bytes.clone();
         other[position] = value;
@@ -246,9 +301,15 @@ async fn r1_a_session_that_is_over_says_why() {
     app.pass(60);
     for _ in 0..2 {
         let reply = program.renew().await.expect(401);
-        assert_eq!((outcome(&reply), reply.json()["reason"].as_str()), ("over", Some("ended_by_user")));
+        assert_eq!(
+            (outcome(&reply), reply.json()["reason"].as_str()),
+            ("over", Some("ended_by_user"))
+        );
         let title = format!("{} {}", reply.json()["title"], reply.json()["detail"]);
-        assert!(title.len() > 20 && !title.contains("ended_by_user"), "in plain words: {title}");
+        assert!(
+            title.len() > 20 && !title.contains("ended_by_user"),
+            "in plain words: {title}"
+        );
     }
     assert_eq!(app.events("session_use_after_expire").await, 2);
 }
@@ -267,7 +328,10 @@ async fn r1_a_browsers_token_is_no_programs_token_and_the_other_way_round() {
     let reply = jar.fetch(Method::POST, "/auth/refresh", &json!({})).await.expect(400);
     assert_eq!(reply.code(), "invalid_grant");
     assert_eq!(app.state().await, before, "nothing was used up");
-    let reply = browser.fetch(Method::POST, "/auth/refresh", &json!({})).await.expect(200);
+    let reply = browser
+        .fetch(Method::POST, "/auth/refresh", &json!({}))
+        .await
+        .expect(200);
     assert_eq!(reply.json(), json!({}), "a browser gets its tokens as cookies only");
     assert_eq!(reply.cookies().len(), 2);
     let reply = program.renew().await.expect(200);
@@ -279,7 +343,9 @@ async fn r2_every_flipped_bit_makes_a_token_worthless() {
     let (app, _, mut program) = signed_in("r2").await;
     app.pass(60);
     let good = program.refresh.clone();
-    let bytes = data_encoding::BASE64URL_NOPAD.decode(good[4..].as_bytes()).expect("base64url");
+    let bytes = data_encoding::BASE64URL_NOPAD
+        .decode(good[4..].as_bytes())
+        .expect("base64url");
     assert_eq!(bytes.len(), 58);
     let before = app.state().await;
     for bit in 0..bytes.len() * 8 {
@@ -287,7 +353,11 @@ async fn r2_every_flipped_bit_makes_a_token_worthless() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         let token = format!("mfr_{}", data_encoding::BASE64URL_NOPAD.encode(&flipped));
         let reply = program.present(&token).await;
-        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (400, "invalid_grant"), "bit {bit}");
+        assert_eq!(
+            (reply.status.as_u16(), reply.code().as_str()),
+            (400, "invalid_grant"),
+            "bit {bit}"
+        );
     }
     assert_eq!(app.state().await, before);
     program.renew().await.expect(200);
@@ -299,7 +369,10 @@ async fn r5_signing_out_and_a_new_password_end_refresh_tokens() {
     let mut browser = Browser::new(&app);
     browser.sign_in(&person).await;
     browser.open("/security").await.expect(200);
-    let fields = [("current_password", person.password.as_str()), ("new_password", "another quiet evening in May")];
+    let fields = [
+        ("current_password", person.password.as_str()),
+        ("new_password", "another quiet evening in May"),
+    ];
     browser.submit_and_follow("change_password", &fields).await.expect(200);
     app.pass(60);
     assert_eq!(program.renew().await.expect(401).json()["reason"], "password_changed");
@@ -321,7 +394,11 @@ async fn r8_there_is_no_password_grant() {
         program.post("/auth/refresh", &body).await.expect(400);
     }
     for path in ["/oauth/token", "/token", "/auth/token"] {
-        assert_eq!(program.post(path, &json!({"grant_type": "password"})).await.status, 404, "{path}");
+        assert_eq!(
+            program.post(path, &json!({"grant_type": "password"})).await.status,
+            404,
+            "{path}"
+        );
     }
     drop(app);
 }

@@ -32,8 +32,14 @@ async fn quickly(app: &TestApp, person: &Person) -> Program {
         return_to: "/".to_owned(),
         step: Step::Code { wrong: 0 },
     };
-    let outcome = app.backend().check_code(flow, &code, &caller).await.expect("the database answers");
-    let CodeOutcome::SignedIn(signed_in) = outcome else { panic!("{outcome:?}") };
+    let outcome = app
+        .backend()
+        .check_code(flow, &code, &caller)
+        .await
+        .expect("the database answers");
+    let CodeOutcome::SignedIn(signed_in) = outcome else {
+        panic!("{outcome:?}")
+    };
     let mut program = Program::new(app);
     program.access = signed_in.issued.access.expose_secret().to_owned();
     program.refresh = signed_in.issued.refresh.expose_secret().to_owned();
@@ -55,7 +61,9 @@ async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
         }
         let (mut by_name, mut children) = (BTreeMap::<String, u32>::new(), Vec::new());
         for reply in tries.join_all().await {
-            let name = reply.header("mayfly-refresh").unwrap_or_else(|| panic!("{} {}", reply.status, reply.body));
+            let name = reply
+                .header("mayfly-refresh")
+                .unwrap_or_else(|| panic!("{} {}", reply.status, reply.body));
             *by_name.entry(name.to_owned()).or_default() += 1;
             if reply.status == 200 {
                 children.push(reply.json());
@@ -63,9 +71,20 @@ async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
         }
         assert_eq!(by_name.get("rotated"), Some(&1), "round {round}: {by_name:?}");
         let allowed = ["rotated", "reissued", "superseded"];
-        assert!(by_name.keys().all(|name| allowed.contains(&name.as_str())), "round {round}: {by_name:?}");
-        assert!(by_name.get("reissued").copied().unwrap_or(0) <= 5, "round {round}: {by_name:?}");
-        assert!(children.iter().all(|child| child["refresh_token"] == children[0]["refresh_token"]), "one child");
+        assert!(
+            by_name.keys().all(|name| allowed.contains(&name.as_str())),
+            "round {round}: {by_name:?}"
+        );
+        assert!(
+            by_name.get("reissued").copied().unwrap_or(0) <= 5,
+            "round {round}: {by_name:?}"
+        );
+        assert!(
+            children
+                .iter()
+                .all(|child| child["refresh_token"] == children[0]["refresh_token"]),
+            "one child"
+        );
         assert_eq!(app.events("token_rotated").await, round);
         program.refresh = children[0]["refresh_token"].as_str().expect("a token").to_owned();
         program.access = children[0]["access_token"].as_str().expect("a token").to_owned();
@@ -79,7 +98,12 @@ async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
         .map(|row| row[0].clone().expect("facts"))
         .collect::<Vec<_>>();
     for (index, facts) in generations.iter().enumerate() {
-        assert!(facts.replace(' ', "").contains(&format!("\"generation\":{}", index + 1)), "without gaps: {facts}");
+        assert!(
+            facts
+                .replace(' ', "")
+                .contains(&format!("\"generation\":{}", index + 1)),
+            "without gaps: {facts}"
+        );
     }
 }
 
@@ -113,7 +137,9 @@ async fn f52_no_refresh_outlives_a_revocation_it_meets() {
         let (after, ended) = (refreshed.await.expect("no panic"), ended.await.expect("no panic"));
         assert_eq!(ended.status, 200, "round {round}: {}", ended.body);
         for token in [&program.access, &after.access] {
-            let reply = after.ask_with(token, axum::http::Method::GET, "/api/v1/me/sessions").await;
+            let reply = after
+                .ask_with(token, axum::http::Method::GET, "/api/v1/me/sessions")
+                .await;
             assert_eq!(reply.status, 401, "round {round}");
         }
         for token in [&program.refresh, &after.refresh] {

@@ -22,12 +22,18 @@ impl Reply {
     pub async fn read(response: Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("the body ends").to_bytes();
-        Self { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&bytes).into_owned() }
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&bytes).into_owned(),
+        }
     }
 
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("our headers are text"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("our headers are text"))
     }
 
     /// Where a redirect goes.
@@ -39,7 +45,11 @@ impl Reply {
 
     /// All `Set-Cookie` lines.
     pub fn cookies(&self) -> Vec<&str> {
-        self.headers.get_all(SET_COOKIE).iter().map(|line| line.to_str().expect("our cookies are text")).collect()
+        self.headers
+            .get_all(SET_COOKIE)
+            .iter()
+            .map(|line| line.to_str().expect("our cookies are text"))
+            .collect()
     }
 
     /// The body as JSON.
@@ -52,8 +62,13 @@ impl Reply {
     #[track_caller]
     pub fn code(&self) -> String {
         let json = self.json();
-        let word = json.get("code").or_else(|| json.get("error")).or_else(|| json.get("type"));
-        let word = word.and_then(serde_json::Value::as_str).unwrap_or_else(|| panic!("no code in {json}"));
+        let word = json
+            .get("code")
+            .or_else(|| json.get("error"))
+            .or_else(|| json.get("type"));
+        let word = word
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_else(|| panic!("no code in {json}"));
         word.rsplit(['/', ':']).next().unwrap_or(word).to_owned()
     }
 
@@ -79,14 +94,20 @@ impl Reply {
             let Some(length) = page[start..].find('>') else { break };
             page.replace_range(start..=start + length, "");
         }
-        page.replace("&amp;", "&").replace("&quot;", "\"").replace("&#x27;", "'").replace("&lt;", "<").replace("&gt;", ">")
+        page.replace("&amp;", "&")
+            .replace("&quot;", "\"")
+            .replace("&#x27;", "'")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
     }
 
     /// The text between two marks on the page.
     #[track_caller]
     pub fn between(&self, start: &str, end: &str) -> String {
         let page = self.page();
-        between(&page, start, end).unwrap_or_else(|| panic!("no {start} … {end} in {} {page}", self.status)).to_owned()
+        between(&page, start, end)
+            .unwrap_or_else(|| panic!("no {start} … {end} in {} {page}", self.status))
+            .to_owned()
     }
 
     /// Every text between two marks on the page.

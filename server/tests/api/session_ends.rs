@@ -11,12 +11,25 @@ use crate::program::Program;
 /// Nothing in this jar is accepted at any door.
 async fn is_dead(jar: &Browser) {
     let program = Program::new(&jar.app);
-    program.ask_with(&jar.cookie(ACCESS), Method::GET, "/api/v1/me/sessions").await.expect(401);
+    program
+        .ask_with(&jar.cookie(ACCESS), Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
     let mut page = jar.clone();
     let reply = page.get("/").await;
-    assert!(reply.location().starts_with("/sign-in") || reply.location() == "/", "{:?}", reply.headers);
-    jar.clone().fetch(Method::POST, "/auth/refresh", &json!({})).await.expect(401);
-    jar.clone().fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(401);
+    assert!(
+        reply.location().starts_with("/sign-in") || reply.location() == "/",
+        "{:?}",
+        reply.headers
+    );
+    jar.clone()
+        .fetch(Method::POST, "/auth/refresh", &json!({}))
+        .await
+        .expect(401);
+    jar.clone()
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
 }
 
 #[tokio::test]
@@ -28,12 +41,19 @@ async fn s5_every_new_proof_gives_new_secrets_and_kills_the_old_ones() {
     browser.open("/sign-in").await;
     let before_password = browser.cookie(FLOW);
     assert_ne!(before_password, "cGxhbnRlZGJ5YXRoaWVm");
-    let fields = [("identifier", "ada"), ("password", person.password.as_str()), ("return_to", "")];
+    let fields = [
+        ("identifier", "ada"),
+        ("password", person.password.as_str()),
+        ("return_to", ""),
+    ];
     browser.submit_and_follow("sign_in", &fields).await.expect(200);
     let pending = browser.cookie(FLOW);
     assert_ne!(pending, before_password, "the password step gives a new id");
     let code = person.code(&app);
-    browser.submit_and_follow("verify_code", &[("code", &code)]).await.expect(200);
+    browser
+        .submit_and_follow("verify_code", &[("code", &code)])
+        .await
+        .expect(200);
     assert_ne!(browser.jar.get(FLOW), Some(&pending), "the code step gives a new id");
 
     let signed_in = browser.clone();
@@ -46,12 +66,18 @@ async fn s5_every_new_proof_gives_new_secrets_and_kills_the_old_ones() {
 
     let stepped_up = browser.clone();
     browser.open("/security").await.expect(200);
-    let fields = [("current_password", person.password.as_str()), ("new_password", "another quiet evening in May")];
+    let fields = [
+        ("current_password", person.password.as_str()),
+        ("new_password", "another quiet evening in May"),
+    ];
     browser.submit_and_follow("change_password", &fields).await.expect(200);
     is_dead(&stepped_up).await;
     browser.open("/").await.expect(200);
     assert!(browser.is_signed_in());
-    assert_eq!(app.number("SELECT count(*) FROM sessions WHERE ended_at IS NULL").await, 1);
+    assert_eq!(
+        app.number("SELECT count(*) FROM sessions WHERE ended_at IS NULL").await,
+        1
+    );
 }
 
 #[tokio::test]
@@ -68,7 +94,10 @@ async fn s6_after_signing_out_nothing_of_the_session_is_accepted() {
     assert_eq!(reply.status, 204, "{}", reply.body);
     was.sessions().await.expect(401);
     program.renew().await.expect(401);
-    assert!(app.events("session_use_after_expire").await >= 2, "use after the end is recorded");
+    assert!(
+        app.events("session_use_after_expire").await >= 2,
+        "use after the end is recorded"
+    );
 }
 
 #[tokio::test]
@@ -78,23 +107,43 @@ async fn s7_disabling_a_person_ends_every_session_at_once() {
     let member = Member::sign_in(&app, "max").await;
     let mut program = Program::signed_in(&app, &member.person).await;
     let id = member.person.id.to_string();
-    admin.browser.open(&format!("/admin/people/{id}/disable")).await.expect(200);
+    admin
+        .browser
+        .open(&format!("/admin/people/{id}/disable"))
+        .await
+        .expect(200);
     let fields = [("person_id", id.as_str()), ("reason", "left the company")];
-    admin.browser.submit_and_follow("disable_person", &fields).await.expect(200);
+    admin
+        .browser
+        .submit_and_follow("disable_person", &fields)
+        .await
+        .expect(200);
 
     is_dead(&member.browser).await;
     program.sessions().await.expect(401);
     app.pass(20);
     assert_eq!(program.renew().await.expect(401).json()["reason"], "user_disabled");
     let refused = Program::new(&app).sign_in(&member.person).await.expect(401);
-    assert_eq!(refused.code(), "wrong_credentials", "the answer does not say that the account exists");
+    assert_eq!(
+        refused.code(),
+        "wrong_credentials",
+        "the answer does not say that the account exists"
+    );
 
     let page = admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
     assert!(page.body.contains("enable_person"));
-    admin.browser.submit_and_follow("enable_person", &[("person_id", &id)]).await.expect(200);
+    admin
+        .browser
+        .submit_and_follow("enable_person", &[("person_id", &id)])
+        .await
+        .expect(200);
     program.renew().await.expect(401);
     program.sessions().await.expect(401);
-    Program::signed_in(&app, &member.person).await.sessions().await.expect(200);
+    Program::signed_in(&app, &member.person)
+        .await
+        .sessions()
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
@@ -120,24 +169,50 @@ async fn s10_ending_another_session_needs_a_recent_factor() {
     let refused = program.end(&of_other).await.expect(401);
     assert_eq!(refused.code(), "insufficient_user_authentication");
     let challenge = refused.header("www-authenticate").expect("a challenge");
-    assert!(challenge.contains("insufficient_user_authentication") && challenge.contains("max_age=900"), "{challenge}");
-    let all = program.ask_with(&program.access, Method::DELETE, "/api/v1/me/sessions").await.expect(401);
+    assert!(
+        challenge.contains("insufficient_user_authentication") && challenge.contains("max_age=900"),
+        "{challenge}"
+    );
+    let all = program
+        .ask_with(&program.access, Method::DELETE, "/api/v1/me/sessions")
+        .await
+        .expect(401);
     assert_eq!(all.code(), "insufficient_user_authentication");
 
     let confirm = format!("/devices/end?session={of_other}");
     member.browser.open(&confirm).await.expect(200);
     let reply = member.browser.submit("end_session", &[("session_id", &of_other)]).await;
-    assert!(reply.location().starts_with("/step-up?return_to="), "{}", reply.location());
+    assert!(
+        reply.location().starts_with("/step-up?return_to="),
+        "{}",
+        reply.location()
+    );
     other.get("/").await.expect(200);
 
     member.browser.open(reply.location()).await.expect(200);
-    let fields = [("answer", member.person.password.as_str()), ("return_to", confirm.as_str())];
+    let fields = [
+        ("answer", member.person.password.as_str()),
+        ("return_to", confirm.as_str()),
+    ];
     let back = member.browser.submit_and_follow("step_up", &fields).await.expect(200);
-    assert!(back.page().contains("End this session?"), "step-up leads back to where it was asked for");
-    member.browser.submit_and_follow("end_session", &[("session_id", &of_other)]).await.expect(200);
+    assert!(
+        back.page().contains("End this session?"),
+        "step-up leads back to where it was asked for"
+    );
+    member
+        .browser
+        .submit_and_follow("end_session", &[("session_id", &of_other)])
+        .await
+        .expect(200);
     let gone = other.open("/").await.expect(200).page();
-    assert!(gone.contains("name=\"password\""), "the other browser is out at its next click: {gone}");
-    assert!(gone.contains("another device") || gone.contains("ended"), "and its page says why: {gone}");
+    assert!(
+        gone.contains("name=\"password\""),
+        "the other browser is out at its next click: {gone}"
+    );
+    assert!(
+        gone.contains("another device") || gone.contains("ended"),
+        "and its page says why: {gone}"
+    );
 }
 
 #[tokio::test]
@@ -148,15 +223,24 @@ async fn s10_nobody_ends_or_sees_a_strangers_session() {
     let before = app.events("authz_fail").await;
     let strange = thief.end(&victim.session_id).await.expect(404);
     let unknown = thief.end("01890a5d-ac96-774b-bcce-b302099a8057").await.expect(404);
-    assert_eq!(strange.code(), unknown.code(), "a stranger's id is as unknown as one that never was");
+    assert_eq!(
+        strange.code(),
+        unknown.code(),
+        "a stranger's id is as unknown as one that never was"
+    );
     assert_eq!(app.events("authz_fail").await, before + 2, "both are recorded");
     victim.sessions().await.expect(200);
 
     let mut browser = Browser::new(&app);
     let person = app.add_person("mallory", &["member"], false).await;
     browser.sign_in(&person).await;
-    browser.get(&format!("/devices/end?session={}", victim.session_id)).await.expect(404);
-    let reply = browser.submit_by_script("end_session", &[("session_id", &victim.session_id)]).await;
+    browser
+        .get(&format!("/devices/end?session={}", victim.session_id))
+        .await
+        .expect(404);
+    let reply = browser
+        .submit_by_script("end_session", &[("session_id", &victim.session_id)])
+        .await;
     assert_eq!(reply.status, 404, "{}", reply.body);
     victim.sessions().await.expect(200);
 }
@@ -171,9 +255,15 @@ async fn s15_signing_out_deletes_the_cookies_and_what_the_browser_kept() {
     let clear = reply.header("clear-site-data").expect("the browser is told to forget");
     assert!(clear.contains("\"cache\"") && clear.contains("\"storage\""), "{clear}");
     for name in [ACCESS, REFRESH] {
-        let line = reply.cookies().into_iter().find(|line| line.starts_with(&format!("{name}=")));
+        let line = reply
+            .cookies()
+            .into_iter()
+            .find(|line| line.starts_with(&format!("{name}=")));
         let line = line.unwrap_or_else(|| panic!("{name} is deleted: {:?}", reply.cookies()));
-        assert!(line.starts_with(&format!("{name}=;")) && line.contains("Max-Age=0"), "{line}");
+        assert!(
+            line.starts_with(&format!("{name}=;")) && line.contains("Max-Age=0"),
+            "{line}"
+        );
     }
     assert!(!member.browser.is_signed_in());
     assert_eq!(member.browser.jar.get(DEVICE), Some(&device), "the device stays known");
@@ -188,11 +278,23 @@ async fn s9_an_administrator_ends_all_sessions_of_a_person() {
     let member = Member::sign_in(&app, "max").await;
     let program = Program::signed_in(&app, &member.person).await;
     let id = member.person.id.to_string();
-    admin.browser.open(&format!("/admin/people/{id}/end-sessions")).await.expect(200);
-    admin.browser.submit_and_follow("end_person_sessions", &[("person_id", &id)]).await.expect(200);
+    admin
+        .browser
+        .open(&format!("/admin/people/{id}/end-sessions"))
+        .await
+        .expect(200);
+    admin
+        .browser
+        .submit_and_follow("end_person_sessions", &[("person_id", &id)])
+        .await
+        .expect(200);
     is_dead(&member.browser).await;
     program.sessions().await.expect(401);
     let left = app.number("SELECT count(*) FROM sessions WHERE ended_at IS NULL").await;
     assert_eq!(left, 1, "only the administrator's own");
-    Program::signed_in(&app, &member.person).await.sessions().await.expect(200);
+    Program::signed_in(&app, &member.person)
+        .await
+        .sessions()
+        .await
+        .expect(200);
 }

@@ -43,16 +43,31 @@ async fn s1_background_requests_do_not_extend_the_idle_limit() {
     for minute in 1..10 {
         app.pass(60);
         // A script that polls, a renewal by a script, a page fetched ahead: none is the person's own doing.
-        browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(200);
+        browser
+            .fetch_empty(Method::GET, "/api/v1/me/sessions")
+            .await
+            .expect(200);
         let renewed = browser.fetch(Method::POST, "/auth/refresh", &json!({})).await;
-        assert!([200, 409].contains(&renewed.status.as_u16()), "minute {minute}: {}", renewed.body);
-        let ahead = browser.navigation(Method::GET, "/", "same-origin").header("sec-purpose", "prefetch");
+        assert!(
+            [200, 409].contains(&renewed.status.as_u16()),
+            "minute {minute}: {}",
+            renewed.body
+        );
+        let ahead = browser
+            .navigation(Method::GET, "/", "same-origin")
+            .header("sec-purpose", "prefetch");
         browser.send(ahead.body(Body::empty()).expect("a request")).await;
     }
     app.pass(59);
-    browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(200);
+    browser
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(200);
     app.pass(1);
-    let reply = browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(401);
+    let reply = browser
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
     assert_eq!(reply.json()["reason"], "idle");
     let page = browser.open("/").await.expect(200);
     assert!(page.body.contains("name=\"password\""), "the sign-in page is shown");
@@ -80,7 +95,10 @@ async fn s1_stay_signed_in_counts_as_activity() {
     app.pass(550);
     browser.submit_by_script("stay_signed_in", &[]).await.expect(200);
     app.pass(550);
-    browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(200);
+    browser
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(200);
 }
 
 #[tokio::test]
@@ -90,7 +108,10 @@ async fn s1_another_role_has_another_idle_limit_and_the_page_names_the_rule() {
     let page = browser.open("/").await.expect(200).page();
     assert!(page.contains("desk"), "the rule that set the limit is named: {page}");
     app.pass(700);
-    assert!(browser.get("/").await.location().starts_with("/sign-in"), "ten minutes are over");
+    assert!(
+        browser.get("/").await.location().starts_with("/sign-in"),
+        "ten minutes are over"
+    );
     let mut other = member.browser;
     other.get("/").await.expect(200);
     assert!(other.is_signed_in(), "a member's idle limit is a week");
@@ -127,18 +148,39 @@ async fn s2_a_tighter_limit_ends_living_sessions_and_a_looser_one_does_not_lengt
     let mut admin = Admin::sign_in(&app).await;
     let mut member = Member::sign_in(&app, "max").await;
     admin
-        .save_policy("member", &[("idle_minutes", "20"), ("absolute_hours", "1"), ("absolute_minutes", "0")])
+        .save_policy(
+            "member",
+            &[
+                ("idle_minutes", "20"),
+                ("absolute_hours", "1"),
+                ("absolute_minutes", "0"),
+            ],
+        )
         .await
         .expect(303);
     let page = member.browser.open("/").await.expect(200).page();
-    assert!(page.contains("policy 2"), "the session says which version limits it: {page}");
+    assert!(
+        page.contains("policy 2"),
+        "the session says which version limits it: {page}"
+    );
     admin
-        .save_policy("member", &[("idle_minutes", "50"), ("absolute_hours", "10"), ("absolute_minutes", "0")])
+        .save_policy(
+            "member",
+            &[
+                ("idle_minutes", "50"),
+                ("absolute_hours", "10"),
+                ("absolute_minutes", "0"),
+            ],
+        )
         .await
         .expect(303);
     app.pass(21 * 60);
     let gone = member.browser.get("/").await;
-    assert!(gone.location().starts_with("/sign-in"), "the tighter limit stays: {:?}", gone.headers);
+    assert!(
+        gone.location().starts_with("/sign-in"),
+        "the tighter limit stays: {:?}",
+        gone.headers
+    );
 }
 
 #[tokio::test]
@@ -150,10 +192,19 @@ async fn s14_the_list_of_sessions_shows_only_what_it_should() {
     let list = program.sessions().await.expect(200).json();
     let list = list.as_array().expect("a list");
     assert_eq!(list.len(), 2);
-    assert_eq!(list.iter().filter(|session| session["current"] == true).count(), 1, "one is the asker's own");
+    assert_eq!(
+        list.iter().filter(|session| session["current"] == true).count(),
+        1,
+        "one is the asker's own"
+    );
     assert_eq!(list[0]["current"], true, "which stands first");
     for session in list {
-        let mut members: Vec<&str> = session.as_object().expect("an object").keys().map(String::as_str).collect();
+        let mut members: Vec<&str> = session
+            .as_object()
+            .expect("an object")
+            .keys()
+            .map(String::as_str)
+            .collect();
         members.sort_unstable();
         let allowed = [
             "absolute_expires_at",
@@ -170,7 +221,10 @@ async fn s14_the_list_of_sessions_shows_only_what_it_should() {
         assert_eq!(members, allowed);
     }
     assert_eq!(list[1]["device"], "Firefox on Linux");
-    assert_eq!(list[1]["network"], "198.51.100.x", "the address itself stays with the server");
+    assert_eq!(
+        list[1]["network"], "198.51.100.x",
+        "the address itself stays with the server"
+    );
     let page = browser.open("/").await.expect(200).page();
     assert!(page.contains("This device") && page.contains("backup-tool"), "{page}");
     assert!(!page.contains("192.0.2.33"), "the address itself stays with the server");
@@ -201,13 +255,24 @@ async fn s16_everything_with_a_cookie_or_a_persons_data_is_never_stored() {
     for path in paths {
         for browser in [&mut admin.browser, &mut anonymous] {
             let reply = browser.get(path).await;
-            assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}: {:?}", reply.headers);
+            assert_eq!(
+                reply.header("cache-control"),
+                Some("no-store"),
+                "{path}: {:?}",
+                reply.headers
+            );
         }
     }
     for reply in [
         admin.browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await,
         anonymous.fetch_empty(Method::GET, "/api/v1/me/sessions").await,
-        anonymous.fetch(Method::POST, "/auth/login", &json!({"identifier": "x", "password": "y"})).await,
+        anonymous
+            .fetch(
+                Method::POST,
+                "/auth/login",
+                &json!({"identifier": "x", "password": "y"}),
+            )
+            .await,
         anonymous.fetch(Method::POST, "/auth/refresh", &json!({})).await,
         admin.browser.submit("sign_out", &[]).await,
     ] {
@@ -215,7 +280,10 @@ async fn s16_everything_with_a_cookie_or_a_persons_data_is_never_stored() {
     }
     let (_, mut program) = app.add_program("max").await;
     app.pass(60);
-    assert_eq!(program.renew().await.expect(200).header("cache-control"), Some("no-store"));
+    assert_eq!(
+        program.renew().await.expect(200).header("cache-control"),
+        Some("no-store")
+    );
 }
 
 #[tokio::test]
@@ -235,9 +303,19 @@ async fn s17_only_ids_this_server_issued_are_accepted() {
         let mut browser = Browser::new(&app);
         browser.jar.insert(REFRESH.to_owned(), format!("mfr_{}", guess(58)));
         browser.jar.insert(ACCESS.to_owned(), format!("{head}.{}", guess(64)));
-        browser.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(401);
+        browser
+            .fetch_empty(Method::GET, "/api/v1/me/sessions")
+            .await
+            .expect(401);
         browser.jar.insert(REFRESH.to_owned(), format!("mfr_{}", guess(58)));
-        assert_eq!(browser.fetch(Method::POST, "/auth/refresh", &json!({})).await.expect(400).code(), "invalid_grant");
+        assert_eq!(
+            browser
+                .fetch(Method::POST, "/auth/refresh", &json!({}))
+                .await
+                .expect(400)
+                .code(),
+            "invalid_grant"
+        );
         let mut fixed = Browser::new(&app);
         let planted = guess(16);
         fixed.jar.insert(FLOW.to_owned(), planted.clone());

@@ -15,9 +15,14 @@ async fn p11_a_fresh_server_has_no_account_and_one_link_that_works_once() {
     let page = Browser::new(&app).get("/sign-in").await.expect(200).page();
     assert!(page.contains("one-time link"), "the page says what to do: {page}");
     let mut admin = make_first_admin(&app).await;
-    assert!(app.backend().first_admin_link().await.expect("answers").is_none(), "there is an administrator now");
+    assert!(
+        app.backend().first_admin_link().await.expect("answers").is_none(),
+        "there is an administrator now"
+    );
     admin.browser.open("/admin/people").await.expect(200);
-    let used = app.number("SELECT count(*) FROM one_time_links WHERE used_at IS NOT NULL").await;
+    let used = app
+        .number("SELECT count(*) FROM one_time_links WHERE used_at IS NOT NULL")
+        .await;
     assert_eq!(used, 1);
 }
 
@@ -26,7 +31,12 @@ async fn p11_a_link_is_dead_after_an_hour_and_when_a_newer_one_exists() {
     use secrecy::ExposeSecret as _;
     let app = TestApp::start("p11 links").await;
     let link = async || {
-        let link = app.backend().first_admin_link().await.expect("answers").expect("nobody yet");
+        let link = app
+            .backend()
+            .first_admin_link()
+            .await
+            .expect("answers")
+            .expect("nobody yet");
         link.expose_secret().strip_prefix(ORIGIN).expect("ours").to_owned()
     };
     let older = link().await;
@@ -56,27 +66,47 @@ async fn f73_a_whole_day_works_without_javascript() {
     let page = second.open("/").await.expect(200);
     assert!(page.page().contains("Firefox on Linux") && page.page().contains("Chrome on Windows"));
     let session = page.between("/devices/end?session=", "\"");
-    second.open(&format!("/devices/end?session={session}")).await.expect(200);
-    let page = second.submit_and_follow("end_session", &[("session_id", &session)]).await.expect(200);
+    second
+        .open(&format!("/devices/end?session={session}"))
+        .await
+        .expect(200);
+    let page = second
+        .submit_and_follow("end_session", &[("session_id", &session)])
+        .await
+        .expect(200);
     assert!(page.page().contains("Ended in the last 30 days"));
     let page = first.open("/").await.expect(200).page();
-    assert!(page.contains("name=\"password\"") && page.contains("class=\"message\""), "signed out, and told why: {page}");
+    assert!(
+        page.contains("name=\"password\"") && page.contains("class=\"message\""),
+        "signed out, and told why: {page}"
+    );
 
     // The administrator tightens a limit; it ends a session; the auditor reads about it.
     app.pass(60);
-    admin.save_policy("member", &[("idle_minutes", "15"), ("absolute_hours", "8")]).await;
-    let version = app.number("SELECT max(version) AS v FROM policies WHERE role = 'member'").await;
+    admin
+        .save_policy("member", &[("idle_minutes", "15"), ("absolute_hours", "8")])
+        .await;
+    let version = app
+        .number("SELECT max(version) AS v FROM policies WHERE role = 'member'")
+        .await;
     assert_eq!(version, 2);
     app.pass(15 * 60 + 1);
     let page = second.open("/").await.expect(200).page();
-    assert!(page.contains("15 minutes") && page.contains("member"), "the limit and its rule are named: {page}");
+    assert!(
+        page.contains("15 minutes") && page.contains("member"),
+        "the limit and its rule are named: {page}"
+    );
     let next = vera.code(&app);
     auditor.give_password("vera", PASSWORD).await;
     auditor.open("/sign-in/code").await;
     auditor.submit_and_follow("verify_code", &[("code", &next)]).await;
     let log = auditor.open("/admin/audit").await.expect(200).page();
     for kind in ["policy_changed", "session_expired", "session_revoked"] {
-        let page = auditor.open(&format!("/admin/audit?kind={kind}")).await.expect(200).page();
+        let page = auditor
+            .open(&format!("/admin/audit?kind={kind}"))
+            .await
+            .expect(200)
+            .page();
         assert!(page.contains(kind) || log.contains(kind), "{kind}");
     }
     auditor.submit("sign_out", &[]).await;
@@ -89,21 +119,38 @@ async fn f66_the_answer_that_rotated_carries_the_new_cookies() {
     let person = app.add_person("max", &["member"], false).await;
     let mut browser = Browser::new(&app);
     browser.sign_in(&person).await;
-    for (round, path) in ["/", "/security", "/step-up", "/nowhere", "/devices/end-others"].into_iter().enumerate() {
+    for (round, path) in ["/", "/security", "/step-up", "/nowhere", "/devices/end-others"]
+        .into_iter()
+        .enumerate()
+    {
         app.pass(16 * 60);
         let (access, refresh) = (browser.cookie(ACCESS), browser.cookie(REFRESH));
         let rotations = app.events("token_rotated").await;
-        let request = browser.navigation(Method::GET, path, "same-origin").body(Body::empty()).expect("a request");
+        let request = browser
+            .navigation(Method::GET, path, "same-origin")
+            .body(Body::empty())
+            .expect("a request");
         let reply = browser.send(request).await;
         assert_eq!(app.events("token_rotated").await, rotations + 1, "{path}: renewed once");
         for name in [ACCESS, REFRESH] {
-            let lines = reply.cookies().into_iter().filter(|line| line.starts_with(&format!("{name}="))).count();
+            let lines = reply
+                .cookies()
+                .into_iter()
+                .filter(|line| line.starts_with(&format!("{name}=")))
+                .count();
             assert_eq!(lines, 1, "{path}: {:?}", reply.headers.get_all(SET_COOKIE));
         }
         assert_ne!((browser.cookie(ACCESS), browser.cookie(REFRESH)), (access, refresh));
-        assert_eq!(app.number("SELECT max(generation) AS g FROM sessions").await, i64::try_from(round).expect("small") + 1);
+        assert_eq!(
+            app.number("SELECT max(generation) AS g FROM sessions").await,
+            i64::try_from(round).expect("small") + 1
+        );
         browser.get(path).await;
-        assert_eq!(app.events("token_rotated").await, rotations + 1, "{path}: and not again");
+        assert_eq!(
+            app.events("token_rotated").await,
+            rotations + 1,
+            "{path}: and not again"
+        );
     }
 }
 
@@ -115,14 +162,25 @@ async fn f64_pages_fetched_ahead_rotate_nothing() {
     browser.sign_in(&person).await;
     app.pass(16 * 60);
     let before = app.state().await;
-    for (name, value) in [("sec-purpose", "prefetch"), ("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch")] {
+    for (name, value) in [
+        ("sec-purpose", "prefetch"),
+        ("sec-purpose", "prefetch;prerender"),
+        ("purpose", "prefetch"),
+    ] {
         let request = browser.navigation(Method::GET, "/", "same-origin").header(name, value);
         let reply = browser.send(request.body(Body::empty()).expect("a request")).await;
-        assert!(reply.cookies().iter().all(|line| !line.starts_with(REFRESH)), "{name}: {value}");
+        assert!(
+            reply.cookies().iter().all(|line| !line.starts_with(REFRESH)),
+            "{name}: {value}"
+        );
         assert!(!reply.page().contains("Your devices"));
     }
-    let image = browser.request(Method::GET, "/").header("sec-fetch-site", "same-origin");
-    let image = image.header("sec-fetch-mode", "no-cors").header("sec-fetch-dest", "image");
+    let image = browser
+        .request(Method::GET, "/")
+        .header("sec-fetch-site", "same-origin");
+    let image = image
+        .header("sec-fetch-mode", "no-cors")
+        .header("sec-fetch-dest", "image");
     browser.send(image.body(Body::empty()).expect("a request")).await;
     assert_eq!(app.state().await, before);
     browser.get("/").await.expect(200);
@@ -136,10 +194,21 @@ async fn m12_a_link_from_elsewhere_finds_the_person_signed_in() {
     browser.sign_in(&person).await;
     app.pass(16 * 60);
     let rotations = app.events("token_rotated").await;
-    let request = browser.navigation(Method::GET, "/security", "cross-site").body(Body::empty()).expect("a request");
+    let request = browser
+        .navigation(Method::GET, "/security", "cross-site")
+        .body(Body::empty())
+        .expect("a request");
     let reply = browser.send(request).await.expect(200);
-    assert_eq!(app.events("token_rotated").await, rotations, "another site starts no renewal");
-    assert!(reply.body.contains("url=/security"), "the browser is asked to open it again as our own: {}", reply.body);
+    assert_eq!(
+        app.events("token_rotated").await,
+        rotations,
+        "another site starts no renewal"
+    );
+    assert!(
+        reply.body.contains("url=/security"),
+        "the browser is asked to open it again as our own: {}",
+        reply.body
+    );
     browser.get("/security").await.expect(200);
     assert!(browser.is_signed_in());
 }

@@ -36,7 +36,10 @@ fn main() -> ExitCode {
     let outcome = match std::env::args_os().nth(1) {
         Some(word) if word == "hello" => hello::serve(),
         // It is started in another folder than this one.
-        Some(mayfly) => PathBuf::from(mayfly).canonicalize().map_err(Failure::from).and_then(compare),
+        Some(mayfly) => PathBuf::from(mayfly)
+            .canonicalize()
+            .map_err(Failure::from)
+            .and_then(compare),
         None => Err("usage: bench PATH-OF-MAYFLY".into()),
     };
     match outcome {

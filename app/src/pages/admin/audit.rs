@@ -37,7 +37,8 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     } else {
         view! { <Table rows=rows.into_any()/> }.into_any()
     };
-    let newest = (!cursor.is_empty()).then(|| view! { <ButtonLink href=format!("/admin/audit?{query}") label="Newest"/> });
+    let newest =
+        (!cursor.is_empty()).then(|| view! { <ButtonLink href=format!("/admin/audit?{query}") label="Newest"/> });
     let older = log.next.map(|next| {
         view! { <ButtonLink href=format!("/admin/audit?{query}&cursor={}", encode(&next)) label="Older events"/> }
     });
@@ -63,11 +64,18 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
 #[component]
 fn Filter(filter: AuditFilter, kinds: Vec<String>) -> impl IntoView {
     let any = || (String::new(), "Any".to_owned());
-    let kinds = std::iter::once(any()).chain(kinds.into_iter().map(|kind| (kind.clone(), words::kind(&kind)))).collect::<Vec<_>>();
+    let kinds = std::iter::once(any())
+        .chain(kinds.into_iter().map(|kind| (kind.clone(), words::kind(&kind))))
+        .collect::<Vec<_>>();
     let outcomes = std::iter::once(any())
-        .chain([AuditOutcome::Success, AuditOutcome::Failure, AuditOutcome::Denied].map(|outcome| {
-            (words::outcome(outcome).to_lowercase(), words::outcome(outcome).to_owned())
-        }))
+        .chain(
+            [AuditOutcome::Success, AuditOutcome::Failure, AuditOutcome::Denied].map(|outcome| {
+                (
+                    words::outcome(outcome).to_lowercase(),
+                    words::outcome(outcome).to_owned(),
+                )
+            }),
+        )
         .collect::<Vec<_>>();
     view! {
         <search>
@@ -143,11 +151,25 @@ pub fn Outcome(
 
 /// The filter as a query string, for links that keep it.
 fn query(filter: &AuditFilter) -> String {
-    let AuditFilter { person, kind, outcome, session, from, to } = filter;
-    [("person", person), ("kind", kind), ("outcome", outcome), ("session", session), ("from", from), ("to", to)]
-        .into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{name}={}", encode(value)))
-        .collect::<Vec<_>>()
-        .join("&")
+    let AuditFilter {
+        person,
+        kind,
+        outcome,
+        session,
+        from,
+        to,
+    } = filter;
+    [
+        ("person", person),
+        ("kind", kind),
+        ("outcome", outcome),
+        ("session", session),
+        ("from", from),
+        ("to", to),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(name, value)| format!("{name}={}", encode(value)))
+    .collect::<Vec<_>>()
+    .join("&")
 }

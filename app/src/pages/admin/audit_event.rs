@@ -51,11 +51,22 @@ fn Facts(event: AuditDetail, is_admin: bool) -> impl IntoView {
         let href = format!("/admin/audit?session={}", encode(&id));
         view! { <span class="exact">{id}</span> " · " <a href=href>"All events of this session"</a> }.into_any()
     });
-    let actor = if event.actor_id.is_some() { person(row.actor, event.actor_id) } else { row.actor.into_any() };
-    let subject = if subject_is_person { person(row.subject, event.subject_id) } else { row.subject.into_any() };
+    let actor = if event.actor_id.is_some() {
+        person(row.actor, event.actor_id)
+    } else {
+        row.actor.into_any()
+    };
+    let subject = if subject_is_person {
+        person(row.subject, event.subject_id)
+    } else {
+        row.subject.into_any()
+    };
     let known: Vec<(String, Option<AnyView>)> = vec![
         ("Time (UTC)".into(), Some(view! { <Stamp at=row.at/> }.into_any())),
-        ("Outcome".into(), Some(view! { <Outcome outcome=row.outcome/> }.into_any())),
+        (
+            "Outcome".into(),
+            Some(view! { <Outcome outcome=row.outcome/> }.into_any()),
+        ),
         ("By".into(), Some(actor)),
         ("About".into(), Some(subject)),
         ("Reason".into(), text(event.reason)),
@@ -68,7 +79,10 @@ fn Facts(event: AuditDetail, is_admin: bool) -> impl IntoView {
         ("Event".into(), text(Some(row.id))),
         ("Seal".into(), text(event.seal)),
     ];
-    let facts = event.facts.into_iter().map(|(name, value)| (words::kind(&name), text(Some(value))));
+    let facts = event
+        .facts
+        .into_iter()
+        .map(|(name, value)| (words::kind(&name), text(Some(value))));
     let rows = known
         .into_iter()
         .chain(facts)

@@ -22,11 +22,23 @@ pub fn People() -> impl IntoView {
 async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let now = visit.page.now;
     let cursor = visit.query("cursor");
-    let list = visit.services.admin.people(visit.query("search"), cursor.clone()).await?;
+    let list = visit
+        .services
+        .admin
+        .people(visit.query("search"), cursor.clone())
+        .await?;
     let search = list.search;
-    let rows: Vec<_> = list.people.into_iter().map(|person| view! { <Row person now/> }).collect();
+    let rows: Vec<_> = list
+        .people
+        .into_iter()
+        .map(|person| view! { <Row person now/> })
+        .collect();
     let table = if rows.is_empty() {
-        let nobody = if search.is_empty() { "There is nobody here yet.".to_owned() } else { format!("Nobody matches “{search}”.") };
+        let nobody = if search.is_empty() {
+            "There is nobody here yet.".to_owned()
+        } else {
+            format!("Nobody matches “{search}”.")
+        };
         view! { <Empty icon=Icon::People><p>{nobody}</p></Empty> }.into_any()
     } else {
         view! {
@@ -49,7 +61,8 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
         .into_any()
     };
     let query = format!("search={}", encode(&search));
-    let first = (!cursor.is_empty()).then(|| view! { <ButtonLink href=format!("/admin/people?{query}") label="First page"/> });
+    let first =
+        (!cursor.is_empty()).then(|| view! { <ButtonLink href=format!("/admin/people?{query}") label="First page"/> });
     let next = list.next.map(|next| {
         view! { <ButtonLink href=format!("/admin/people?{query}&cursor={}", encode(&next)) label="Next page"/> }
     });
@@ -76,7 +89,11 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
 
 #[component]
 fn Row(person: PersonRow, now: i64) -> impl IntoView {
-    let state = State { disabled: person.disabled, invited: person.invited, has_factor: person.has_factor };
+    let state = State {
+        disabled: person.disabled,
+        invited: person.invited,
+        has_factor: person.has_factor,
+    };
     view! {
         <tr>
             <th scope="row">
@@ -127,7 +144,14 @@ pub fn Invite() -> impl IntoView {
 }
 
 async fn load_invite(visit: Visit) -> Result<Sheet, PageError> {
-    let all = visit.services.admin.roles().await?.into_iter().map(|role| role.name).collect::<Vec<_>>();
+    let all = visit
+        .services
+        .admin
+        .roles()
+        .await?
+        .into_iter()
+        .map(|role| role.name)
+        .collect::<Vec<_>>();
     let error = visit.failure("invite_person");
     Ok(Sheet::new(
         "Invite a person",

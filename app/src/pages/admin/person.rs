@@ -26,7 +26,10 @@ pub fn Person() -> impl IntoView {
 async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let view = visit.services.admin.person(visit.param("id")).await?;
     let now = visit.page.now;
-    let error = visit.failure("set_roles").or_else(|| visit.failure("enable_person")).or_else(|| visit.failure("invite_person_again"));
+    let error = visit
+        .failure("set_roles")
+        .or_else(|| visit.failure("enable_person"))
+        .or_else(|| visit.failure("invite_person_again"));
     let person = view.person.clone();
     let notice = view.notice;
     Ok(Sheet::new(
@@ -62,7 +65,11 @@ fn Invitation(link: String) -> impl IntoView {
 
 #[component]
 fn Account(person: PersonRow, is_viewer: bool, now: i64) -> impl IntoView {
-    let state = State { disabled: person.disabled, invited: person.invited, has_factor: person.has_factor };
+    let state = State {
+        disabled: person.disabled,
+        invited: person.invited,
+        has_factor: person.has_factor,
+    };
     let again = (person.invited && !person.disabled).then(|| {
         let id = person.id.clone();
         view! {
@@ -199,18 +206,28 @@ async fn load_end_sessions(visit: Visit) -> Result<Sheet, PageError> {
     let view = visit.services.admin.person(visit.param("id")).await?;
     let person = view.person;
     let one = visit.query.get("session");
-    let sessions: Vec<_> =
-        view.sessions.into_iter().filter(|session| one.as_ref().is_none_or(|id| *id == session.id)).collect();
+    let sessions: Vec<_> = view
+        .sessions
+        .into_iter()
+        .filter(|session| one.as_ref().is_none_or(|id| *id == session.id))
+        .collect();
     if sessions.is_empty() {
         return Err(PageError::NotFound);
     }
     let now = visit.page.now;
     let back = format!("/admin/people/{}", encode(&person.id));
-    let label = if one.is_some() { "End this session".to_owned() } else { format!("End {}", sessions_words(count(&sessions))) };
+    let label = if one.is_some() {
+        "End this session".to_owned()
+    } else {
+        format!("End {}", sessions_words(count(&sessions)))
+    };
     let heading = format!("{label} of {}?", person.display_name);
-    let error = visit.failure("end_person_session").or_else(|| visit.failure("end_person_sessions"));
+    let error = visit
+        .failure("end_person_session")
+        .or_else(|| visit.failure("end_person_sessions"));
     let sentence = consequence(&sessions, "can sign in again");
-    let buttons = view! { <div class="buttons"><Submit label look="danger"/><ButtonLink href=back label="Cancel"/></div> };
+    let buttons =
+        view! { <div class="buttons"><Submit label look="danger"/><ButtonLink href=back label="Cancel"/></div> };
     let form = match one {
         Some(session) => view! {
             <Form action="end_person_session">
@@ -220,7 +237,8 @@ async fn load_end_sessions(visit: Visit) -> Result<Sheet, PageError> {
             </Form>
         }
         .into_any(),
-        None => view! { <Form action="end_person_sessions"><Hidden name="person_id" value=person.id/>{buttons}</Form> }.into_any(),
+        None => view! { <Form action="end_person_sessions"><Hidden name="person_id" value=person.id/>{buttons}</Form> }
+            .into_any(),
     };
     Ok(Sheet::new(
         heading.clone(),
@@ -240,7 +258,10 @@ fn Cards(sessions: Vec<SessionView>, now: i64) -> impl IntoView {
     if sessions.is_empty() {
         return ().into_any();
     }
-    let cards = sessions.into_iter().map(|session| view! { <SessionCard session now/> }).collect_view();
+    let cards = sessions
+        .into_iter()
+        .map(|session| view! { <SessionCard session now/> })
+        .collect_view();
     view! { <section aria-labelledby="ends"><h2 id="ends">"What will end"</h2><div class="stack">{cards}</div></section> }
         .into_any()
 }
@@ -252,6 +273,9 @@ fn count(sessions: &[SessionView]) -> u32 {
 fn consequence(sessions: &[SessionView], afterwards: &str) -> String {
     match count(sessions) {
         0 => format!("No session ends, because the person is not signed in. The person {afterwards}."),
-        count => format!("Ends {}, listed below, at the next click. The person {afterwards}.", sessions_words(count)),
+        count => format!(
+            "Ends {}, listed below, at the next click. The person {afterwards}.",
+            sessions_words(count)
+        ),
     }
 }

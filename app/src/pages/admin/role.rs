@@ -37,7 +37,8 @@ pub struct LimitsForm {
 impl LimitsForm {
     /// The values in force, in the units of the form; parts of a unit are rounded up.
     fn of(limits: &Lifetimes) -> Self {
-        let whole = |seconds: i64, unit: i64| (seconds.div_euclid(unit) + i64::from(seconds.rem_euclid(unit) > 0)).to_string();
+        let whole =
+            |seconds: i64, unit: i64| (seconds.div_euclid(unit) + i64::from(seconds.rem_euclid(unit) > 0)).to_string();
         Self {
             access_minutes: whole(limits.access_s, MINUTE),
             idle_minutes: whole(limits.idle_s, MINUTE),
@@ -85,7 +86,11 @@ impl LimitsForm {
     /// [`ActionError::Invalid`] for the first entry that is no whole number or far outside any limit;
     /// the exact bounds are the server's.
     pub fn lifetimes(&self) -> Result<Lifetimes, ActionError> {
-        let absolute_minutes = if self.absolute_minutes.is_empty() { "0" } else { &self.absolute_minutes };
+        let absolute_minutes = if self.absolute_minutes.is_empty() {
+            "0"
+        } else {
+            &self.absolute_minutes
+        };
         Ok(Lifetimes {
             access_s: seconds(&self.access_minutes, MINUTE, Field::AccessLifetime)?,
             idle_s: seconds(&self.idle_minutes, MINUTE, Field::IdleLimit)?,
@@ -97,11 +102,20 @@ impl LimitsForm {
                 "off" => MfaRule::Off,
                 "optional" => MfaRule::Optional,
                 "required" => MfaRule::Required,
-                _ => return Err(ActionError::Invalid { field: Field::Mfa, problem: Problem::Wrong }),
+                _ => {
+                    return Err(ActionError::Invalid {
+                        field: Field::Mfa,
+                        problem: Problem::Wrong,
+                    });
+                }
             },
             step_up_s: seconds(&self.step_up_minutes, MINUTE, Field::StepUpAge)?,
-            max_sessions: u32::try_from(seconds(&self.max_sessions, 1, Field::MaxSessions)?)
-                .map_err(|_| ActionError::Invalid { field: Field::MaxSessions, problem: Problem::Wrong })?,
+            max_sessions: u32::try_from(seconds(&self.max_sessions, 1, Field::MaxSessions)?).map_err(|_| {
+                ActionError::Invalid {
+                    field: Field::MaxSessions,
+                    problem: Problem::Wrong,
+                }
+            })?,
         })
     }
 }
@@ -109,10 +123,16 @@ impl LimitsForm {
 /// Ten digits at most: no product below can overflow.
 fn seconds(text: &str, unit: i64, field: Field) -> Result<i64, ActionError> {
     let text = text.trim();
-    let problem = if text.is_empty() { Problem::Missing } else { Problem::Wrong };
+    let problem = if text.is_empty() {
+        Problem::Missing
+    } else {
+        Problem::Wrong
+    };
     let digits = text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit());
     let count: Option<i64> = if digits { text.parse().ok() } else { None };
-    count.map(|count| count * unit).ok_or(ActionError::Invalid { field, problem })
+    count
+        .map(|count| count * unit)
+        .ok_or(ActionError::Invalid { field, problem })
 }
 
 const fn mfa_key(rule: MfaRule) -> &'static str {
@@ -143,17 +163,31 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     };
     let (preview, mut error) = match form.lifetimes() {
         Ok(lifetimes) if proposed => {
-            let preview = visit.services.admin.preview_policy(role.name.clone(), lifetimes.clone()).await?;
+            let preview = visit
+                .services
+                .admin
+                .preview_policy(role.name.clone(), lifetimes.clone())
+                .await?;
             (Some((lifetimes, preview)), None)
         }
         Ok(_) => (None, None),
         Err(error) => (None, Some(error)),
     };
     let mut justify = role.justification.is_some();
-    if let Some((_, PolicyPreview { refusal: Some((field, problem)), .. })) = &preview {
+    if let Some((
+        _,
+        PolicyPreview {
+            refusal: Some((field, problem)),
+            ..
+        },
+    )) = &preview
+    {
         justify |= *problem == Problem::NeedsJustification;
         if *problem != Problem::NeedsJustification {
-            error = Some(ActionError::Invalid { field: *field, problem: *problem });
+            error = Some(ActionError::Invalid {
+                field: *field,
+                problem: *problem,
+            });
         }
     }
     let saving = visit.failure("save_policy");
@@ -206,7 +240,9 @@ fn Presets(presets: Vec<Preset>, role: String, chosen: String) -> impl IntoView 
 #[component]
 fn Editor(role: String, form: LimitsForm, error: Option<ActionError>) -> impl IntoView {
     let rules = [MfaRule::Off, MfaRule::Optional, MfaRule::Required];
-    let rules = rules.map(|rule| (mfa_key(rule).to_owned(), words::mfa(rule).to_owned())).to_vec();
+    let rules = rules
+        .map(|rule| (mfa_key(rule).to_owned(), words::mfa(rule).to_owned()))
+        .to_vec();
     let at = move |field| problem_at(error, field);
     // The preview is an address: it changes nothing, can be reloaded and sent to a colleague.
     view! {
@@ -260,8 +296,15 @@ fn Consequence(
             view! { <tr><th scope="row">{name}</th><td data-label="Now">{before}</td><td data-label="Then"><strong>{after}</strong></td></tr> }
         })
         .collect_view();
-    let needs_reason = preview.refusal.filter(|_| justify).map(|(field, problem)| words::problem(field, problem));
-    let carried = form.names_and_values().map(|(name, value)| view! { <Hidden name value=value.clone()/> }).into_iter().collect_view();
+    let needs_reason = preview
+        .refusal
+        .filter(|_| justify)
+        .map(|(field, problem)| words::problem(field, problem));
+    let carried = form
+        .names_and_values()
+        .map(|(name, value)| view! { <Hidden name value=value.clone()/> })
+        .into_iter()
+        .collect_view();
     view! {
         <section class="card consequence" aria-labelledby="preview">
             <h2 id="preview">"What this change does"</h2>
@@ -296,10 +339,18 @@ fn Consequence(
 fn effects(preview: &PolicyPreview) -> Vec<String> {
     let ended = match preview.sessions_ended {
         0 => "Ends no living session.".to_owned(),
-        count => format!("Ends {} of {} at the next use.", sessions(count), people(preview.people)),
+        count => format!(
+            "Ends {} of {} at the next use.",
+            sessions(count),
+            people(preview.people)
+        ),
     };
-    let enrol = (preview.must_enrol > 0)
-        .then(|| format!("{} must set up a second factor at the next sign-in.", people(preview.must_enrol)));
+    let enrol = (preview.must_enrol > 0).then(|| {
+        format!(
+            "{} must set up a second factor at the next sign-in.",
+            people(preview.must_enrol)
+        )
+    });
     let later = "Looser limits apply only to new sign-ins.".to_owned();
     [Some(ended), enrol, Some(later)].into_iter().flatten().collect()
 }
@@ -369,21 +420,45 @@ mod tests {
     #[test]
     fn limits_survive_the_form() {
         assert_eq!(LimitsForm::of(&limits()).lifetimes(), Ok(limits()));
-        let five_minutes = Lifetimes { absolute_s: 300, ..limits() };
+        let five_minutes = Lifetimes {
+            absolute_s: 300,
+            ..limits()
+        };
         assert_eq!(LimitsForm::of(&five_minutes).lifetimes(), Ok(five_minutes));
     }
 
     #[test]
     fn a_wrong_entry_is_named() {
-        for (text, problem) in [("", Problem::Missing), ("x", Problem::Wrong), ("-1", Problem::Wrong), ("99999999999", Problem::Wrong), ("1.5", Problem::Wrong)] {
-            let form = LimitsForm { idle_minutes: text.to_owned(), ..LimitsForm::of(&limits()) };
-            assert_eq!(form.lifetimes(), Err(ActionError::Invalid { field: Field::IdleLimit, problem }));
+        for (text, problem) in [
+            ("", Problem::Missing),
+            ("x", Problem::Wrong),
+            ("-1", Problem::Wrong),
+            ("99999999999", Problem::Wrong),
+            ("1.5", Problem::Wrong),
+        ] {
+            let form = LimitsForm {
+                idle_minutes: text.to_owned(),
+                ..LimitsForm::of(&limits())
+            };
+            assert_eq!(
+                form.lifetimes(),
+                Err(ActionError::Invalid {
+                    field: Field::IdleLimit,
+                    problem
+                })
+            );
         }
     }
 
     #[test]
     fn a_change_names_only_what_changes() {
-        let tighter = Lifetimes { idle_s: 300, ..limits() };
-        assert_eq!(changes(&limits(), &tighter), [("Idle limit", "15 minutes".to_owned(), "5 minutes".to_owned())]);
+        let tighter = Lifetimes {
+            idle_s: 300,
+            ..limits()
+        };
+        assert_eq!(
+            changes(&limits(), &tighter),
+            [("Idle limit", "15 minutes".to_owned(), "5 minutes".to_owned())]
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Roles and their limits in words.
 
+#![expect(clippy::needless_pass_by_value, reason = "properties of a component are owned")]
+
 use leptos::prelude::*;
 
 use crate::components::form::ButtonLink;
@@ -20,7 +22,10 @@ pub fn Roles() -> impl IntoView {
 async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let now = visit.page.now;
     let roles = visit.services.admin.roles().await?;
-    let cards = roles.into_iter().map(|role| view! { <RoleCard role now/> }).collect_view();
+    let cards = roles
+        .into_iter()
+        .map(|role| view! { <RoleCard role now/> })
+        .collect_view();
     Ok(Sheet::new(
         "Roles",
         Frame::Console(Entry::Roles),
@@ -71,7 +76,11 @@ pub fn Limits(
 
 /// "37 people", for texts.
 pub fn people(count: u32) -> String {
-    if count == 1 { "1 person".to_owned() } else { format!("{count} people") }
+    if count == 1 {
+        "1 person".to_owned()
+    } else {
+        format!("{count} people")
+    }
 }
 
 /// "412 sessions", for texts.

@@ -26,8 +26,26 @@ const FIRST_NAMES: [&str; 30] = [
     "Bianca", "Carlos", "Dana",
 ];
 const LAST_NAMES: [&str; 20] = [
-    "Lindqvist", "Okafor", "Moreau", "Tanaka", "Novak", "Silva", "Haddad", "Berg", "Costa", "Dubois", "Eriksen",
-    "Fischer", "Garcia", "Horvat", "Ivanova", "Jensen", "Kowalski", "Larsen", "Meyer", "Nakamura",
+    "Lindqvist",
+    "Okafor",
+    "Moreau",
+    "Tanaka",
+    "Novak",
+    "Silva",
+    "Haddad",
+    "Berg",
+    "Costa",
+    "Dubois",
+    "Eriksen",
+    "Fischer",
+    "Garcia",
+    "Horvat",
+    "Ivanova",
+    "Jensen",
+    "Kowalski",
+    "Larsen",
+    "Meyer",
+    "Nakamura",
 ];
 const AGENTS: [&str; 8] = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
@@ -70,7 +88,10 @@ impl Cast {
         );
         for role in [ADMIN, AUDITOR, "finance", "support", MEMBER] {
             if let Some(actor) = self.people.iter().find(|actor| actor.role == role) {
-                let codes = actor.totp.as_ref().map_or_else(|| "no code asked".to_owned(), TotpSecret::to_base32);
+                let codes = actor
+                    .totp
+                    .as_ref()
+                    .map_or_else(|| "no code asked".to_owned(), TotpSecret::to_base32);
                 text.push_str(&format!("  {:<10} {:<22} {codes}\n", actor.role, actor.username));
             }
         }
@@ -81,8 +102,15 @@ impl Cast {
 /// Makes the roles and the sixty people, each through an invitation.
 pub async fn make(backend: &Arc<Backend>, clock: &Arc<ManualClock>) -> Result<Cast, CliError> {
     let [_, banking, admin, ..] = presets().map(|preset| preset.lifetimes);
-    let support = Lifetimes { idle: Duration::from_secs(30 * 60), mfa: Mfa::Required, ..admin };
-    let finance = Lifetimes { absolute: Duration::from_secs(12 * 3600), ..banking };
+    let support = Lifetimes {
+        idle: Duration::from_secs(30 * 60),
+        mfa: Mfa::Required,
+        ..admin
+    };
+    let finance = Lifetimes {
+        absolute: Duration::from_secs(12 * 3600),
+        ..banking
+    };
     backend.add_role("finance", "Approves payments", finance).await?;
     backend.add_role("support", "Helps customers", support).await?;
     let mut bytes = [0; 10];
@@ -118,10 +146,18 @@ async fn invite(
         roles: vec![role.to_owned()],
         username: username.clone(),
     };
-    let link = backend.add_person(new).await?.map_err(|why| format!("demo person {username}: {why:?}"))?;
+    let link = backend
+        .add_person(new)
+        .await?
+        .map_err(|why| format!("demo person {username}: {why:?}"))?;
     let secret = link.expose_secret().rsplit('/').next().unwrap_or_default().to_owned();
     let devices: Vec<(&'static str, String)> = (0..3)
-        .map(|n| (AGENTS[(index + n * 3) % AGENTS.len()], format!("198.51.{}.{}", 100 + index % 40, 10 + n * 7)))
+        .map(|n| {
+            (
+                AGENTS[(index + n * 3) % AGENTS.len()],
+                format!("198.51.{}.{}", 100 + index % 40, 10 + n * 7),
+            )
+        })
         .collect();
     let caller = caller(devices[0].0, &devices[0].1);
     let with = Acceptance {
@@ -130,15 +166,22 @@ async fn invite(
         display_name: String::new(),
         password: password.clone(),
     };
-    let accepted = backend.accept_invitation(&SecretString::from(secret), with, &caller).await?;
+    let accepted = backend
+        .accept_invitation(&SecretString::from(secret), with, &caller)
+        .await?;
     let AcceptOutcome::Accepted(outcome) = accepted else {
         return Err(format!("demo person {username}: {accepted:?}").into());
     };
-    let user = backend.find_user_by_name(&username).await?.ok_or("a demo person vanished")?;
+    let user = backend
+        .find_user_by_name(&username)
+        .await?
+        .ok_or("a demo person vanished")?;
     let totp = match outcome {
         PasswordOutcome::Continue(mut flow) => {
             let totp = TotpSecret::generate(backend.random());
-            flow.step = Step::Enrol { secret: Some(totp.to_base32()) };
+            flow.step = Step::Enrol {
+                secret: Some(totp.to_base32()),
+            };
             let code = totp.code_at(clock.now());
             let enrolled = backend.enrol_in_flow(&flow, &code, &caller).await?;
             let EnrolOutcome::SignedIn(..) = enrolled else {
@@ -149,7 +192,13 @@ async fn invite(
         PasswordOutcome::SignedIn(_) => None,
         PasswordOutcome::Wrong => return Err(format!("demo person {username}: not signed in").into()),
     };
-    Ok(Actor { id: user.id, username, role, totp, devices })
+    Ok(Actor {
+        id: user.id,
+        username,
+        role,
+        totp,
+        devices,
+    })
 }
 
 /// A browser at an address, as the services see it.
@@ -161,7 +210,9 @@ pub fn caller(user_agent: &str, address: &str) -> Caller {
     };
     Caller {
         from,
-        address: address.parse().unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+        address: address
+            .parse()
+            .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
         client: Client::Browser,
         device: None,
     }

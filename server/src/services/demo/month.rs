@@ -1,7 +1,7 @@
 //! Thirty days of sign-ins, use and endings, in the order in which they happen.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,11 @@ pub async fn live_through(
         plan(backend.random(), &mut agenda, index, stays, start, whole);
     }
     for index in 0..DAYS as usize * 4 {
-        agenda.push(Reverse((start.plus(Duration::from_secs(index as u64 * 6 * 3600)), Act::Sweep, index)));
+        agenda.push(Reverse((
+            start.plus(Duration::from_secs(index as u64 * 6 * 3600)),
+            Act::Sweep,
+            index,
+        )));
     }
     for index in 0..40 {
         let at = start.plus(Duration::from_secs(below(backend.random(), whole.as_secs())));
@@ -80,14 +84,23 @@ pub async fn live_through(
                 if let Some(done) = sign_in(backend, clock, actor, &caller).await? {
                     signed_in += 1;
                     devices.insert((who, which), done.device);
-                    running[index] = Some(Running { live: done.issued.live, refresh: done.issued.refresh, caller });
+                    running[index] = Some(Running {
+                        live: done.issued.live,
+                        refresh: done.issued.refresh,
+                        caller,
+                    });
                 }
             }
             Act::Use => {
-                let Some(session) = running[index].as_mut() else { continue };
+                let Some(session) = running[index].as_mut() else {
+                    continue;
+                };
                 let mut from = session.caller.from.clone();
                 from.session_id = Some(session.live.session.id);
-                match backend.refresh(session.refresh.expose_secret(), session.caller.client, true, &from).await? {
+                match backend
+                    .refresh(session.refresh.expose_secret(), session.caller.client, true, &from)
+                    .await?
+                {
                     RefreshOutcome::Rotated(issued) => {
                         rotated += 1;
                         session.live = issued.live.clone();
@@ -104,19 +117,22 @@ pub async fn live_through(
                 from.session_id = Some(session.live.session.id);
                 backend.sign_out(&session.live.session, &from).await?;
             }
-            Act::Sweep => {
-                while backend.sweep_expired().await? > 0 {}
-            }
+            Act::Sweep => while backend.sweep_expired().await? > 0 {},
             Act::WrongPassword => {
                 let (agent, address) = &actor.devices[0];
                 let caller = caller(agent, address);
-                backend.check_password(&actor.username, "not the password", "/".to_owned(), &caller).await?;
+                backend
+                    .check_password(&actor.username, "not the password", "/".to_owned(), &caller)
+                    .await?;
             }
         }
     }
     clock.set(until);
     while backend.sweep_expired().await? > 0 {}
-    Ok(format!("Demo realm: {} people, {signed_in} sign-ins, {rotated} refreshes in {DAYS} days.", cast.people.len()))
+    Ok(format!(
+        "Demo realm: {} people, {signed_in} sign-ins, {rotated} refreshes in {DAYS} days.",
+        cast.people.len()
+    ))
 }
 
 /// Long-lived sessions belong to members: other roles' limits end theirs within minutes.
@@ -168,7 +184,9 @@ async fn sign_in(
     actor: &Actor,
     caller: &Caller,
 ) -> Result<Option<SignedIn>, CliError> {
-    let Some(user) = backend.find_user(actor.id).await? else { return Ok(None) };
+    let Some(user) = backend.find_user(actor.id).await? else {
+        return Ok(None);
+    };
     let Some(totp) = &actor.totp else {
         return Ok(backend.sign_in_after_password(actor.id, caller).await?);
     };

@@ -58,9 +58,13 @@ fn policy_field(field: PolicyField) -> Field {
 fn policy_refusal(problem: PolicyProblem) -> (Field, Problem) {
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     match problem {
-        PolicyProblem::OutOfRange { field, min, max } => {
-            (policy_field(field), Problem::OutOfRange { min: count(min), max: count(max) })
-        }
+        PolicyProblem::OutOfRange { field, min, max } => (
+            policy_field(field),
+            Problem::OutOfRange {
+                min: count(min),
+                max: count(max),
+            },
+        ),
         PolicyProblem::Exceeds { field, of } => (policy_field(field), Problem::ExceedsLimit { of: policy_field(of) }),
         PolicyProblem::NeedsJustification { field } => (policy_field(field), Problem::NeedsJustification),
         PolicyProblem::AdminNeedsMfa => (Field::Mfa, Problem::Wrong),
@@ -85,7 +89,14 @@ fn or_step_up(why: Refused, return_to: String) -> Result<NextStep, ActionError> 
 }
 
 fn author(name: Option<String>, policy: &Policy) -> String {
-    name.unwrap_or_else(|| if policy.author_id.is_some() { "a former account" } else { "Mayfly" }.to_owned())
+    name.unwrap_or_else(|| {
+        if policy.author_id.is_some() {
+            "a former account"
+        } else {
+            "Mayfly"
+        }
+        .to_owned()
+    })
 }
 
 fn role_view(entry: RoleInForce) -> RoleView {
@@ -126,14 +137,31 @@ fn person_page(id: UserId) -> String {
 impl Admin for Visit {
     async fn roles(&self) -> Result<Vec<RoleView>, PageError> {
         let live = self.signed_in_for_page()?;
-        let roles = self.backend.list_roles(live, &self.caller.from).await.map_err(page_fault)?;
-        Ok(roles.map_err(|why| page_refused(&why))?.into_iter().map(role_view).collect())
+        let roles = self
+            .backend
+            .list_roles(live, &self.caller.from)
+            .await
+            .map_err(page_fault)?;
+        Ok(roles
+            .map_err(|why| page_refused(&why))?
+            .into_iter()
+            .map(role_view)
+            .collect())
     }
 
     async fn role(&self, name: String) -> Result<RoleEditor, PageError> {
         let live = self.signed_in_for_page()?;
-        let role = self.roles().await?.into_iter().find(|role| role.name == name).ok_or(PageError::NotFound)?;
-        let history = self.backend.policy_history(live, &name, &self.caller.from).await.map_err(page_fault)?;
+        let role = self
+            .roles()
+            .await?
+            .into_iter()
+            .find(|role| role.name == name)
+            .ok_or(PageError::NotFound)?;
+        let history = self
+            .backend
+            .policy_history(live, &name, &self.caller.from)
+            .await
+            .map_err(page_fault)?;
         let version = |(policy, name): (Policy, Option<String>)| PolicyVersionView {
             version: policy.version,
             lifetimes: view::lifetimes(&policy.lifetimes),
@@ -150,15 +178,22 @@ impl Admin for Visit {
         Ok(RoleEditor {
             role,
             presets: presets().into_iter().map(preset).collect(),
-            history: history.map_err(|why| page_refused(&why))?.into_iter().map(version).collect(),
+            history: history
+                .map_err(|why| page_refused(&why))?
+                .into_iter()
+                .map(version)
+                .collect(),
         })
     }
 
     async fn preview_policy(&self, role: String, lifetimes: Lifetimes) -> Result<PolicyPreview, PageError> {
         let live = self.signed_in_for_page()?;
         let values = view::lifetimes_from(&lifetimes);
-        let preview =
-            self.backend.preview_policy(live, &role, &values, &self.caller.from).await.map_err(page_fault)?;
+        let preview = self
+            .backend
+            .preview_policy(live, &role, &values, &self.caller.from)
+            .await
+            .map_err(page_fault)?;
         let preview = preview.map_err(|why| page_refused(&why))?;
         Ok(PolicyPreview {
             sessions_ended: preview.sessions_ended,
@@ -178,9 +213,16 @@ impl Admin for Visit {
             reason: change.reason,
             justification: change.justification,
         };
-        match self.backend.save_policy(live, new, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .save_policy(live, new, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(version) => {
-                self.notify(Notice::PolicySaved { version }).await.map_err(action_fault)?;
+                self.notify(Notice::PolicySaved { version })
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done(page))
             }
             Err(Refused::NotFound) => Err(ActionError::NotFound),
@@ -194,25 +236,44 @@ impl Admin for Visit {
             return Err(PageError::BadQuery);
         }
         let after = (!cursor.is_empty()).then_some(cursor);
-        let found = self.backend.list_people(live, &search, after, &self.caller.from).await.map_err(page_fault)?;
+        let found = self
+            .backend
+            .list_people(live, &search, after, &self.caller.from)
+            .await
+            .map_err(page_fault)?;
         let mut rows = found.map_err(|why| page_refused(&why))?;
         let more = rows.len() > PAGE;
         rows.truncate(PAGE);
-        let next = rows.last().filter(|_| more).map(|row| crate::domain::user::canonical(&row.user.username));
+        let next = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| crate::domain::user::canonical(&row.user.username));
         let notice = self.notice().await?;
-        Ok(PeopleList { people: rows.into_iter().map(person_row).collect(), next, search, notice })
+        Ok(PeopleList {
+            people: rows.into_iter().map(person_row).collect(),
+            next,
+            search,
+            notice,
+        })
     }
 
     async fn person(&self, id: String) -> Result<PersonView, PageError> {
         let live = self.signed_in_for_page()?;
         let id: UserId = id.parse().map_err(|_| PageError::NotFound)?;
-        let found = self.backend.find_person(live, id, &self.caller.from).await.map_err(page_fault)?;
+        let found = self
+            .backend
+            .find_person(live, id, &self.caller.from)
+            .await
+            .map_err(page_fault)?;
         let (row, living, ended) = found.map_err(|why| page_refused(&why))?;
         let link: Option<(UserId, String)> = self.get(slot::NEW_LINK).await.map_err(page_fault)?;
         Ok(PersonView {
             person: person_row(row),
             is_viewer: id == live.user.id,
-            sessions: living.iter().map(|session| view::living(session, Some(live.session.id))).collect(),
+            sessions: living
+                .iter()
+                .map(|session| view::living(session, Some(live.session.id)))
+                .collect(),
             ended: ended.iter().filter_map(view::ended).collect(),
             all_roles: self.backend.role_names().await.map_err(page_fault)?,
             invitation_link: link.filter(|(of, _)| *of == id).map(|(_, link)| link),
@@ -228,10 +289,22 @@ impl Admin for Visit {
         roles: Vec<String>,
     ) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
-        let new = NewPerson { username, email, display_name, roles };
-        match self.backend.invite(live, new, &self.caller.from).await.map_err(action_fault)? {
+        let new = NewPerson {
+            username,
+            email,
+            display_name,
+            roles,
+        };
+        match self
+            .backend
+            .invite(live, new, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok((id, link)) => {
-                self.put(slot::NEW_LINK, (id, link.expose_secret())).await.map_err(action_fault)?;
+                self.put(slot::NEW_LINK, (id, link.expose_secret()))
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done(person_page(id)))
             }
             Err(why) => or_step_up(why, "/admin/people/new".to_owned()),
@@ -241,9 +314,16 @@ impl Admin for Visit {
     async fn invite_again(&self, id: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let id: UserId = id.parse().map_err(|_| ActionError::NotFound)?;
-        match self.backend.invite_again(live, id, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .invite_again(live, id, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(link) => {
-                self.put(slot::NEW_LINK, (id, link.expose_secret())).await.map_err(action_fault)?;
+                self.put(slot::NEW_LINK, (id, link.expose_secret()))
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done(person_page(id)))
             }
             Err(why) => or_step_up(why, person_page(id)),
@@ -253,9 +333,16 @@ impl Admin for Visit {
     async fn disable(&self, id: String, reason: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let id: UserId = id.parse().map_err(|_| ActionError::NotFound)?;
-        match self.backend.disable(live, id, &reason, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .disable(live, id, &reason, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(ended) => {
-                self.notify(Notice::PersonDisabled { ended }).await.map_err(action_fault)?;
+                self.notify(Notice::PersonDisabled { ended })
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done(person_page(id)))
             }
             Err(why) => or_step_up(why, format!("/admin/people/{id}/disable")),
@@ -265,7 +352,12 @@ impl Admin for Visit {
     async fn enable(&self, id: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let id: UserId = id.parse().map_err(|_| ActionError::NotFound)?;
-        match self.backend.enable(live, id, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .enable(live, id, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(()) => {
                 self.notify(Notice::PersonEnabled).await.map_err(action_fault)?;
                 Ok(done(person_page(id)))
@@ -277,7 +369,12 @@ impl Admin for Visit {
     async fn set_roles(&self, id: String, roles: Vec<String>) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let id: UserId = id.parse().map_err(|_| ActionError::NotFound)?;
-        match self.backend.set_roles(live, id, &roles, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .set_roles(live, id, &roles, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(()) => {
                 self.notify(Notice::RolesChanged).await.map_err(action_fault)?;
                 Ok(done(person_page(id)))
@@ -289,9 +386,16 @@ impl Admin for Visit {
     async fn end_sessions(&self, id: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let id: UserId = id.parse().map_err(|_| ActionError::NotFound)?;
-        match self.backend.end_person_sessions(live, id, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .end_person_sessions(live, id, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(count) => {
-                self.notify(Notice::SessionsEnded { count }).await.map_err(action_fault)?;
+                self.notify(Notice::SessionsEnded { count })
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done(person_page(id)))
             }
             Err(why) => or_step_up(why, format!("/admin/people/{id}/end-sessions")),
@@ -302,7 +406,12 @@ impl Admin for Visit {
         let live = self.signed_in_for_action()?;
         let id: UserId = id.parse().map_err(|_| ActionError::NotFound)?;
         let target = session_id.parse().map_err(|_| ActionError::NotFound)?;
-        match self.backend.end_person_session(live, id, target, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .end_person_session(live, id, target, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Ok(()) => {
                 self.notify(Notice::SessionEnded).await.map_err(action_fault)?;
                 Ok(done(person_page(id)))

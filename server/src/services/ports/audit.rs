@@ -61,7 +61,11 @@ impl Audit for Visit {
             user_agent: event.user_agent.clone(),
             request_id: event.request_id.clone(),
             reason: event.reason.clone(),
-            facts: event.facts.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+            facts: event
+                .facts
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value)))
+                .collect(),
             changes: changes(&event.changes),
             seal,
         })
@@ -95,7 +99,14 @@ fn search(filter: &AuditFilter) -> Option<Search> {
     if person.as_ref().is_some_and(|name| name.chars().count() > 254) {
         return None;
     }
-    Some(Search { person, kind, outcome, session, from: moment(&filter.from)?, to: moment(&filter.to)? })
+    Some(Search {
+        person,
+        kind,
+        outcome,
+        session,
+        from: moment(&filter.from)?,
+        to: moment(&filter.to)?,
+    })
 }
 
 /// `YYYY-MM-DDTHH:MM`, UTC; the outer `None` means it cannot be read.
@@ -125,7 +136,10 @@ fn text_of(value: &Value) -> String {
 
 fn changes(changes: &Map<String, Value>) -> Vec<(String, String, String)> {
     let side = |change: &Value, side: &str| change.get(side).map_or_else(|| "–".to_owned(), text);
-    changes.iter().map(|(field, change)| (field.clone(), side(change, "before"), side(change, "after"))).collect()
+    changes
+        .iter()
+        .map(|(field, change)| (field.clone(), side(change, "before"), side(change, "after")))
+        .collect()
 }
 
 fn row(event: &Event, names: &HashMap<UserId, String>) -> AuditRow {
@@ -138,9 +152,19 @@ fn row(event: &Event, names: &HashMap<UserId, String>) -> AuditRow {
     if let Some(reason) = &event.reason {
         parts.push(reason.replace('_', " "));
     }
-    parts.extend(changes(&event.changes).into_iter().map(|(field, before, after)| format!("{field}: {before} → {after}")));
+    parts.extend(
+        changes(&event.changes)
+            .into_iter()
+            .map(|(field, before, after)| format!("{field}: {before} → {after}")),
+    );
     if event.changes.is_empty() {
-        parts.extend(event.facts.iter().take(3).map(|(name, value)| format!("{name}: {}", text(value))));
+        parts.extend(
+            event
+                .facts
+                .iter()
+                .take(3)
+                .map(|(name, value)| format!("{name}: {}", text(value))),
+        );
     }
     AuditRow {
         id: event.id.to_string(),

@@ -14,7 +14,10 @@ impl Devices for Visit {
         let live = self.signed_in_for_page()?;
         let (living, ended) = self.backend.list_sessions(live).await.map_err(page_fault)?;
         Ok(DeviceList {
-            living: living.iter().map(|session| view::living(session, Some(live.session.id))).collect(),
+            living: living
+                .iter()
+                .map(|session| view::living(session, Some(live.session.id)))
+                .collect(),
             ended: ended.iter().filter_map(view::ended).collect(),
             notice: self.notice().await?,
         })
@@ -24,7 +27,12 @@ impl Devices for Visit {
         let live = self.signed_in_for_action()?;
         let target = session_id.parse().map_err(|_| ActionError::NotFound)?;
         let own = target == live.session.id;
-        match self.backend.end_own_session(live, target, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .end_own_session(live, target, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             EndOutcome::Ended(_) if own => {
                 self.web.flush().await.map_err(|error| action_fault(error.into()))?;
                 self.deliver(Delivery::SignedOut);
@@ -35,21 +43,30 @@ impl Devices for Visit {
                 Ok(done("/".to_owned()))
             }
             EndOutcome::NotFound => Err(ActionError::NotFound),
-            EndOutcome::StepUpRequired => {
-                Ok(NextStep::StepUp { return_to: format!("/devices/end?session={target}") })
-            }
+            EndOutcome::StepUpRequired => Ok(NextStep::StepUp {
+                return_to: format!("/devices/end?session={target}"),
+            }),
         }
     }
 
     async fn end_others(&self) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
-        match self.backend.end_other_sessions(live, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .end_other_sessions(live, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             EndOutcome::Ended(count) => {
-                self.notify(Notice::SessionsEnded { count }).await.map_err(action_fault)?;
+                self.notify(Notice::SessionsEnded { count })
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done("/".to_owned()))
             }
             EndOutcome::NotFound => Err(ActionError::NotFound),
-            EndOutcome::StepUpRequired => Ok(NextStep::StepUp { return_to: "/devices/end-others".to_owned() }),
+            EndOutcome::StepUpRequired => Ok(NextStep::StepUp {
+                return_to: "/devices/end-others".to_owned(),
+            }),
         }
     }
 

@@ -119,7 +119,10 @@ impl Visit {
     }
 
     fn deliver(&self, delivery: Delivery) {
-        self.deliveries.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(delivery);
+        self.deliveries
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(delivery);
     }
 
     fn signed_in_for_action(&self) -> Result<&Live, ActionError> {

@@ -52,7 +52,9 @@ impl Security for Visit {
             PasswordChange::Done { ended, issued } => {
                 self.renew_flow().await.map_err(action_fault)?;
                 self.deliver(Delivery::Tokens(issued));
-                self.notify(Notice::PasswordChanged { ended }).await.map_err(action_fault)?;
+                self.notify(Notice::PasswordChanged { ended })
+                    .await
+                    .map_err(action_fault)?;
                 Ok(done(PAGE.to_owned()))
             }
         }
@@ -81,10 +83,20 @@ impl Security for Visit {
             .try_code(&self.caller, &live.user.id.to_string())
             .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
         let kept: Option<String> = self.get(slot::ENROLMENT).await.map_err(action_fault)?;
-        let secret = kept.as_deref().and_then(TotpSecret::from_base32).ok_or(ActionError::FlowExpired)?;
-        match self.backend.add_authenticator(live, &secret, &code, &self.caller.from).await.map_err(action_fault)? {
+        let secret = kept
+            .as_deref()
+            .and_then(TotpSecret::from_base32)
+            .ok_or(ActionError::FlowExpired)?;
+        match self
+            .backend
+            .add_authenticator(live, &secret, &code, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             AddOutcome::Wrong => Err(ActionError::WrongCode),
-            AddOutcome::StepUpRequired => Ok(NextStep::StepUp { return_to: AUTHENTICATOR_PAGE.to_owned() }),
+            AddOutcome::StepUpRequired => Ok(NextStep::StepUp {
+                return_to: AUTHENTICATOR_PAGE.to_owned(),
+            }),
             AddOutcome::Done(codes) => {
                 self.take::<String>(slot::ENROLMENT).await.map_err(action_fault)?;
                 self.keep_codes(&codes, PAGE).await.map_err(action_fault)?;
@@ -96,25 +108,39 @@ impl Security for Visit {
 
     async fn remove_authenticator(&self) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
-        match self.backend.remove_authenticator(live, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .remove_authenticator(live, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             RemoveOutcome::Done => {
                 self.notify(Notice::AuthenticatorRemoved).await.map_err(action_fault)?;
                 Ok(done(PAGE.to_owned()))
             }
             RemoveOutcome::Required => Err(ActionError::Forbidden),
             RemoveOutcome::NotFound => Err(ActionError::NotFound),
-            RemoveOutcome::StepUpRequired => Ok(NextStep::StepUp { return_to: PAGE.to_owned() }),
+            RemoveOutcome::StepUpRequired => Ok(NextStep::StepUp {
+                return_to: PAGE.to_owned(),
+            }),
         }
     }
 
     async fn renew_recovery_codes(&self) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
-        match self.backend.renew_recovery_codes(live, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .renew_recovery_codes(live, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             Some(codes) => {
                 self.keep_codes(&codes, PAGE).await.map_err(action_fault)?;
                 Ok(NextStep::RecoveryCodes)
             }
-            None => Ok(NextStep::StepUp { return_to: PAGE.to_owned() }),
+            None => Ok(NextStep::StepUp {
+                return_to: PAGE.to_owned(),
+            }),
         }
     }
 }

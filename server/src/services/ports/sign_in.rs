@@ -26,7 +26,10 @@ impl Visit {
         Ok(Some(match outcome {
             PasswordOutcome::Wrong => return Ok(None),
             PasswordOutcome::SignedIn(signed_in) => {
-                let path = self.take::<String>(slot::RETURN_TO).await?.unwrap_or_else(|| "/".to_owned());
+                let path = self
+                    .take::<String>(slot::RETURN_TO)
+                    .await?
+                    .unwrap_or_else(|| "/".to_owned());
                 self.hand_out(signed_in).await?;
                 done(path)
             }
@@ -43,7 +46,11 @@ impl Visit {
     /// The enrolment to show for a secret.
     pub(super) fn enrolment_view(secret: &TotpSecret, account: &str) -> Enrolment {
         let url = otpauth_url(secret, account, "Mayfly");
-        Enrolment { qr_svg: qr_svg(&url), text_key: secret.to_base32_groups(), account: account.to_owned() }
+        Enrolment {
+            qr_svg: qr_svg(&url),
+            text_key: secret.to_base32_groups(),
+            account: account.to_owned(),
+        }
     }
 }
 
@@ -59,7 +66,11 @@ impl SignIn for Visit {
     async fn prompt(&self) -> Result<SignInPrompt, PageError> {
         let ending: Option<Ending> = self.get(slot::ENDING).await.map_err(page_fault)?;
         let needs_setup = self.backend.needs_first_admin().await.map_err(page_fault)?;
-        Ok(SignInPrompt { ending, signed_out: false, needs_setup })
+        Ok(SignInPrompt {
+            ending,
+            signed_out: false,
+            needs_setup,
+        })
     }
 
     async fn start(&self, identifier: String, password: String, return_to: String) -> Result<NextStep, ActionError> {
@@ -70,7 +81,9 @@ impl SignIn for Visit {
         if password.is_empty() {
             return Err(invalid(Field::Password, Problem::Missing));
         }
-        self.throttle.try_password(&self.caller, &account).map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.throttle
+            .try_password(&self.caller, &account)
+            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
         let return_to = safe_return_path(&return_to).unwrap_or_else(|| "/".to_owned());
         let outcome = self
             .backend
@@ -80,21 +93,40 @@ impl SignIn for Visit {
         if let PasswordOutcome::SignedIn(_) = outcome {
             self.put(slot::RETURN_TO, return_to).await.map_err(action_fault)?;
         }
-        self.after_password(outcome).await.map_err(action_fault)?.ok_or(ActionError::WrongCredentials)
+        self.after_password(outcome)
+            .await
+            .map_err(action_fault)?
+            .ok_or(ActionError::WrongCredentials)
     }
 
     async fn pending(&self) -> Result<Option<PendingSignIn>, PageError> {
-        let Some(flow) = self.flow().await.map_err(page_fault)? else { return Ok(None) };
+        let Some(flow) = self.flow().await.map_err(page_fault)? else {
+            return Ok(None);
+        };
         let name = self.backend.username(flow.user_id).await.map_err(page_fault)?;
-        Ok(name.map(|username| PendingSignIn { step: next_step(&flow), username }))
+        Ok(name.map(|username| PendingSignIn {
+            step: next_step(&flow),
+            username,
+        }))
     }
 
     async fn verify_code(&self, code: String) -> Result<NextStep, ActionError> {
-        let flow = self.flow().await.map_err(action_fault)?.ok_or(ActionError::FlowExpired)?;
+        let flow = self
+            .flow()
+            .await
+            .map_err(action_fault)?
+            .ok_or(ActionError::FlowExpired)?;
         let account = flow.user_id.to_string();
-        self.throttle.try_code(&self.caller, &account).map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.throttle
+            .try_code(&self.caller, &account)
+            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
         let return_to = flow.return_to.clone();
-        match self.backend.check_code(flow, &code, &self.caller).await.map_err(action_fault)? {
+        match self
+            .backend
+            .check_code(flow, &code, &self.caller)
+            .await
+            .map_err(action_fault)?
+        {
             CodeOutcome::Wrong(flow) => {
                 self.put(slot::FLOW, flow).await.map_err(action_fault)?;
                 Err(ActionError::WrongCode)
@@ -112,13 +144,22 @@ impl SignIn for Visit {
 
     async fn enrolment(&self) -> Result<Enrolment, PageError> {
         let flow = self.flow().await.map_err(page_fault)?.ok_or(PageError::NotSignedIn)?;
-        let Step::Enrol { secret } = &flow.step else { return Err(PageError::NotFound) };
-        let name = self.backend.username(flow.user_id).await.map_err(page_fault)?.ok_or(PageError::NotSignedIn)?;
+        let Step::Enrol { secret } = &flow.step else {
+            return Err(PageError::NotFound);
+        };
+        let name = self
+            .backend
+            .username(flow.user_id)
+            .await
+            .map_err(page_fault)?
+            .ok_or(PageError::NotSignedIn)?;
         let secret = match secret.as_deref().and_then(TotpSecret::from_base32) {
             Some(secret) => secret,
             None => {
                 let made = TotpSecret::generate(self.backend.random());
-                let step = Step::Enrol { secret: Some(made.to_base32()) };
+                let step = Step::Enrol {
+                    secret: Some(made.to_base32()),
+                };
                 self.put(slot::FLOW, Flow { step, ..flow }).await.map_err(page_fault)?;
                 made
             }
@@ -127,10 +168,21 @@ impl SignIn for Visit {
     }
 
     async fn confirm_enrolment(&self, code: String) -> Result<NextStep, ActionError> {
-        let flow = self.flow().await.map_err(action_fault)?.ok_or(ActionError::FlowExpired)?;
+        let flow = self
+            .flow()
+            .await
+            .map_err(action_fault)?
+            .ok_or(ActionError::FlowExpired)?;
         let account = flow.user_id.to_string();
-        self.throttle.try_code(&self.caller, &account).map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
-        match self.backend.enrol_in_flow(&flow, &code, &self.caller).await.map_err(action_fault)? {
+        self.throttle
+            .try_code(&self.caller, &account)
+            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        match self
+            .backend
+            .enrol_in_flow(&flow, &code, &self.caller)
+            .await
+            .map_err(action_fault)?
+        {
             EnrolOutcome::Wrong => Err(ActionError::WrongCode),
             EnrolOutcome::FlowOver => {
                 self.take::<Flow>(slot::FLOW).await.map_err(action_fault)?;
@@ -146,12 +198,17 @@ impl SignIn for Visit {
 
     async fn recovery_codes(&self) -> Result<Vec<String>, PageError> {
         self.signed_in_for_page()?;
-        self.get(slot::RECOVERY_CODES).await.map_err(page_fault)?.ok_or(PageError::NotFound)
+        self.get(slot::RECOVERY_CODES)
+            .await
+            .map_err(page_fault)?
+            .ok_or(PageError::NotFound)
     }
 
     async fn acknowledge_recovery_codes(&self) -> Result<NextStep, ActionError> {
         self.signed_in_for_action()?;
-        self.take::<Vec<String>>(slot::RECOVERY_CODES).await.map_err(action_fault)?;
+        self.take::<Vec<String>>(slot::RECOVERY_CODES)
+            .await
+            .map_err(action_fault)?;
         let path = self.take::<String>(slot::RETURN_TO).await.map_err(action_fault)?;
         Ok(done(path.unwrap_or_else(|| "/".to_owned())))
     }
@@ -159,15 +216,26 @@ impl SignIn for Visit {
     async fn step_up_prompt(&self) -> Result<StepUpPrompt, PageError> {
         let live = self.signed_in_for_page()?;
         let has = self.backend.has_authenticator(live).await.map_err(page_fault)?;
-        Ok(if has { StepUpPrompt::Code } else { StepUpPrompt::Password })
+        Ok(if has {
+            StepUpPrompt::Code
+        } else {
+            StepUpPrompt::Password
+        })
     }
 
     async fn step_up(&self, answer: String, return_to: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let account = live.user.id.to_string();
-        self.throttle.try_code(&self.caller, &account).map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.throttle
+            .try_code(&self.caller, &account)
+            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
         let path = safe_return_path(&return_to).unwrap_or_else(|| "/".to_owned());
-        match self.backend.step_up(live, &answer, &self.caller.from).await.map_err(action_fault)? {
+        match self
+            .backend
+            .step_up(live, &answer, &self.caller.from)
+            .await
+            .map_err(action_fault)?
+        {
             StepUpOutcome::Wrong if self.backend.has_authenticator(live).await.map_err(action_fault)? => {
                 Err(ActionError::WrongCode)
             }
@@ -182,7 +250,10 @@ impl SignIn for Visit {
 
     async fn sign_out(&self) -> Result<NextStep, ActionError> {
         if let Some(live) = &self.live {
-            self.backend.sign_out(&live.session, &self.caller.from).await.map_err(action_fault)?;
+            self.backend
+                .sign_out(&live.session, &self.caller.from)
+                .await
+                .map_err(action_fault)?;
         }
         self.web.flush().await.map_err(|error| action_fault(error.into()))?;
         self.deliver(Delivery::SignedOut);

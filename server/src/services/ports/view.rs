@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use app::types::{
-    DeviceKind, EndReason, EndedSessionView, Ending, Lifetimes, MfaRule, Rule, SessionView,
-};
+use app::types::{DeviceKind, EndReason, EndedSessionView, Ending, Lifetimes, MfaRule, Rule, SessionView};
 
 use crate::domain::clock::millis;
 use crate::domain::device::{self, coarse_network, describe};
@@ -17,7 +15,10 @@ pub(super) fn seconds(duration: Duration) -> i64 {
 }
 
 pub(super) fn rule(rule: &policy::Rule) -> Rule {
-    Rule { role: rule.role.clone(), version: rule.version }
+    Rule {
+        role: rule.role.clone(),
+        version: rule.version,
+    }
 }
 
 pub(super) fn ending(ending: &session::Ending) -> Ending {
@@ -37,7 +38,11 @@ pub(super) fn ending(ending: &session::Ending) -> Ending {
         R::TooManySessions => EndReason::TooManySessions,
         R::FactorRequired => EndReason::FactorRequired,
     };
-    Ending { reason, rule: ending.rule.as_ref().map(rule), limit_s: ending.limit.map(seconds) }
+    Ending {
+        reason,
+        rule: ending.rule.as_ref().map(rule),
+        limit_s: ending.limit.map(seconds),
+    }
 }
 
 fn kind(kind: device::DeviceKind) -> DeviceKind {
@@ -51,7 +56,9 @@ fn kind(kind: device::DeviceKind) -> DeviceKind {
 
 /// Coarse network in words; "unknown network" where no address was recorded.
 pub(super) fn network(address: &str) -> String {
-    address.parse().map_or_else(|_| "unknown network".to_owned(), coarse_network)
+    address
+        .parse()
+        .map_or_else(|_| "unknown network".to_owned(), coarse_network)
 }
 
 fn methods(amr: &str) -> String {

@@ -15,7 +15,12 @@ impl Welcome for Visit {
     async fn invitation(&self) -> Result<Invitation, PageError> {
         let secret: Option<String> = self.get(slot::INVITATION).await.map_err(page_fault)?;
         let secret = SecretString::from(secret.ok_or(PageError::NotFound)?);
-        let found = self.backend.find_invitation(&secret).await.map_err(page_fault)?.ok_or(PageError::NotFound)?;
+        let found = self
+            .backend
+            .find_invitation(&secret)
+            .await
+            .map_err(page_fault)?
+            .ok_or(PageError::NotFound)?;
         Ok(Invitation {
             first_admin: found.user.is_none(),
             username: found.user.as_ref().map(|user| user.username.clone()),
@@ -37,14 +42,27 @@ impl Welcome for Visit {
         if password.is_empty() {
             return Err(invalid(Field::Password, Problem::Missing));
         }
-        let with = Acceptance { username, email, display_name, password: SecretString::from(password) };
-        match self.backend.accept_invitation(&secret, with, &self.caller).await.map_err(action_fault)? {
+        let with = Acceptance {
+            username,
+            email,
+            display_name,
+            password: SecretString::from(password),
+        };
+        match self
+            .backend
+            .accept_invitation(&secret, with, &self.caller)
+            .await
+            .map_err(action_fault)?
+        {
             AcceptOutcome::LinkDead => Err(ActionError::FlowExpired),
             AcceptOutcome::Refused(why) => Err(refused(why)),
             AcceptOutcome::Password(problem) => Err(password_problem(Field::Password, problem)),
             AcceptOutcome::Accepted(outcome) => {
                 self.take::<String>(slot::INVITATION).await.map_err(action_fault)?;
-                self.after_password(outcome).await.map_err(action_fault)?.ok_or(ActionError::FlowExpired)
+                self.after_password(outcome)
+                    .await
+                    .map_err(action_fault)?
+                    .ok_or(ActionError::FlowExpired)
             }
         }
     }
