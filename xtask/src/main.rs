@@ -35,6 +35,8 @@ enum Command {
     },
     /// Build the islands and the style sheet.
     Site,
+    /// Measure the release binary, as ratios to a bare handler in the same run.
+    Bench,
     /// Run everything: format, lints, unit, property and API tests, browser.
     Test {
         /// The inner loop: without PostgreSQL, islands and browser.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { demo, port } => serve::serve(demo, port),
         Command::Site => site::build().map(|_| true),
+        Command::Bench => serve::bench(),
         Command::Test { quick, filter } => Ok(suite::run(quick, filter.as_deref())),
     };
     match outcome {

@@ -1,6 +1,7 @@
-//! `cargo xtask serve`: site, release server, run.
+//! `cargo xtask serve` and `cargo xtask bench`: site, release server, run.
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::run::run;
@@ -11,12 +12,7 @@ use crate::{Failure, root, site, target_dir};
 /// # Errors
 /// When something does not build or start.
 pub fn serve(demo: bool, port: u16) -> Result<bool, Failure> {
-    site::build()?;
-    eprintln!("• server (release profile)");
-    run(Command::new("cargo")
-        .args(["build", "--release", "--package", "server"])
-        .current_dir(root()))?;
-    let mut server = Command::new(target_dir().join("release/mayfly"));
+    let mut server = Command::new(release_server()?);
     server.arg("serve").current_dir(root());
     if demo {
         server.arg("--demo");
@@ -34,4 +30,24 @@ pub fn serve(demo: bool, port: u16) -> Result<bool, Failure> {
         }
     }
     Err(format!("the server could not be started: {}", server.exec()).into())
+}
+
+/// Measures the release binary.
+///
+/// # Errors
+/// When something does not build or the measuring fails.
+pub fn bench() -> Result<bool, Failure> {
+    let server = release_server()?;
+    run(Command::new("cargo")
+        .args(["run", "--quiet", "--release", "--package", "server", "--example", "bench", "--"])
+        .arg(server)
+        .current_dir(root()))?;
+    Ok(true)
+}
+
+fn release_server() -> Result<PathBuf, Failure> {
+    site::build()?;
+    eprintln!("• server (release profile)");
+    run(Command::new("cargo").args(["build", "--release", "--package", "server"]).current_dir(root()))?;
+    Ok(target_dir().join("release/mayfly"))
 }
