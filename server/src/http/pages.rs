@@ -5,6 +5,7 @@ use std::sync::Arc;
 use app::error::ActionError;
 use app::types::{Notice, PageContext};
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
@@ -16,6 +17,7 @@ use leptos::prelude::{provide_context, use_context};
 use leptos_axum::{ResponseOptions, generate_route_list};
 use tower_sessions::Session as WebSession;
 
+use super::error::Problem;
 use super::refusal::Refusal;
 use super::viewer::{Deliveries, Viewer};
 use super::{AppState, caller, cookies, protect, web_session};

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use axum::http::Request;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use server::config::Settings;
-use server::domain::clock::{Clock, ManualClock, Timestamp};
+use server::domain::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 use server::domain::keys::KeyEncryptionKey;
 use server::domain::random::Random;
 use server::services::{Backend, sha256};
@@ -22,6 +21,7 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 use crate::database::{Rows, TestDatabase};
+use crate::process::Process;
 use crate::reply::Reply;
 
 /// 2026-11-21T09:00:00Z, where every test begins.
@@ -61,9 +61,16 @@ fn key_text() -> String {
 pub struct TestApp(Arc<Inner>);
 
 struct Inner {
-    application: Application,
-    clock: Arc<ManualClock>,
+    running: Running,
     place: Arc<Place>,
+}
+
+/// Where it runs.
+enum Running {
+    /// In this process, asked without a socket.
+    Here { application: Box<Application>, clock: Arc<ManualClock> },
+    /// As the real program, by the system's clock.
+    Program(Process),
 }
 
 /// What outlives a restart.
@@ -77,6 +84,19 @@ struct Place {
     steps: Mutex<HashMap<String, i64>>,
 }
 
+impl Place {
+    async fn make(name: &str, changes: &[(&str, &str)]) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            database: TestDatabase::create().await,
+            changes: changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            starts: AtomicU32::new(0),
+            steps: Mutex::default(),
+        }
+    }
+}
+
 impl TestApp {
     /// A fresh application. `name` seeds its randomness: the test's own name.
     pub async fn start(name: &str) -> Self {
@@ -85,18 +105,34 @@ impl TestApp {
 
     /// The same with settings of the test's own, as variables of the environment without `MAYFLY__`.
     pub async fn start_with(name: &str, changes: &[(&str, &str)]) -> Self {
-        let place = Place {
-            name: name.to_owned(),
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            database: TestDatabase::create().await,
-            changes: changes
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect(),
-            starts: AtomicU32::new(0),
-            steps: Mutex::default(),
-        };
-        Self::open(Arc::new(place), Arc::new(ManualClock::new(BEGIN))).await
+        let place = Arc::new(Place::make(name, changes).await);
+        Self::open_with(place, Arc::new(ManualClock::new(BEGIN)), &[]).await
+    }
+
+    /// The real program on a port of its own, with its own secrets and the system's clock.
+    pub async fn spawn(name: &str, changes: &[(&str, &str)]) -> Self {
+        let place = Arc::new(Place::make(name, changes).await);
+        let mut variables = variables(&place, &[("SERVER__ADDRESS", "127.0.0.1:0")]);
+        variables.retain(|(key, _)| key != "MAYFLY__SECRETS__KEY_ENCRYPTION_KEY");
+        let running = Running::Program(Process::start(variables).await);
+        Self(Arc::new(Inner { running, place }))
+    }
+
+    /// The real program's process.
+    #[track_caller]
+    pub fn process(&self) -> &Process {
+        match &self.0.running {
+            Running::Program(process) => process,
+            Running::Here { .. } => panic!("this application runs inside the test"),
+        }
+    }
+
+    #[track_caller]
+    fn here(&self) -> (&Application, &Arc<ManualClock>) {
+        match &self.0.running {
+            Running::Here { application, clock } => (application, clock),
+            Running::Program(_) => panic!("this application runs in a process of its own"),
+        }
     }
 
     /// The application once more on the same database, as after a restart.
@@ -106,11 +142,7 @@ impl TestApp {
 
     /// The same with other settings.
     pub async fn restart_with(&self, changes: &[(&str, &str)]) -> Self {
-        Self::open_with(self.0.place.clone(), self.0.clock.clone(), changes).await
-    }
-
-    async fn open(place: Arc<Place>, clock: Arc<ManualClock>) -> Self {
-        Self::open_with(place, clock, &[]).await
+        Self::open_with(self.0.place.clone(), self.here().1.clone(), changes).await
     }
 
     async fn open_with(place: Arc<Place>, clock: Arc<ManualClock>, changes: &[(&str, &str)]) -> Self {
@@ -121,36 +153,39 @@ impl TestApp {
         let application = Application::build(settings, clock.clone(), random)
             .await
             .expect("the application starts");
-        Self(Arc::new(Inner {
-            application,
+        let running = Running::Here {
+            application: Box::new(application),
             clock,
-            place,
-        }))
+        };
+        Self(Arc::new(Inner { running, place }))
     }
 
     /// The services, for what no request can do.
     pub fn backend(&self) -> &Backend {
-        &self.0.application.state().backend
+        &self.state_of_handlers().backend
     }
 
-    /// Folder with everything the application keeps in files.
-    pub fn folder(&self) -> &Path {
-        self.0.place.folder.path()
+    /// What the handlers share.
+    pub fn state_of_handlers(&self) -> &server::http::AppState {
+        self.here().0.state()
     }
 
     /// The clock of the application.
     pub fn now(&self) -> Timestamp {
-        self.0.clock.now()
+        match &self.0.running {
+            Running::Here { clock, .. } => clock.now(),
+            Running::Program(_) => SystemClock.now(),
+        }
     }
 
     /// Lets time pass.
     pub fn pass(&self, seconds: u64) {
-        self.0.clock.advance(Duration::from_secs(seconds));
+        self.here().1.advance(Duration::from_secs(seconds));
     }
 
     /// Sets the clock, forward or back.
     pub fn set_clock(&self, to: Timestamp) {
-        self.0.clock.set(to);
+        self.here().1.set(to);
     }
 
     /// Lets time pass, if it must, until a code can be shown that was not shown before.
@@ -167,14 +202,13 @@ impl TestApp {
     /// Sends one request as if it came over a connection from `peer`.
     pub async fn send(&self, peer: SocketAddr, mut request: Request<Body>) -> Reply {
         request.extensions_mut().insert(ConnectInfo(peer));
-        let response = self
-            .0
-            .application
-            .router()
-            .oneshot(request)
-            .await
-            .expect("the router answers always");
-        Reply::read(response).await
+        match &self.0.running {
+            Running::Here { application, .. } => {
+                let response = application.router().oneshot(request).await;
+                Reply::read(response.expect("the router answers always")).await
+            }
+            Running::Program(process) => process.send(request).await,
+        }
     }
 
     /// The rows of a query, each column as text. SQL of a test may look into any table.
@@ -225,7 +259,7 @@ impl TestApp {
     /// be there: every value of every table as text, and every file as it is.
     pub async fn everything_kept(&self) -> Vec<u8> {
         let mut all = self.0.place.database.dump(&self.database_url()).await;
-        for file in std::fs::read_dir(self.folder()).expect("the folder is there") {
+        for file in std::fs::read_dir(self.0.place.folder.path()).expect("the folder is there") {
             let path = file.expect("a file").path();
             if path.is_file() {
                 all.extend(std::fs::read(path).expect("our own file"));

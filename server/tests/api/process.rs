@@ -1,0 +1,116 @@
+//! The real program in a process of its own, asked over a real connection.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt as _;
+
+use crate::reply::Reply;
+
+/// The program while it runs; ended with the last use, if it has not ended by itself.
+pub struct Process {
+    child: Mutex<Child>,
+    address: SocketAddr,
+    /// Everything it wrote to standard output and standard error.
+    output: Arc<Mutex<Vec<u8>>>,
+    client: reqwest::Client,
+}
+
+impl Process {
+    /// Starts `mayfly serve` with these variables of the environment and waits until it listens.
+    pub async fn start(variables: Vec<(String, String)>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
+        command.arg("serve").env_clear().envs(variables).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let output = Arc::<Mutex<Vec<u8>>>::default();
+        let lines = follow(child.stdout.take().expect("piped"), output.clone());
+        // Nobody waits for lines of standard error, but all of them are kept.
+        drop(follow(child.stderr.take().expect("piped"), output.clone()));
+        let said = output.clone();
+        let address = tokio::task::spawn_blocking(move || {
+            loop {
+                let line = lines.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| {
+                    panic!("it never listened: {}", String::from_utf8_lossy(&said.lock().unwrap_or_else(PoisonError::into_inner)))
+                });
+                if let Some((_, address)) = line.trim().rsplit_once(" on http://") {
+                    return address.parse().expect("an address");
+                }
+            }
+        })
+        .await
+        .expect("it listens");
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            .build()
+            .expect("a client");
+        Self { child: Mutex::new(child), address, output, client }
+    }
+
+    /// Sends a request over a connection.
+    pub async fn send(&self, request: Request<Body>) -> Reply {
+        self.try_send(request).await.expect("it answers")
+    }
+
+    /// The same where no answer may come.
+    pub async fn try_send(&self, request: Request<Body>) -> Result<Reply, reqwest::Error> {
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await.expect("a body of ours").to_bytes();
+        let url = format!("http://{}{}", self.address, parts.uri);
+        let sent = self.client.request(parts.method, url).headers(parts.headers).body(bytes).send().await?;
+        let (status, headers) = (sent.status(), sent.headers().clone());
+        Ok(Reply { status, headers, body: sent.text().await? })
+    }
+
+    /// What it has written so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub fn terminate(&self) {
+        let id = self.child.lock().unwrap_or_else(PoisonError::into_inner).id();
+        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().expect("kill is there");
+        assert!(sent.success());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().expect("our own child")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            // A test that failed left it running.
+            if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
+                eprintln!("the program was not ended: {error}");
+            }
+        }
+    }
+}
+
+/// Keeps everything that comes, and hands on the lines.
+fn follow(from: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            output.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&line);
+            // Nobody may be waiting any more.
+            drop(sender.send(String::from_utf8_lossy(&line).into_owned()));
+            line.clear();
+        }
+    });
+    receiver
+}
