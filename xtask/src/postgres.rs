@@ -3,16 +3,25 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::run::run;
 use crate::{Failure, install};
+
+/// Longest wait until it accepts connections, in steps of [`STEP`].
+const START_STEPS: u32 = 300;
+/// Pause between two looks.
+const STEP: Duration = Duration::from_millis(100);
 
 /// A running cluster.
 pub struct Cluster {
     bin: PathBuf,
     folder: PathBuf,
     port: u16,
+    /// None until it has been started.
+    server: Option<Child>,
 }
 
 impl Cluster {
@@ -28,7 +37,12 @@ impl Cluster {
             run(Command::new("chown").arg("postgres").arg(&folder))?;
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let cluster = Self { bin, folder, port };
+        let mut cluster = Self {
+            bin,
+            folder,
+            port,
+            server: None,
+        };
         let data = cluster.data();
         run(cluster
             .program("initdb")
@@ -41,21 +55,44 @@ impl Cluster {
             ])
             .arg(&data)
             .stdout(Stdio::null()))?;
-        // Durability is not what the tests of one process ask for; speed is.
-        let options = format!(
-            "-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
-             -c synchronous_commit=off -c full_page_writes=off -c max_connections=200",
-            cluster.folder.display()
-        );
-        run(cluster
-            .program("pg_ctl")
-            .args(["start", "--wait", "--silent", "--pgdata"])
+        let log = cluster.folder.join("log");
+        let output = File::create(&log)?;
+        let settings = [
+            format!("port={port}"),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={}", cluster.folder.display()),
+            "max_connections=200".to_owned(),
+            // Durability is not what the tests of one process ask for; speed is.
+            "fsync=off".to_owned(),
+            "synchronous_commit=off".to_owned(),
+            "full_page_writes=off".to_owned(),
+        ];
+        // Our own child rather than a daemon of `pg_ctl`: it gets Ctrl-C as we do, and ends when we are killed.
+        let mut server = cluster.program("postgres");
+        server
+            .arg("-D")
             .arg(&data)
-            .args(["--log"])
-            .arg(cluster.folder.join("log"))
-            .args(["--options", &options])
-            .stdout(File::create(cluster.folder.join("start.log"))?))?;
-        Ok(cluster)
+            .args(settings.iter().flat_map(|setting| ["-c", setting]));
+        let mut server = server
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let mut accepts = cluster.program("pg_isready");
+        accepts.args(["--quiet", "--host=127.0.0.1", "--port", &port.to_string()]);
+        for _ in 0..START_STEPS {
+            if server.try_wait()?.is_some() {
+                break;
+            }
+            if accepts.status()?.success() {
+                cluster.server = Some(server);
+                return Ok(cluster);
+            }
+            sleep(STEP);
+        }
+        // Dropping the cluster stops a server that is still there.
+        cluster.server = Some(server);
+        Err(format!("PostgreSQL did not start. It said:\n{}", fs::read_to_string(log)?).into())
     }
 
     /// Where tests connect to make databases of their own.
@@ -68,29 +105,31 @@ impl Cluster {
         self.folder.join("data")
     }
 
-    /// PostgreSQL refuses to run as root.
+    /// One of PostgreSQL's programs, which refuse to run as root.
     fn program(&self, name: &str) -> Command {
-        let path = self.bin.join(name);
-        let mut command = if install::is_root() {
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--"]).arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
-        command.current_dir(Path::new("/"));
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "INT"]);
+        if install::is_root() {
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
+        }
+        command.arg("--").arg(self.bin.join(name)).current_dir(Path::new("/"));
         command
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let stopped = run(self
-            .program("pg_ctl")
-            .args(["stop", "--mode=immediate", "--silent", "--pgdata"])
-            .arg(self.data()));
-        if let Err(error) = stopped {
-            eprintln!("xtask: the PostgreSQL of the tests did not stop: {error}");
+        if let Some(mut server) = self.server.take()
+            && let Ok(None) = server.try_wait()
+        {
+            let stopped = run(self
+                .program("pg_ctl")
+                .args(["stop", "--mode=immediate", "--silent", "--pgdata"])
+                .arg(self.data()))
+            .and_then(|()| Ok(server.wait()?));
+            if let Err(error) = stopped {
+                eprintln!("xtask: the PostgreSQL of the tests did not stop: {error}");
+            }
         }
         if let Err(error) = fs::remove_dir_all(&self.folder) {
             eprintln!("xtask: {} was not removed: {error}", self.folder.display());
