@@ -54,7 +54,6 @@ impl Application {
     }
 
     /// The assembled router, for tests that need no socket.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }

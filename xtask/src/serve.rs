@@ -39,7 +39,16 @@ pub fn serve(demo: bool, port: u16) -> Result<bool, Failure> {
 pub fn bench() -> Result<bool, Failure> {
     let server = release_server()?;
     run(Command::new("cargo")
-        .args(["run", "--quiet", "--release", "--package", "server", "--example", "bench", "--"])
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "server",
+            "--example",
+            "bench",
+            "--",
+        ])
         .arg(server)
         .current_dir(root()))?;
     Ok(true)
@@ -48,6 +57,8 @@ pub fn bench() -> Result<bool, Failure> {
 fn release_server() -> Result<PathBuf, Failure> {
     site::build()?;
     eprintln!("• server (release profile)");
-    run(Command::new("cargo").args(["build", "--release", "--package", "server"]).current_dir(root()))?;
+    run(Command::new("cargo")
+        .args(["build", "--release", "--package", "server"])
+        .current_dir(root()))?;
     Ok(target_dir().join("release/mayfly"))
 }

@@ -1,6 +1,6 @@
 //! Identifiers as types, so that a session id can never stand where a user id belongs.
 //!
-//! Ids are UUIDv7 (RFC 9562, section 5.7): they sort by time and are no secrets.
+//! Ids are `UUIDv7` (RFC 9562, section 5.7): they sort by time and are no secrets.
 
 use std::fmt;
 use std::str::FromStr;

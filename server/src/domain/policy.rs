@@ -320,7 +320,7 @@ mod tests {
             policy("finance", 7, banking.lifetimes),
         ])
         .expect("two policies");
-        assert_eq!(limits.lifetimes.idle, Duration::from_secs(15 * 60));
+        assert_eq!(limits.lifetimes.idle, Duration::from_mins(15));
         assert_eq!(
             limits.idle_rule,
             Rule {

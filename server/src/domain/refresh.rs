@@ -26,7 +26,7 @@ const LENGTH: usize = HEAD + TAG + TAG;
 /// A client that rotated less than this ago already holds a fresh pair.
 pub const FRESH: Duration = Duration::from_secs(10);
 /// A token superseded less than this ago lost a race between tabs.
-pub const SUPERSEDED: Duration = Duration::from_secs(60);
+pub const SUPERSEDED: Duration = Duration::from_mins(1);
 /// Most re-issues of one unconfirmed child.
 pub const MAX_REISSUES: u32 = 5;
 

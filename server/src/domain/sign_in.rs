@@ -11,7 +11,7 @@ use super::id::UserId;
 use super::policy::{Limits, Mfa};
 
 /// How long the second step may take after the first.
-pub const FLOW_LIFETIME: Duration = Duration::from_secs(10 * 60);
+pub const FLOW_LIFETIME: Duration = Duration::from_mins(10);
 /// Wrong codes after which the flow begins again with the password.
 pub const MAX_WRONG_CODES: u32 = 5;
 

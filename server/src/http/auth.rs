@@ -132,6 +132,9 @@ async fn hand_out(
 }
 
 /// Signs in with a password; tells whether a second factor is due.
+///
+/// # Errors
+/// 401, 429, 503, and faults of ours.
 #[utoipa::path(post, path = "/auth/login", request_body = LoginRequest, responses(
     (status = 200, body = SignInResponse), (status = 401, description = "Wrong name or password"),
     (status = 429, description = "Too many tries"), (status = 503, description = "Busy; see Retry-After")))]
@@ -175,6 +178,9 @@ pub async fn login(
 }
 
 /// The second factor of a sign-in in progress (the cookie of `/auth/login` names it).
+///
+/// # Errors
+/// 401, 429, and faults of ours.
 #[utoipa::path(post, path = "/auth/mfa", request_body = MfaRequest, responses(
     (status = 200, body = SignInResponse), (status = 401, description = "Wrong code, or the sign-in is over"),
     (status = 429, description = "Too many tries")))]
@@ -227,6 +233,9 @@ pub async fn mfa(
 }
 
 /// Exchanges the refresh token for the next pair (TOKENS.md §3). The header `mayfly-refresh` names the outcome.
+///
+/// # Errors
+/// 400, 401, 409, 429, and faults of ours.
 #[utoipa::path(post, path = "/auth/refresh", request_body = RefreshRequest, responses(
     (status = 200, body = TokenResponse, description = "Programs get the body; browsers an empty object and cookies"),
     (status = 400, description = "Not a refresh token of this server: `invalid_grant`"),
@@ -296,6 +305,9 @@ pub async fn refresh(
 }
 
 /// Ends this session. Signing out twice is no error.
+///
+/// # Errors
+/// Faults of ours.
 #[utoipa::path(post, path = "/auth/logout", responses((status = 204)))]
 pub async fn logout(
     State(state): State<AppState>,

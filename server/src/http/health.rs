@@ -43,8 +43,9 @@ impl Draining {
 /// Longest a check may take; a database that hangs is a database that is not there.
 const LONGEST_CHECK: Duration = Duration::from_secs(2);
 
+/// What the two routes look at.
 #[derive(Clone)]
-struct Health {
+pub struct Health {
     readiness: Arc<dyn Readiness>,
     draining: Draining,
 }
@@ -52,12 +53,21 @@ struct Health {
 /// The two routes.
 pub fn routes(readiness: Arc<dyn Readiness>, draining: Draining) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { axum::Json(json!({ "status": "alive" })) }))
-        .route("/readyz", get(ready))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
         .with_state(Health { readiness, draining })
 }
 
-async fn ready(State(health): State<Health>) -> Response {
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "Alive")))]
+pub async fn healthz() -> impl IntoResponse {
+    axum::Json(json!({ "status": "alive" }))
+}
+
+/// Whether it should get requests; says what is missing.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, description = "Ready"), (status = 503, description = "Not now: database, keys, or about to stop")))]
+pub async fn readyz(State(health): State<Health>) -> Response {
     let within = |check| async { tokio::time::timeout(LONGEST_CHECK, check).await.unwrap_or(false) };
     let (database, keys) = tokio::join!(within(health.readiness.database()), within(health.readiness.keys()));
     let draining = health.draining.has_begun();

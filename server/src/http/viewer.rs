@@ -51,6 +51,7 @@ pub struct Ended(pub Ending);
 
 /// What a request is, by its fetch metadata (W3C Fetch Metadata Request Headers).
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts about one request")]
 struct Kind {
     /// A page is being opened.
     navigation: bool,

@@ -15,7 +15,7 @@ use crate::domain::session::{EndReason, Ending, Session};
 use crate::storage::{audit, authenticators, devices, sessions, users};
 
 /// How long ended sessions are listed.
-pub const ENDED_LISTED: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+pub const ENDED_LISTED: std::time::Duration = std::time::Duration::from_hours(720);
 
 /// What came of an act that needs a recent factor.
 #[derive(Debug, PartialEq, Eq)]
@@ -343,7 +343,7 @@ impl Backend {
         new: &str,
         from: &Circumstances,
     ) -> Result<PasswordChange, ServiceError> {
-        let parsed = match self.acceptable(new, live) {
+        let parsed = match Self::acceptable(new, live) {
             Ok(parsed) => parsed,
             Err(problem) => return Ok(PasswordChange::Refused(problem)),
         };
@@ -389,7 +389,7 @@ impl Backend {
         })
     }
 
-    fn acceptable(&self, new: &str, live: &Live) -> Result<Password, PasswordProblem> {
+    fn acceptable(new: &str, live: &Live) -> Result<Password, PasswordProblem> {
         let parsed = Password::parse(new)?;
         let context: Vec<&str> = [Some(live.user.username.as_str()), live.user.email.as_deref()]
             .into_iter()

@@ -1,4 +1,4 @@
-//! The admin console: lifetimes per role, people, their sessions.
+//! The admin console: people and their sessions; lifetimes per role stand in [`super::policies`].
 //!
 //! Every act checks the role itself; nothing relies on a page having asked before.
 
@@ -10,11 +10,11 @@ use super::sessions::{Live, is_recent};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::id::{SessionId, UserId};
-use crate::domain::policy::{self, Lifetimes, Mfa, Policy, PolicyProblem, strictest};
+use crate::domain::policy::PolicyProblem;
 use crate::domain::session::{EndReason, Ending, Session, Standing};
 use crate::domain::user::{ADMIN, AUDITOR, Email, NameProblem, User, UserStatus, Username, canonical};
-use crate::storage::users::{PersonListRow, RoleRow};
-use crate::storage::{Tx, audit, policies, sessions, users};
+use crate::storage::users::PersonListRow;
+use crate::storage::{Tx, audit, sessions, users};
 
 /// Why an act of administration was refused; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,42 +52,6 @@ pub enum Refused {
 /// Result of an act of administration.
 pub type AdminResult<T> = Result<Result<T, Refused>, ServiceError>;
 
-/// A role as the console lists it.
-#[derive(Clone, Debug)]
-pub struct RoleInForce {
-    /// The role.
-    pub role: RoleRow,
-    /// Its policy in force.
-    pub policy: Policy,
-    /// Who saved it, by name.
-    pub author: Option<String>,
-}
-
-/// A policy as it is to be saved.
-#[derive(Clone, Debug)]
-pub struct NewPolicy {
-    /// The role.
-    pub role: String,
-    /// Version the change was made from.
-    pub based_on: u32,
-    /// The values.
-    pub lifetimes: Lifetimes,
-    /// Why.
-    pub reason: String,
-    /// Why beyond NIST; empty if not.
-    pub justification: String,
-}
-
-/// What limits would do to those who live now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Preview {
-    /// Sessions that would end.
-    pub sessions_ended: u32,
-    /// Of so many people.
-    pub people: u32,
-    /// People who would have to set up a second factor.
-    pub must_enrol: u32,
-}
 
 /// A person's data for a new account.
 #[derive(Clone, Debug)]
@@ -116,7 +80,7 @@ pub fn may_read_audit(live: &Live) -> bool {
 
 impl Backend {
     /// Refuses and audits unless an administrator acts.
-    async fn require_admin(&self, live: &Live, from: &Circumstances) -> AdminResult<()> {
+    pub(super) async fn require_admin(&self, live: &Live, from: &Circumstances) -> AdminResult<()> {
         if is_admin(live) {
             Ok(Ok(()))
         } else {
@@ -125,7 +89,7 @@ impl Backend {
     }
 
     /// Like [`Self::require_admin`], with a recent factor.
-    async fn require_recent_admin(&self, live: &Live, from: &Circumstances) -> AdminResult<()> {
+    pub(super) async fn require_recent_admin(&self, live: &Live, from: &Circumstances) -> AdminResult<()> {
         if let Err(refused) = self.require_admin(live, from).await? {
             return Ok(Err(refused));
         }
@@ -144,146 +108,6 @@ impl Backend {
                 .reason(area),
         )
         .await
-    }
-
-    /// Roles with their policies in force.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn list_roles(&self, live: &Live, from: &Circumstances) -> AdminResult<Vec<RoleInForce>> {
-        if let Err(refused) = self.require_admin(live, from).await? {
-            return Ok(Err(refused));
-        }
-        let mut tx = self.store.read().await?;
-        let roles = users::list_roles(&mut tx).await?;
-        let in_force = policies::list_policies_in_force(&mut tx).await?;
-        let authors: Vec<UserId> = in_force.iter().filter_map(|policy| policy.author_id).collect();
-        let names = users::find_names(&mut tx, &authors).await?;
-        let pair = |role: RoleRow| {
-            let policy = in_force.iter().find(|policy| policy.role == role.name)?.clone();
-            let author = policy.author_id.and_then(|id| names.get(&id).cloned());
-            Some(RoleInForce { role, policy, author })
-        };
-        Ok(Ok(roles.into_iter().filter_map(pair).collect()))
-    }
-
-    /// Versions of a role's policy, newest first, with their authors' names.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn policy_history(
-        &self,
-        live: &Live,
-        role: &str,
-        from: &Circumstances,
-    ) -> AdminResult<Vec<(Policy, Option<String>)>> {
-        if let Err(refused) = self.require_admin(live, from).await? {
-            return Ok(Err(refused));
-        }
-        let mut tx = self.store.read().await?;
-        let versions = policies::list_policy_versions(&mut tx, role, 50).await?;
-        let authors: Vec<UserId> = versions.iter().filter_map(|policy| policy.author_id).collect();
-        let names = users::find_names(&mut tx, &authors).await?;
-        let with_name = |policy: Policy| {
-            let name = policy.author_id.and_then(|id| names.get(&id).cloned());
-            (policy, name)
-        };
-        Ok(Ok(versions.into_iter().map(with_name).collect()))
-    }
-
-    /// What these limits would do now, without doing it.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn preview_policy(
-        &self,
-        live: &Live,
-        role: &str,
-        lifetimes: &Lifetimes,
-        from: &Circumstances,
-    ) -> AdminResult<Preview> {
-        if let Err(refused) = self.require_admin(live, from).await? {
-            return Ok(Err(refused));
-        }
-        let now = self.now();
-        let mut tx = self.store.read().await?;
-        let mut preview = Preview::default();
-        for id in users::list_user_ids_with_role(&mut tx, role).await? {
-            let Some(user) = users::find_user(&mut tx, id).await? else {
-                continue;
-            };
-            if user.status != UserStatus::Active {
-                continue;
-            }
-            let mut held = policies::find_policies_in_force_of_user(&mut tx, id).await?;
-            let before = strictest(&held);
-            for policy in held.iter_mut().filter(|policy| policy.role == role) {
-                policy.lifetimes = lifetimes.clone();
-            }
-            let after = strictest(&held);
-            let living = sessions::list_living_sessions(&mut tx, id).await?;
-            let lives = |session: &Session, limits| matches!(session.standing(&user, limits, now), Standing::Alive(_));
-            let ended = living
-                .iter()
-                .filter(|session| lives(session, before.as_ref()) && !lives(session, after.as_ref()))
-                .count();
-            preview.sessions_ended = preview
-                .sessions_ended
-                .saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
-            preview.people += u32::from(ended > 0);
-            let requires = after.is_some_and(|limits| limits.lifetimes.mfa == Mfa::Required);
-            let has_factor = crate::storage::authenticators::find_authenticator(&mut tx, id)
-                .await?
-                .is_some();
-            preview.must_enrol += u32::from(requires && !has_factor);
-        }
-        Ok(Ok(preview))
-    }
-
-    /// Saves a new version of a role's policy.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn save_policy(&self, live: &Live, new: NewPolicy, from: &Circumstances) -> AdminResult<u32> {
-        if let Err(refused) = self.require_recent_admin(live, from).await? {
-            return Ok(Err(refused));
-        }
-        let reason = match reason_of(&new.reason) {
-            Ok(reason) => reason,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let justification = new.justification.trim();
-        if justification.chars().count() > 500 {
-            return Ok(Err(Refused::ReasonTooLong));
-        }
-        if let Err(problem) = policy::validate(&new.role, &new.lifetimes, !justification.is_empty()) {
-            return Ok(Err(Refused::Policy(problem)));
-        }
-        let mut tx = self.store.write().await?;
-        let Some(old) = policies::find_policy(&mut tx, &new.role).await? else {
-            return Ok(Err(Refused::NotFound));
-        };
-        if old.version != new.based_on {
-            return Ok(Err(Refused::Conflict));
-        }
-        let saved = Policy {
-            role: new.role,
-            version: old.version + 1,
-            lifetimes: new.lifetimes,
-            review_at: None,
-            reason: reason.to_owned(),
-            justification: (!justification.is_empty()).then(|| justification.to_owned()),
-            author_id: Some(live.user.id),
-            created_at: self.now(),
-        };
-        match policies::insert_policy(&mut tx, &saved).await {
-            Err(error) if error.is_unique_violation() => return Ok(Err(Refused::Conflict)),
-            other => other?,
-        }
-        let event = describe_change(self.event(Kind::PolicyChanged, from), &old, &saved);
-        audit::append_events(&mut tx, &[event]).await?;
-        tx.commit().await?;
-        Ok(Ok(saved.version))
     }
 
     /// People by name, 50 at a time; `after` is the canonical name of the last one seen.
@@ -625,7 +449,7 @@ impl Backend {
     }
 }
 
-fn reason_of(text: &str) -> Result<&str, Refused> {
+pub(super) fn reason_of(text: &str) -> Result<&str, Refused> {
     match text.trim() {
         "" => Err(Refused::ReasonMissing),
         text if text.chars().count() > 500 => Err(Refused::ReasonTooLong),
@@ -653,26 +477,4 @@ async fn known_roles(tx: &mut Tx, roles: &[String]) -> Result<Option<Vec<String>
     wanted.sort();
     wanted.dedup();
     Ok((!wanted.is_empty() && wanted.iter().all(|role| known.contains(role))).then_some(wanted))
-}
-
-fn describe_change(event: crate::domain::audit::Event, old: &Policy, new: &Policy) -> crate::domain::audit::Event {
-    let (was, is) = (&old.lifetimes, &new.lifetimes);
-    event
-        .subject(None)
-        .fact("role", new.role.clone())
-        .fact("note", new.reason.clone())
-        .change("version", old.version, new.version)
-        .change("access_s", was.access.as_secs(), is.access.as_secs())
-        .change("idle_s", was.idle.as_secs(), is.idle.as_secs())
-        .change("absolute_s", was.absolute.as_secs(), is.absolute.as_secs())
-        .change("idle_warning_s", was.idle_warning.as_secs(), is.idle_warning.as_secs())
-        .change(
-            "remember_device_s",
-            was.remember_device.as_secs(),
-            is.remember_device.as_secs(),
-        )
-        .change("mfa", was.mfa.as_str(), is.mfa.as_str())
-        .change("step_up_s", was.step_up.as_secs(), is.step_up.as_secs())
-        .change("max_sessions", was.max_sessions, is.max_sessions)
-        .change("justification", old.justification.clone(), new.justification.clone())
 }

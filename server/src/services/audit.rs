@@ -72,19 +72,17 @@ impl Backend {
             to: search.to,
         };
         if let Some(name) = &search.person {
-            match users::find_user_by_identifier(&mut tx, &canonical(name)).await? {
-                Some(user) => filter.person = Some(user.id),
+            let Some(user) = users::find_user_by_identifier(&mut tx, &canonical(name)).await? else {
                 // Nobody of that name: nothing to show, rather than everything.
-                None => {
-                    let names = HashMap::new();
-                    return Ok(Some(EventPage {
-                        events: Vec::new(),
-                        next: None,
-                        names,
-                        sealed_until,
-                    }));
-                }
-            }
+                let names = HashMap::new();
+                return Ok(Some(EventPage {
+                    events: Vec::new(),
+                    next: None,
+                    names,
+                    sealed_until,
+                }));
+            };
+            filter.person = Some(user.id);
         }
         let mut events = audit::list_events(&mut tx, &filter, before, PAGE + 1).await?;
         let more = events.len() > PAGE as usize;
@@ -108,7 +106,6 @@ impl Backend {
     ///
     /// # Errors
     /// Infrastructure.
-    #[expect(clippy::type_complexity, reason = "two different absences, told apart by the caller")]
     pub async fn find_event(
         &self,
         live: &Live,

@@ -14,9 +14,9 @@ use crate::storage::audit;
 /// Events sealed in one transaction.
 const BATCH: u32 = 1000;
 /// A transaction may commit an event this much after its time; later than any transaction can last.
-const LATE: Duration = Duration::from_secs(120);
+const LATE: Duration = Duration::from_mins(2);
 /// An event older than this without a seal was slipped in, or sealing has stopped.
-const SEALED_WITHIN: Duration = Duration::from_secs(60);
+const SEALED_WITHIN: Duration = Duration::from_mins(1);
 
 /// What verifying found.
 #[derive(Debug)]
@@ -102,9 +102,10 @@ impl Backend {
     pub async fn verify_audit(&self, checkpoint: &Path) -> Result<SealReport, ServiceError> {
         let key = self.seal_key();
         let kept: Option<Checkpoint> = match std::fs::read_to_string(checkpoint) {
-            Ok(text) => match text.trim().parse() {
-                Ok(kept) => Some(kept),
-                Err(_) => {
+            Ok(text) => {
+                if let Ok(kept) = text.trim().parse() {
+                    Some(kept)
+                } else {
                     let tampering = Some(Tampering::CheckpointForged);
                     return Ok(SealReport {
                         verified: 0,
@@ -112,7 +113,7 @@ impl Backend {
                         checkpoint: true,
                     });
                 }
-            },
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(ServiceError::Checkpoint(error)),
         };

@@ -136,7 +136,7 @@ async fn create_role(
 fn built_in_roles() -> [(&'static str, &'static str, Lifetimes); 3] {
     let [consumer, _, admin, ..] = presets().map(|preset| preset.lifetimes);
     let auditor = Lifetimes {
-        idle: Duration::from_secs(30 * 60),
+        idle: Duration::from_mins(30),
         mfa: Mfa::Required,
         ..admin.clone()
     };

@@ -17,9 +17,9 @@ use crate::storage::one_time_links::{self, Link, LinkPurpose};
 use crate::storage::{Tx, audit, policies, users};
 
 /// How long the link for the first administrator works; every start makes a new one.
-pub const FIRST_ADMIN_LIFETIME: Duration = Duration::from_secs(60 * 60);
+pub const FIRST_ADMIN_LIFETIME: Duration = Duration::from_hours(1);
 /// How long an invitation works: it is handed over by people, not by mail.
-pub const INVITATION_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+pub const INVITATION_LIFETIME: Duration = Duration::from_hours(24);
 
 /// An invitation that still works.
 #[derive(Clone, Debug)]

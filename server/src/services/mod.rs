@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod demo;
 pub mod hashing;
 pub mod invitations;
+pub mod policies;
 pub mod ports;
 pub mod sessions;
 pub mod sign_in;
@@ -116,7 +117,7 @@ impl Backend {
             audience: parts.audience.clone(),
             tolerance: parts.clock_tolerance,
             // The longest that any policy may grant (M1).
-            max_lifetime: Duration::from_secs(3600),
+            max_lifetime: Duration::from_hours(1),
         };
         Self {
             store: parts.store,

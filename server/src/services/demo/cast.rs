@@ -92,7 +92,8 @@ impl Cast {
                     .totp
                     .as_ref()
                     .map_or_else(|| "no code asked".to_owned(), TotpSecret::to_base32);
-                text.push_str(&format!("  {:<10} {:<22} {codes}\n", actor.role, actor.username));
+                let line = format!("  {:<10} {:<22} {codes}\n", actor.role, actor.username);
+                text.push_str(&line);
             }
         }
         text
@@ -103,12 +104,12 @@ impl Cast {
 pub async fn make(backend: &Arc<Backend>, clock: &Arc<ManualClock>) -> Result<Cast, CliError> {
     let [_, banking, admin, ..] = presets().map(|preset| preset.lifetimes);
     let support = Lifetimes {
-        idle: Duration::from_secs(30 * 60),
+        idle: Duration::from_mins(30),
         mfa: Mfa::Required,
         ..admin
     };
     let finance = Lifetimes {
-        absolute: Duration::from_secs(12 * 3600),
+        absolute: Duration::from_hours(12),
         ..banking
     };
     backend.add_role("finance", "Approves payments", finance).await?;
@@ -139,7 +140,7 @@ async fn invite(
     password: &SecretString,
 ) -> Result<Actor, CliError> {
     let (first, last) = (FIRST_NAMES[index % 30], LAST_NAMES[(index * 7 + index / 30) % 20]);
-    let username = format!("{}.{}", first, last).to_lowercase();
+    let username = format!("{first}.{last}").to_lowercase();
     let new = NewPerson {
         email: format!("{username}@example.com"),
         display_name: format!("{first} {last}"),

@@ -57,12 +57,8 @@ pub async fn live_through(
         let stays = index < LIVING;
         plan(backend.random(), &mut agenda, index, stays, start, whole);
     }
-    for index in 0..DAYS as usize * 4 {
-        agenda.push(Reverse((
-            start.plus(Duration::from_secs(index as u64 * 6 * 3600)),
-            Act::Sweep,
-            index,
-        )));
+    for index in 0..DAYS * 4 {
+        agenda.push(Reverse((start.plus(Duration::from_hours(index * 6)), Act::Sweep, 0)));
     }
     for index in 0..40 {
         let at = start.plus(Duration::from_secs(below(backend.random(), whole.as_secs())));

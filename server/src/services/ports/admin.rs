@@ -13,13 +13,15 @@ use super::{Visit, action_fault, done, invalid, name_problem, page_fault, slot, 
 use crate::domain::id::UserId;
 use crate::domain::policy::{Policy, PolicyField, PolicyProblem, presets, validate};
 use crate::domain::user::UserStatus;
-use crate::services::admin::{NewPerson, NewPolicy, Refused, RoleInForce};
+use crate::services::admin::{NewPerson, Refused};
+use crate::services::policies::{NewPolicy, RoleInForce};
 use crate::storage::users::PersonListRow;
 
 /// People on one page of the list.
 const PAGE: usize = 50;
 
 /// A refusal in the words of the forms. [`Refused::StepUpRequired`] is a next step instead; see [`or_step_up`].
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 pub(super) fn refused(why: Refused) -> ActionError {
     match why {
         Refused::Forbidden => ActionError::Forbidden,
@@ -125,7 +127,7 @@ fn person_row(row: PersonListRow) -> PersonRow {
         invited: user.status == UserStatus::Invited,
         has_factor: row.has_factor,
         sessions: row.living_sessions,
-        last_active_at: row.last_active_at.map(|at| at.as_millis()),
+        last_active_at: row.last_active_at.map(crate::domain::clock::Timestamp::as_millis),
     }
 }
 

@@ -192,6 +192,7 @@ fn action_fault(error: ServiceError) -> ActionError {
 }
 
 /// Logs a fault once, here at the boundary, and says what the person is told.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
 fn page_fault(error: ServiceError) -> PageError {
     tracing::error!(%error, "a page failed");
     PageError::Unavailable

@@ -23,7 +23,9 @@ impl Security for Visit {
         let mfa = live.limits.lifetimes.mfa;
         Ok(SecurityView {
             password_changed_at: facts.password_changed_at.as_millis(),
-            authenticator_since: facts.authenticator_since.map(|at| at.as_millis()),
+            authenticator_since: facts
+                .authenticator_since
+                .map(crate::domain::clock::Timestamp::as_millis),
             factor_required: mfa == Mfa::Required,
             recovery_codes_left: facts.recovery_codes_left,
             min_password_length: u32::try_from(Backend::min_password_length(mfa)).unwrap_or(u32::MAX),
@@ -66,13 +68,12 @@ impl Security for Visit {
             return Err(PageError::StepUpRequired);
         }
         let kept: Option<String> = self.get(slot::ENROLMENT).await.map_err(page_fault)?;
-        let secret = match kept.as_deref().and_then(TotpSecret::from_base32) {
-            Some(secret) => secret,
-            None => {
-                let made = TotpSecret::generate(self.backend.random());
-                self.put(slot::ENROLMENT, made.to_base32()).await.map_err(page_fault)?;
-                made
-            }
+        let secret = if let Some(secret) = kept.as_deref().and_then(TotpSecret::from_base32) {
+            secret
+        } else {
+            let made = TotpSecret::generate(self.backend.random());
+            self.put(slot::ENROLMENT, made.to_base32()).await.map_err(page_fault)?;
+            made
         };
         Ok(Self::enrolment_view(&secret, &live.user.username))
     }

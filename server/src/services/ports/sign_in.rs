@@ -153,16 +153,15 @@ impl SignIn for Visit {
             .await
             .map_err(page_fault)?
             .ok_or(PageError::NotSignedIn)?;
-        let secret = match secret.as_deref().and_then(TotpSecret::from_base32) {
-            Some(secret) => secret,
-            None => {
-                let made = TotpSecret::generate(self.backend.random());
-                let step = Step::Enrol {
-                    secret: Some(made.to_base32()),
-                };
-                self.put(slot::FLOW, Flow { step, ..flow }).await.map_err(page_fault)?;
-                made
-            }
+        let secret = if let Some(secret) = secret.as_deref().and_then(TotpSecret::from_base32) {
+            secret
+        } else {
+            let made = TotpSecret::generate(self.backend.random());
+            let step = Step::Enrol {
+                secret: Some(made.to_base32()),
+            };
+            self.put(slot::FLOW, Flow { step, ..flow }).await.map_err(page_fault)?;
+            made
         };
         Ok(Self::enrolment_view(&secret, &name))
     }
