@@ -41,6 +41,8 @@ pub enum LimitKind {
     Form,
     /// A browser's report about the content security policy.
     Report,
+    /// Writing down that a request was refused: the first thousand from a network say it all.
+    Refusal,
 }
 
 /// Too many tries; how long to wait for the next one.
@@ -51,6 +53,19 @@ pub struct RetryAfter {
     pub seconds: u32,
 }
 
+/// Not a matter of configuration: keeps a flood of refused requests from becoming a flood of audit rows (F71).
+const REFUSALS: KindRates = {
+    let rate = Rate {
+        burst: 1000,
+        every_seconds: 1,
+    };
+    KindRates {
+        address: rate,
+        account_at_address: rate,
+        account: rate,
+    }
+};
+
 /// All limits of the server.
 #[derive(Debug)]
 pub struct Limits {
@@ -59,6 +74,7 @@ pub struct Limits {
     refresh: Kind,
     form: Kind,
     report: Kind,
+    refusal: Kind,
     /// Keys are kept as hashes under a secret of this process: nobody's name in memory, and nobody can aim at a
     /// collision.
     hasher: RandomState,
@@ -87,6 +103,7 @@ impl Limits {
             refresh: kind(settings.refresh),
             form: kind(settings.form),
             report: kind(settings.report),
+            refusal: kind(REFUSALS),
             hasher: RandomState::new(),
         }
     }
@@ -119,7 +136,14 @@ impl Limits {
 
     /// Forgets every key whose bucket is full again. To be called from a periodic task, once a minute.
     pub fn forget_rested(&self) {
-        for kind in [&self.sign_in, &self.code, &self.refresh, &self.form, &self.report] {
+        for kind in [
+            &self.sign_in,
+            &self.code,
+            &self.refresh,
+            &self.form,
+            &self.report,
+            &self.refusal,
+        ] {
             for bucket in [&kind.address, &kind.account_at_address, &kind.account] {
                 bucket.forget_rested();
             }
@@ -133,6 +157,7 @@ impl Limits {
             LimitKind::Refresh => &self.refresh,
             LimitKind::Form => &self.form,
             LimitKind::Report => &self.report,
+            LimitKind::Refusal => &self.refusal,
         }
     }
 }

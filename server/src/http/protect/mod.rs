@@ -17,6 +17,8 @@ pub(crate) mod recorder;
 mod redirect;
 mod report;
 mod return_path;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -35,8 +37,9 @@ pub use return_path::{safe_return_path, same_origin_path};
 
 use crate::config::PublicUrl;
 use crate::domain::audit::{Circumstances, Kind};
+use crate::http::client::ClientAddress;
 use crate::http::error::Problem;
-use crate::http::limits::Limits;
+use crate::http::limits::{LimitKind, Limits};
 
 /// Hears of every refusal, so that it can be audited.
 #[async_trait]
@@ -77,6 +80,7 @@ impl Protection {
         }
     }
 
+    /// Tells the sink, unless this network has had its refusals written down often enough for now.
     fn tell<'a>(
         &'a self,
         kind: Kind,
@@ -84,6 +88,16 @@ impl Protection {
         reason: &'static str,
     ) -> impl Future<Output = ()> + Send + use<'a> {
         let circumstances = request.extensions().get::<Circumstances>().cloned().unwrap_or_default();
-        async move { self.sink.refused(kind, &circumstances, reason).await }
+        let address = request.extensions().get::<ClientAddress>();
+        let often_enough = address.is_some_and(|ClientAddress(address)| {
+            self.limits.check(LimitKind::Refusal, *address, None, false).is_err()
+        });
+        async move {
+            if often_enough {
+                tracing::debug!(kind = kind.as_str(), reason, "refused, and written down often enough");
+            } else {
+                self.sink.refused(kind, &circumstances, reason).await;
+            }
+        }
     }
 }
