@@ -3,6 +3,7 @@
 //! Owns: the countdown, and telling other tabs. Must not know: whether the session still lives; the
 //! server decides, this only asks.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use js_sys::{Date, Object, Reflect};
@@ -15,6 +16,12 @@ use web_sys::{BroadcastChannel, HtmlDialogElement, RequestInit, Response};
 
 /// Tabs tell each other here that the person is active.
 const CHANNEL: &str = "mayfly-activity";
+
+thread_local! {
+    /// This tab's end of it. Not a `StoredValue::new_local`: on the server that is made by one thread and dropped by
+    /// another, which panics and tears the connection down.
+    static OPEN_CHANNEL: RefCell<Option<BroadcastChannel>> = const { RefCell::new(None) };
+}
 
 /// Counts from the loading of the page, warns in time, offers to stay, and goes to the sign-in page at the end.
 #[island]
@@ -32,7 +39,6 @@ pub fn IdleWarning(
     let (remaining, set_remaining) = signal(idle_limit_s);
     let (trouble, set_trouble) = signal("");
     let active_at = StoredValue::new(0.0_f64);
-    let channel = StoredValue::new_local(None::<BroadcastChannel>);
 
     let active_here = move || {
         active_at.set_value(Date::now());
@@ -49,7 +55,7 @@ pub fn IdleWarning(
             open.set_onmessage(Some(heard.as_ref().unchecked_ref()));
             heard.forget();
             tell(&open);
-            channel.set_value(Some(open));
+            OPEN_CHANNEL.set(Some(open));
         }
         let tick = move || {
             let now = Date::now();
@@ -75,7 +81,7 @@ pub fn IdleWarning(
                 move |answer: JsValue| match answer.unchecked_into::<Response>().status() {
                     200..=299 => {
                         active_here();
-                        channel.with_value(|channel| channel.as_ref().map(tell));
+                        OPEN_CHANNEL.with_borrow(|channel| channel.as_ref().map(tell));
                     }
                     401 => go_to_sign_in(),
                     _ => set_trouble.set("That did not work. Please try again."),

@@ -1,4 +1,4 @@
-//! The admin console: people and their sessions; lifetimes per role stand in [`super::policies`].
+//! The admin console: people and their sessions; lifetimes per role stand in [`super::lifetimes`].
 //!
 //! Every act checks the role itself; nothing relies on a page having asked before.
 
@@ -51,7 +51,6 @@ pub enum Refused {
 
 /// Result of an act of administration.
 pub type AdminResult<T> = Result<Result<T, Refused>, ServiceError>;
-
 
 /// A person's data for a new account.
 #[derive(Clone, Debug)]

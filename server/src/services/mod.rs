@@ -12,7 +12,7 @@ pub mod bootstrap;
 pub mod demo;
 pub mod hashing;
 pub mod invitations;
-pub mod policies;
+pub mod lifetimes;
 pub mod ports;
 pub mod sessions;
 pub mod sign_in;

@@ -68,7 +68,10 @@ struct Inner {
 /// Where it runs.
 enum Running {
     /// In this process, asked without a socket.
-    Here { application: Box<Application>, clock: Arc<ManualClock> },
+    Here {
+        application: Box<Application>,
+        clock: Arc<ManualClock>,
+    },
     /// As the real program, by the system's clock.
     Program(Process),
 }
@@ -90,7 +93,10 @@ impl Place {
             name: name.to_owned(),
             folder: tempfile::tempdir().expect("a temporary folder"),
             database: TestDatabase::create().await,
-            changes: changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            changes: changes
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             starts: AtomicU32::new(0),
             steps: Mutex::default(),
         }

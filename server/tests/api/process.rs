@@ -26,7 +26,12 @@ impl Process {
     /// Starts `mayfly serve` with these variables of the environment and waits until it listens.
     pub async fn start(variables: Vec<(String, String)>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
-        command.arg("serve").env_clear().envs(variables).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("serve")
+            .env_clear()
+            .envs(variables)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let output = Arc::<Mutex<Vec<u8>>>::default();
         let lines = follow(child.stdout.take().expect("piped"), output.clone());
@@ -36,7 +41,10 @@ impl Process {
         let address = tokio::task::spawn_blocking(move || {
             loop {
                 let line = lines.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| {
-                    panic!("it never listened: {}", String::from_utf8_lossy(&said.lock().unwrap_or_else(PoisonError::into_inner)))
+                    panic!(
+                        "it never listened: {}",
+                        String::from_utf8_lossy(&said.lock().unwrap_or_else(PoisonError::into_inner))
+                    )
                 });
                 if let Some((_, address)) = line.trim().rsplit_once(" on http://") {
                     return address.parse().expect("an address");
@@ -51,12 +59,20 @@ impl Process {
             .timeout(Duration::from_secs(20))
             .build()
             .expect("a client");
-        Self { child: Mutex::new(child), address, output, client }
+        Self {
+            child: Mutex::new(child),
+            address,
+            output,
+            client,
+        }
     }
 
     /// Sends a request over a connection.
     pub async fn send(&self, request: Request<Body>) -> Reply {
-        self.try_send(request).await.expect("it answers")
+        match self.try_send(request).await {
+            Ok(reply) => reply,
+            Err(error) => panic!("no answer: {error}\n{}", self.said()),
+        }
     }
 
     /// The same where no answer may come.
@@ -64,9 +80,19 @@ impl Process {
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await.expect("a body of ours").to_bytes();
         let url = format!("http://{}{}", self.address, parts.uri);
-        let sent = self.client.request(parts.method, url).headers(parts.headers).body(bytes).send().await?;
+        let sent = self
+            .client
+            .request(parts.method, url)
+            .headers(parts.headers)
+            .body(bytes)
+            .send()
+            .await?;
         let (status, headers) = (sent.status(), sent.headers().clone());
-        Ok(Reply { status, headers, body: sent.text().await? })
+        Ok(Reply {
+            status,
+            headers,
+            body: sent.text().await?,
+        })
     }
 
     /// What it has written so far.
@@ -77,13 +103,20 @@ impl Process {
     /// Asks it to stop, as a service manager does.
     pub fn terminate(&self) {
         let id = self.child.lock().unwrap_or_else(PoisonError::into_inner).id();
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().expect("kill is there");
+        let sent = Command::new("kill")
+            .args(["-TERM", &id.to_string()])
+            .status()
+            .expect("kill is there");
         assert!(sent.success());
     }
 
     /// How it ended, if it has.
     pub fn ended(&self) -> Option<ExitStatus> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait().expect("our own child")
+        self.child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_wait()
+            .expect("our own child")
     }
 }
 
@@ -106,7 +139,10 @@ fn follow(from: impl Read + Send + 'static, output: Arc<Mutex<Vec<u8>>>) -> Rece
         let mut reader = BufReader::new(from);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            output.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&line);
+            output
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(&line);
             // Nobody may be waiting any more.
             drop(sender.send(String::from_utf8_lossy(&line).into_owned()));
             line.clear();

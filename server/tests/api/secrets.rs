@@ -22,7 +22,10 @@ async fn a_day_with_canaries(app: &TestApp) -> Vec<Canary> {
         ("new password", "CANARY-new-password-7be2-long".to_owned()),
         ("password typed as a name", "CANARY-typed-as-a-name-c933".to_owned()),
         ("wrong code", "CANARY-code-19aa".to_owned()),
-        ("guessed link", "CANARYguessedlink00000000000000000000000abcd".to_owned()),
+        (
+            "guessed link",
+            "CANARYguessedlink00000000000000000000000abcd".to_owned(),
+        ),
         ("guessed token", "mfr_CANARYguessedtoken77".to_owned()),
         ("unknown field", "CANARY-unknown-field-2201".to_owned()),
     ];
@@ -32,15 +35,28 @@ async fn a_day_with_canaries(app: &TestApp) -> Vec<Canary> {
     let mut browser = Browser::new(app);
     browser.open(&link).await.expect(200);
     canaries.push(("form token", browser.form_token.clone()));
-    let mut note = |browser: &Browser| {
-        browser.jar.iter().filter(|(_, value)| value.len() > 8).map(|(_, value)| ("cookie", value.clone())).collect::<Vec<_>>()
+    let note = |browser: &Browser| {
+        browser
+            .jar
+            .iter()
+            .filter(|(_, value)| value.len() > 8)
+            .map(|(_, value)| ("cookie", value.clone()))
+            .collect::<Vec<_>>()
     };
     canaries.extend(note(&browser));
     let fields = |password: &'static str| {
-        [("username", "ada"), ("email", "ada@example.org"), ("display_name", "Ada"), ("password", password)]
+        [
+            ("username", "ada"),
+            ("email", "ada@example.org"),
+            ("display_name", "Ada"),
+            ("password", password),
+        ]
     };
     browser.submit_and_follow("accept_invitation", &fields("short")).await;
-    browser.submit_and_follow("accept_invitation", &fields(PASSWORD)).await.expect(200);
+    browser
+        .submit_and_follow("accept_invitation", &fields(PASSWORD))
+        .await
+        .expect(200);
     let page = browser.open("/sign-in/enrol").await.expect(200);
     let seed: String = page.between("class=\"secret\"><code>", "</code>").replace(' ', "");
     canaries.push(("authenticator seed", seed.clone()));
@@ -52,33 +68,62 @@ async fn a_day_with_canaries(app: &TestApp) -> Vec<Canary> {
         recovery_codes: Vec::new(),
     };
     let code = person.code(app);
-    let page = browser.submit_and_follow("confirm_sign_in_enrolment", &[("code", &code)]).await.expect(200);
+    let page = browser
+        .submit_and_follow("confirm_sign_in_enrolment", &[("code", &code)])
+        .await
+        .expect(200);
     let codes = page.all_between("<li><code>", "</code>");
     canaries.extend(codes.iter().map(|code| ("recovery code", code.clone())));
     canaries.extend(codes.iter().map(|code| ("recovery code", code.replace('-', ""))));
     canaries.extend(note(&browser));
-    browser.submit_and_follow("acknowledge_recovery_codes", &[]).await.expect(200);
+    browser
+        .submit_and_follow("acknowledge_recovery_codes", &[])
+        .await
+        .expect(200);
 
     // An invitation, and what is typed into wrong places.
     browser.open("/admin/people/new").await.expect(200);
-    let fields = [("username", "max"), ("email", ""), ("display_name", ""), ("roles[]", "member")];
+    let fields = [
+        ("username", "max"),
+        ("email", ""),
+        ("display_name", ""),
+        ("roles[]", "member"),
+    ];
     let page = browser.submit_and_follow("invite_person", &fields).await.expect(200);
     let link = page.between("class=\"secret\"><code>", "</code>");
     canaries.push(("invitation", link.rsplit('/').next().expect("a secret").to_owned()));
     let mut guest = Browser::elsewhere(app);
-    guest.open("/welcome/open/CANARYguessedlink00000000000000000000000abcd").await;
-    guest.open(link.strip_prefix(crate::app::ORIGIN).expect("ours")).await.expect(200);
-    let fields = [("username", "max"), ("email", ""), ("display_name", ""), ("password", PASSWORD)];
+    guest
+        .open("/welcome/open/CANARYguessedlink00000000000000000000000abcd")
+        .await;
+    guest
+        .open(link.strip_prefix(crate::app::ORIGIN).expect("ours"))
+        .await
+        .expect(200);
+    let fields = [
+        ("username", "max"),
+        ("email", ""),
+        ("display_name", ""),
+        ("password", PASSWORD),
+    ];
     guest.submit_and_follow("accept_invitation", &fields).await.expect(200);
     canaries.extend(note(&guest));
     guest.open("/security").await.expect(200);
-    let fields = [("current_password", "CANARY-wrong-password-51f0"), ("new_password", "CANARY-new-password-7be2-long")];
+    let fields = [
+        ("current_password", "CANARY-wrong-password-51f0"),
+        ("new_password", "CANARY-new-password-7be2-long"),
+    ];
     guest.submit_and_follow("change_password", &fields).await;
     guest.open("/security").await.expect(200);
-    let fields = [("current_password", PASSWORD), ("new_password", "CANARY-new-password-7be2-long")];
+    let fields = [
+        ("current_password", PASSWORD),
+        ("new_password", "CANARY-new-password-7be2-long"),
+    ];
     guest.submit_and_follow("change_password", &fields).await.expect(200);
     canaries.extend(note(&guest));
-    guest.give_password("CANARY-typed-as-a-name-c933", "CANARY-wrong-password-51f0").await;
+    guest
+        .give_password("CANARY-typed-as-a-name-c933", "CANARY-wrong-password-51f0")
+        .await;
 
     // Programs, right and wrong.
     let mut program = Program::new(app);
@@ -89,22 +134,45 @@ async fn a_day_with_canaries(app: &TestApp) -> Vec<Canary> {
     }
     program.access = reply["tokens"]["access_token"].as_str().expect("a token").to_owned();
     program.sessions().await.expect(200);
-    program.present(reply["tokens"]["refresh_token"].as_str().expect("a token")).await;
+    program
+        .present(reply["tokens"]["refresh_token"].as_str().expect("a token"))
+        .await;
     program.present("mfr_CANARYguessedtoken77").await.expect(400);
-    program.ask_with("mfr_CANARYguessedtoken77", Method::GET, "/api/v1/me/sessions").await.expect(401);
-    program.post("/auth/mfa", &json!({"code": "CANARY-code-19aa"})).await.expect(401);
-    program.post("/auth/login", &json!({"identifier": "max", "secret": "CANARY-unknown-field-2201"})).await.expect(400);
-    program.post_text("/auth/login", "{\"password\": \"CANARY-wrong-password-51f0\", ").await.expect(400);
+    program
+        .ask_with("mfr_CANARYguessedtoken77", Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
+    program
+        .post("/auth/mfa", &json!({"code": "CANARY-code-19aa"}))
+        .await
+        .expect(401);
+    program
+        .post(
+            "/auth/login",
+            &json!({"identifier": "max", "secret": "CANARY-unknown-field-2201"}),
+        )
+        .await
+        .expect(400);
+    program
+        .post_text("/auth/login", "{\"password\": \"CANARY-wrong-password-51f0\", ")
+        .await
+        .expect(400);
     let mut second = Program::new(app);
     let login = json!({"identifier": "ada", "password": PASSWORD});
     second.post("/auth/login", &login).await.expect(200);
-    second.post("/auth/mfa", &json!({"code": "CANARY-code-19aa"})).await.expect(401);
+    second
+        .post("/auth/mfa", &json!({"code": "CANARY-code-19aa"}))
+        .await
+        .expect(401);
     second.post("/auth/mfa", &json!({"code": codes[0]})).await.expect(200);
     second.post("/auth/login", &login).await.expect(200);
     second.post("/auth/mfa", &json!({"code": codes[0]})).await.expect(401);
 
     // In places where only mistakes put them.
-    let query = encode(&[("password", "CANARY-wrong-password-51f0"), ("token", "mfr_CANARYguessedtoken77")]);
+    let query = encode(&[
+        ("password", "CANARY-wrong-password-51f0"),
+        ("token", "mfr_CANARYguessedtoken77"),
+    ]);
     guest.get(&format!("/sign-in?{query}")).await;
     guest.get(&format!("/nowhere/CANARY-wrong-password-51f0?{query}")).await;
     let odd = guest
@@ -127,7 +195,9 @@ impl Browser {
     /// Shows a recovery code again, where waiting for the next code of the app would take half a minute.
     async fn step_up_with(&mut self, code: &str) {
         self.open("/step-up").await.expect(200);
-        self.submit_and_follow("step_up", &[("answer", code), ("return_to", "/")]).await.expect(200);
+        self.submit_and_follow("step_up", &[("answer", code), ("return_to", "/")])
+            .await
+            .expect(200);
     }
 }
 
@@ -145,7 +215,12 @@ async fn f69_no_secret_stands_in_the_log_at_its_loudest_nor_in_the_database() {
     let canaries = a_day_with_canaries(&app).await;
     assert!(canaries.len() >= 40, "{}", canaries.len());
     // The link of the first administrator is printed for the operator, once, and used by now.
-    let log: String = app.process().said().lines().filter(|line| !line.contains("/welcome/open/")).collect();
+    let log: String = app
+        .process()
+        .said()
+        .lines()
+        .filter(|line| !line.contains("/welcome/open/"))
+        .collect();
     assert!(log.len() > 10_000, "the log is loud: {log}");
     let in_log = found(&canaries, log.as_bytes());
     assert!(in_log.is_empty(), "in the log: {in_log:#?}");
@@ -158,23 +233,62 @@ async fn l5_no_secret_stands_in_an_error_or_in_the_audit_log() {
     let app = TestApp::start("l5").await;
     let person = app.add_person("max", &["member"], true).await;
     let mut program = Program::new(&app);
-    let canaries = ["CANARY-password-00f1", "CANARY-code-00f2", "mfr_CANARY00f3", "CANARY-name-00f4", "CANARY-field-00f5"];
+    let canaries = [
+        "CANARY-password-00f1",
+        "CANARY-code-00f2",
+        "mfr_CANARY00f3",
+        "CANARY-name-00f4",
+        "CANARY-field-00f5",
+    ];
     let mut replies = vec![
-        program.post("/auth/login", &json!({"identifier": canaries[3], "password": canaries[0]})).await,
-        program.post("/auth/login", &json!({"identifier": "max", "password": canaries[0], "x": canaries[4]})).await,
-        program.post_text("/auth/login", &format!("{{\"{}\"", canaries[4])).await,
+        program
+            .post(
+                "/auth/login",
+                &json!({"identifier": canaries[3], "password": canaries[0]}),
+            )
+            .await,
+        program
+            .post(
+                "/auth/login",
+                &json!({"identifier": "max", "password": canaries[0], "x": canaries[4]}),
+            )
+            .await,
+        program
+            .post_text("/auth/login", &format!("{{\"{}\"", canaries[4]))
+            .await,
         program.present(canaries[2]).await,
         program.ask_with(canaries[2], Method::GET, "/api/v1/me/sessions").await,
     ];
-    program.post("/auth/login", &json!({"identifier": "max", "password": person.password})).await.expect(200);
+    program
+        .post(
+            "/auth/login",
+            &json!({"identifier": "max", "password": person.password}),
+        )
+        .await
+        .expect(200);
     replies.push(program.post("/auth/mfa", &json!({"code": canaries[1]})).await);
     app.backend().store().close().await;
-    replies.push(program.post("/auth/login", &json!({"identifier": canaries[3], "password": canaries[0]})).await);
+    replies.push(
+        program
+            .post(
+                "/auth/login",
+                &json!({"identifier": canaries[3], "password": canaries[0]}),
+            )
+            .await,
+    );
     let restarted = app.restart().await;
     for reply in replies {
-        assert!(reply.status.is_client_error() || reply.status.is_server_error(), "{}", reply.body);
+        assert!(
+            reply.status.is_client_error() || reply.status.is_server_error(),
+            "{}",
+            reply.body
+        );
         for canary in canaries {
-            assert!(!reply.body.contains(canary) && !format!("{:?}", reply.headers).contains(canary), "{}", reply.body);
+            assert!(
+                !reply.body.contains(canary) && !format!("{:?}", reply.headers).contains(canary),
+                "{}",
+                reply.body
+            );
         }
         let lower = reply.body.to_lowercase();
         for word in ["sqlx", "sqlite", "postgres", "pool", "panicked", ".rs:"] {
@@ -183,7 +297,10 @@ async fn l5_no_secret_stands_in_an_error_or_in_the_audit_log() {
     }
     let kept = restarted.everything_kept().await;
     for canary in canaries {
-        assert!(!kept.windows(canary.len()).any(|window| window == canary.as_bytes()), "{canary}");
+        assert!(
+            !kept.windows(canary.len()).any(|window| window == canary.as_bytes()),
+            "{canary}"
+        );
     }
 }
 
@@ -196,7 +313,9 @@ async fn l6_names_of_browsers_and_people_cannot_forge_a_line() {
     browser.sign_in(&person).await;
     let page = browser.open("/").await.expect(200);
     assert!(!page.body.contains("<script>alert"));
-    let agents = app.rows("SELECT user_agent FROM audit_events WHERE user_agent IS NOT NULL").await;
+    let agents = app
+        .rows("SELECT user_agent FROM audit_events WHERE user_agent IS NOT NULL")
+        .await;
     for row in agents {
         let agent = row[0].clone().expect("not null");
         assert!(!agent.chars().any(char::is_control), "{agent:?}");

@@ -52,8 +52,16 @@ async fn f75_asked_to_stop_the_program_finishes_what_is_under_way() {
         waited += 1;
     };
     assert!(ended.success(), "{ended}: {}", app.process().said());
-    assert!(app.process().try_send(login(&browser)).await.is_err(), "nobody answers any more");
-    assert!(app.number("SELECT count(*) FROM audit_events WHERE kind = 'authn_login_fail'").await >= 24, "all written");
+    assert!(
+        app.process().try_send(login(&browser)).await.is_err(),
+        "nobody answers any more"
+    );
+    assert!(
+        app.number("SELECT count(*) FROM audit_events WHERE kind = 'authn_login_fail'")
+            .await
+            >= 24,
+        "all written"
+    );
 }
 
 #[tokio::test]
@@ -62,7 +70,10 @@ async fn f75_readiness_goes_before_anything_else_stops() {
     let (_, mut program) = app.add_program("max").await;
     let mut browser = Browser::new(&app);
     let ready = browser.get("/readyz").await.expect(200).json();
-    assert_eq!(ready, json!({"status": "ready", "database": true, "keys": true, "draining": false}));
+    assert_eq!(
+        ready,
+        json!({"status": "ready", "database": true, "keys": true, "draining": false})
+    );
     app.state_of_handlers().draining.begin();
     let draining = browser.get("/readyz").await.expect(503).json();
     assert_eq!(draining["draining"], true);
@@ -74,10 +85,13 @@ async fn f75_readiness_goes_before_anything_else_stops() {
 
 #[tokio::test]
 async fn m13_tries_beyond_the_limit_are_told_when_to_come_back_and_the_owner_elsewhere_is_not() {
-    let app = TestApp::start_with("m13", &[("LIMITS__SIGN_IN__ACCOUNT_AT_ADDRESS__BURST", "3"), (
-        "LIMITS__SIGN_IN__ACCOUNT_AT_ADDRESS__EVERY_SECONDS",
-        "30",
-    )])
+    let app = TestApp::start_with(
+        "m13",
+        &[
+            ("LIMITS__SIGN_IN__ACCOUNT_AT_ADDRESS__BURST", "3"),
+            ("LIMITS__SIGN_IN__ACCOUNT_AT_ADDRESS__EVERY_SECONDS", "30"),
+        ],
+    )
     .await;
     let person = app.add_person("max", &["member"], false).await;
     let mut attacker = Program::new(&app);

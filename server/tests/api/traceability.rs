@@ -6,12 +6,15 @@ use crate::architecture::{files, root};
 
 /// Faults that this part of the product answers for.
 const FAULTS: [&str; 17] = [
-    "F36", "F38", "F39", "F44", "F45", "F51", "F52", "F62", "F63", "F65", "F66", "F69", "F73", "F75", "F29", "F56", "F64",
+    "F36", "F38", "F39", "F44", "F45", "F51", "F52", "F62", "F63", "F65", "F66", "F69", "F73", "F75", "F29", "F56",
+    "F64",
 ];
 
 fn required() -> BTreeSet<String> {
     let groups = [("S", 17), ("C", 14), ("P", 22), ("J", 15), ("R", 16), ("L", 12)];
-    let numbered = groups.into_iter().flat_map(|(letter, last)| (1..=last).map(move |n| format!("{letter}{n}")));
+    let numbered = groups
+        .into_iter()
+        .flat_map(|(letter, last)| (1..=last).map(move |n| format!("{letter}{n}")));
     numbered.chain(FAULTS.map(str::to_owned)).collect()
 }
 
@@ -52,7 +55,10 @@ fn every_requirement_has_a_test_that_exists_or_a_reason() {
     let mut lines = table.lines();
     assert_eq!(lines.next(), Some("ID,test,state"));
     let tests = tests();
-    assert!(tests.contains("every_requirement_has_a_test_that_exists_or_a_reason"), "tests are found in the source");
+    assert!(
+        tests.contains("every_requirement_has_a_test_that_exists_or_a_reason"),
+        "tests are found in the source"
+    );
     let (mut wrong, mut states) = (Vec::new(), BTreeMap::<String, BTreeSet<bool>>::new());
     for line in lines {
         let [id, test, state] = line.splitn(3, ',').collect::<Vec<_>>()[..] else {
@@ -67,7 +73,12 @@ fn every_requirement_has_a_test_that_exists_or_a_reason() {
             }
             let begins = test.to_lowercase().starts_with(&format!("{}_", id.to_lowercase()));
             let spoken = test.contains(' ');
-            if !begins && !spoken && !table.lines().any(|other| other.starts_with(&format!("{id},{}_", id.to_lowercase()))) {
+            if !begins
+                && !spoken
+                && !table
+                    .lines()
+                    .any(|other| other.starts_with(&format!("{id},{}_", id.to_lowercase())))
+            {
                 // A test of another name may stand for a requirement only beside one of its own, or if it is a rule
                 // read off the source.
                 let of_source = ["architecture", "j1_to_j7"].iter().any(|word| test.contains(word));

@@ -14,7 +14,7 @@ use crate::domain::id::UserId;
 use crate::domain::policy::{Policy, PolicyField, PolicyProblem, presets, validate};
 use crate::domain::user::UserStatus;
 use crate::services::admin::{NewPerson, Refused};
-use crate::services::policies::{NewPolicy, RoleInForce};
+use crate::services::lifetimes::{NewPolicy, RoleInForce};
 use crate::storage::users::PersonListRow;
 
 /// People on one page of the list.

@@ -2,8 +2,8 @@
 //!
 //! Like every act of administration these check the role themselves.
 
-use super::admin::{AdminResult, Refused, reason_of};
 use super::Backend;
+use super::admin::{AdminResult, Refused, reason_of};
 use super::sessions::Live;
 use crate::domain::audit::{Circumstances, Kind};
 use crate::domain::id::UserId;
