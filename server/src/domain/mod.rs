@@ -12,6 +12,7 @@ pub mod password;
 pub mod policy;
 pub mod random;
 pub mod refresh;
+pub mod return_path;
 pub mod session;
 pub mod sign_in;
 pub mod user;

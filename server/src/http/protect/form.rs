@@ -71,7 +71,7 @@ async fn expired(protection: &Protection, headers: &HeaderMap, session: &Session
         return Problem::form_expired().into_response();
     }
     let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok());
-    let back = referer.and_then(|referer| same_origin_path(&protection.public_url, referer));
+    let back = referer.and_then(|referer| same_origin_path(protection.public_url.as_str(), referer));
     let Some(location) = back.and_then(|path| HeaderValue::from_str(&path).ok()) else {
         return Problem::form_expired().into_response();
     };

@@ -16,7 +16,6 @@ mod origin;
 pub(crate) mod recorder;
 mod redirect;
 mod report;
-mod return_path;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +25,7 @@ use async_trait::async_trait;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
+pub use crate::domain::return_path::{safe_return_path, same_origin_path};
 pub use cookies::refuse_duplicate_cookies;
 pub use form::{FORM_TOKEN_FIELD, FORM_TOKEN_HEADER, check_form_token, header_form_token_matches};
 pub use headers::{HeaderPolicy, page_csp, set_response_headers};
@@ -33,7 +33,6 @@ pub use methods::refuse_odd_methods;
 pub use origin::{ACTIONS, gate_origins};
 pub use redirect::keep_redirects_here;
 pub use report::{REPORT_PATH, csp_report};
-pub use return_path::{safe_return_path, same_origin_path};
 
 use crate::config::PublicUrl;
 use crate::domain::audit::{Circumstances, Kind};

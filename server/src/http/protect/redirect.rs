@@ -37,7 +37,7 @@ fn keep(protection: &Protection, headers: &mut HeaderMap, name: &HeaderName) {
     let path = location
         .to_str()
         .ok()
-        .and_then(|text| same_origin_path(&protection.public_url, text));
+        .and_then(|text| same_origin_path(protection.public_url.as_str(), text));
     let path = path.and_then(|path| HeaderValue::from_str(&path).ok());
     headers.insert(name.clone(), path.unwrap_or(HeaderValue::from_static("/")));
 }

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 
 use super::{Delivery, Visit, action_fault, done, invalid, page_fault, slot};
 use crate::domain::mfa::{TotpSecret, otpauth_url, qr_svg};
+use crate::domain::return_path::safe_return_path;
 use crate::domain::sign_in::{Flow, Step};
 use crate::domain::user::canonical;
-use crate::http::protect::safe_return_path;
 use crate::services::account::StepUpOutcome;
 use crate::services::sign_in::{CodeOutcome, EnrolOutcome, PasswordOutcome};
 use crate::services::{Backend, ServiceError};
