@@ -134,6 +134,9 @@ async fn require_form_token(channel: Channel, web: &WebSession, headers: &Header
 }
 
 /// The caller's living sessions, the current one first.
+///
+/// # Errors
+/// 401, and faults of ours.
 #[utoipa::path(get, path = "/api/v1/me/sessions", responses((status = 200, body = [SessionResponse]), (status = 401)))]
 pub async fn list_sessions(
     State(state): State<AppState>,
@@ -154,8 +157,15 @@ pub async fn list_sessions(
 }
 
 /// Ends one of the caller's sessions. A foreign id is as unknown as one that never was.
+///
+/// # Errors
+/// 401, 403, 404, and faults of ours.
 #[utoipa::path(delete, path = "/api/v1/me/sessions/{id}", params(("id" = String, Path)), responses(
     (status = 200, body = EndedResponse), (status = 401), (status = 404)))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "axum hands each part of the request over by itself"
+)]
 pub async fn end_session(
     State(state): State<AppState>,
     Extension(from): Extension<Circumstances>,
@@ -185,6 +195,9 @@ pub async fn end_session(
 }
 
 /// Ends all of the caller's sessions but this one.
+///
+/// # Errors
+/// 401, 403, and faults of ours.
 #[utoipa::path(delete, path = "/api/v1/me/sessions", responses((status = 200, body = EndedResponse), (status = 401)))]
 pub async fn end_other_sessions(
     State(state): State<AppState>,

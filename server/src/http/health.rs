@@ -43,7 +43,7 @@ impl Draining {
 /// Longest a check may take; a database that hangs is a database that is not there.
 const LONGEST_CHECK: Duration = Duration::from_secs(2);
 
-/// What `/readyz` looks at.
+/// What the two routes look at.
 #[derive(Clone)]
 pub struct Health {
     readiness: Arc<dyn Readiness>,
@@ -59,15 +59,14 @@ pub fn routes(readiness: Arc<dyn Readiness>, draining: Draining) -> Router {
 }
 
 /// The process lives.
-#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "The process lives")))]
-pub async fn healthz() -> axum::Json<serde_json::Value> {
+#[utoipa::path(get, path = "/healthz", responses((status = 200, description = "Alive")))]
+pub async fn healthz() -> impl IntoResponse {
     axum::Json(json!({ "status": "alive" }))
 }
 
-/// Whether requests should be sent here.
+/// Whether it should get requests; says what is missing.
 #[utoipa::path(get, path = "/readyz", responses(
-    (status = 200, description = "Send requests here"),
-    (status = 503, description = "Not now: says which of database, keys and draining is the reason")))]
+    (status = 200, description = "Ready"), (status = 503, description = "Not now: database, keys, or about to stop")))]
 pub async fn readyz(State(health): State<Health>) -> Response {
     let within = |check| async { tokio::time::timeout(LONGEST_CHECK, check).await.unwrap_or(false) };
     let (database, keys) = tokio::join!(within(health.readiness.database()), within(health.readiness.keys()));
