@@ -118,8 +118,17 @@ async fn page(State(state): State<AppState>, request: Request) -> Response {
             response.insert_header(CONTENT_SECURITY_POLICY, protect::page_csp(&nonce));
         }
     };
+    let from = parts.extensions.get::<Circumstances>().cloned().unwrap_or_default();
+    let area = if parts.uri.path().starts_with("/admin/audit") { "audit" } else { "admin" };
     let render = leptos_axum::render_app_async_with_context(additional, app::shell);
-    render(Request::from_parts(parts, body)).await.into_response()
+    let response = render(Request::from_parts(parts, body)).await.into_response();
+    // The page's own guard refused, before any service was asked that would have told (L4).
+    if response.status() == StatusCode::FORBIDDEN
+        && let Err(error) = state.backend.deny(area, &from).await
+    {
+        return Refusal::fault(&error).into_response();
+    }
+    response
 }
 
 /// Carries out a form.

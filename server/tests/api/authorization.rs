@@ -530,3 +530,121 @@ async fn f29_hostile_forms_get_a_clear_no() {
     assert_eq!(app.events("sys_crash").await, 0);
     assert!(app.number("SELECT count(*) FROM users").await == 2);
 }
+
+#[tokio::test]
+async fn s12_every_act_of_administration_needs_a_recent_factor() {
+    let app = TestApp::start("s12").await;
+    let admin = Admin::sign_in(&app).await;
+    let victim = app.add_person("victim", &["member"], false).await;
+    let program = Program::signed_in(&app, &victim).await;
+    let mut browser = admin.browser;
+    // The role allows ten minutes since the last factor.
+    app.pass(601);
+    browser.open("/admin/people").await.expect(200);
+    let before = app.state().await;
+    let mut acts = 0;
+    for (name, fields) in csrf::rows(&victim, &program.session_id) {
+        let expected = actions().into_iter().find(|(action, _)| *action == name).expect("a row for each").1;
+        if expected[1] != 403 {
+            continue;
+        }
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(field, value)| (*field, value.as_str())).collect();
+        let reply = browser.submit(name, &fields).await;
+        assert!(reply.location().starts_with("/step-up?return_to=%2Fadmin") || reply.location().starts_with("/step-up?return_to=/admin"), "{name}: {}", reply.location());
+        acts += 1;
+    }
+    assert_eq!(acts, 8);
+    assert_eq!(app.state().await, before, "nothing was done");
+    browser.step_up(&admin.person, "/admin/people").await.expect(200);
+    let id = victim.id.to_string();
+    browser.submit_and_follow("end_person_sessions", &[("person_id", &id)]).await.expect(200);
+    program.sessions().await.expect(401);
+}
+
+#[tokio::test]
+async fn p13_an_administrator_can_set_nobodys_password() {
+    let app = TestApp::start("p13").await;
+    let admin = Admin::sign_in(&app).await;
+    let victim = app.add_person("victim", &["member"], false).await;
+    let hash = app.rows("SELECT password_hash FROM users WHERE username = 'victim'").await;
+    let mut browser = admin.browser;
+    browser.open("/admin/people").await.expect(200);
+    let id = victim.id.to_string();
+    for (name, expected) in actions() {
+        if expected[1] != 403 || name == "save_policy" || name == "invite_person" {
+            continue;
+        }
+        let fields = [
+            ("person_id", id.as_str()),
+            ("reason", "because"),
+            ("roles[]", "member"),
+            ("password", "a password of the administrator"),
+            ("new_password", "a password of the administrator"),
+            ("password_hash", "$argon2id$"),
+        ];
+        browser.submit(name, &fields).await;
+    }
+    assert_eq!(app.rows("SELECT password_hash FROM users WHERE username = 'victim'").await, hash);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l10_of_eight_uses_of_one_invitation_at_once_exactly_one_succeeds() {
+    let app = TestApp::start("l10").await;
+    let mut admin = Admin::sign_in(&app).await;
+    let link = admin.invite("newcomer", &["member"]).await;
+    let mut browser = Browser::new(&app);
+    browser.open(link.strip_prefix(crate::app::ORIGIN).expect("ours")).await.expect(200);
+    let mut tries = tokio::task::JoinSet::new();
+    for i in 0..8 {
+        let mut browser = browser.clone();
+        let password = format!("a long enough password, number {i}");
+        tries.spawn(async move {
+            let fields = [("username", "newcomer"), ("email", ""), ("display_name", ""), ("password", password.as_str())];
+            browser.submit("accept_invitation", &fields).await;
+            browser.is_signed_in()
+        });
+    }
+    assert_eq!(tries.join_all().await.into_iter().filter(|success| *success).count(), 1);
+    assert_eq!(app.events("invitation_accepted").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l11_more_sign_ins_than_can_wait_are_told_to_come_back() {
+    let app = TestApp::start_with("l11", &[("PASSWORD__HASHING_THREADS", "1"), ("PASSWORD__QUEUE", "2")]).await;
+    let mut tries = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut program = Program::new(&app);
+        let login = serde_json::json!({"identifier": "nobody", "password": "something long enough"});
+        tries.spawn(async move { program.post("/auth/login", &login).await });
+    }
+    let replies = tries.join_all().await;
+    let busy: Vec<_> = replies.iter().filter(|reply| reply.status == 503).collect();
+    assert!(replies.iter().all(|reply| reply.status == 503 || reply.status == 401));
+    assert!(replies.len() > busy.len() && !busy.is_empty(), "{} of {} were turned away", busy.len(), replies.len());
+    assert!(busy.iter().all(|reply| reply.header("retry-after").is_some()));
+    let after = serde_json::json!({"identifier": "nobody", "password": "something long enough"});
+    Program::new(&app).post("/auth/login", &after).await.expect(401);
+}
+
+#[tokio::test]
+async fn l12_nothing_inside_is_shown_to_the_outside() {
+    let app = TestApp::start("l12").await;
+    let mut browser = Browser::new(&app);
+    for path in ["/metrics", "/debug", "/debug/pprof", "/status", "/server-status", "/.git/config", "/actuator", "/console"] {
+        assert_eq!(browser.get(path).await.status, 404, "{path}");
+    }
+    for method in ["TRACE", "CONNECT", "PROPFIND", "DEBUG"] {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = browser.request(method.clone(), "/").header("x-secret", "CANARY").body(Body::empty());
+        let reply = browser.send(request.expect("a request")).await;
+        assert_eq!(reply.status, 405, "{method}");
+        assert!(!reply.body.contains("CANARY"));
+    }
+    for path in ["/", "/nowhere", "/healthz", "/api/nowhere"] {
+        let reply = browser.get(path).await;
+        let shown = format!("{:?} {}", reply.headers, reply.body).to_lowercase();
+        for word in ["axum", "hyper", "rust/", concat!("mayfly/", env!("CARGO_PKG_VERSION"))] {
+            assert!(!shown.contains(word), "{path}: {word}");
+        }
+    }
+}

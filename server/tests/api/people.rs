@@ -58,8 +58,6 @@ pub struct Admin {
 
 /// A browser of an auditor.
 pub struct Auditor {
-    /// Account.
-    pub person: Person,
     /// Signed-in browser.
     pub browser: Browser,
 }
@@ -185,7 +183,7 @@ impl Auditor {
         let person = app.add_person("watcher", &["auditor"], true).await;
         let mut browser = Browser::new(app);
         browser.sign_in(&person).await;
-        Self { person, browser }
+        Self { browser }
     }
 }
 

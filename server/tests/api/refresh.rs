@@ -315,7 +315,7 @@ async fn r1_a_session_that_is_over_says_why() {
 }
 
 #[tokio::test]
-async fn r1_a_browsers_token_is_no_programs_token_and_the_other_way_round() {
+async fn r3_a_browsers_token_is_no_programs_token_and_the_other_way_round() {
     let (app, person, mut program) = signed_in("r1 client").await;
     let mut browser = Browser::new(&app);
     browser.sign_in(&person).await;
@@ -401,4 +401,28 @@ async fn r8_there_is_no_password_grant() {
         );
     }
     drop(app);
+}
+
+#[tokio::test]
+async fn r4_a_refresh_token_that_lay_idle_is_over() {
+    let (app, _, mut program) = signed_in("r4").await;
+    // A member's idle limit is a week.
+    app.pass(7 * 24 * 3600 - 1);
+    program.renew().await.expect(200);
+    app.pass(7 * 24 * 3600);
+    assert_eq!(program.renew().await.expect(401).json()["reason"], "idle");
+}
+
+#[tokio::test]
+async fn r14_answers_with_tokens_are_never_stored_and_errors_are_general() {
+    let (app, person, mut program) = signed_in("r14").await;
+    app.pass(60);
+    let good = program.renew().await.expect(200);
+    let login = json!({"identifier": person.username, "password": person.password});
+    let signed_in = Program::new(&app).post("/auth/login", &login).await.expect(200);
+    let forged = program.present("mfr_x").await.expect(400);
+    for reply in [&good, &signed_in, &forged] {
+        assert_eq!(reply.header("cache-control"), Some("no-store"));
+    }
+    assert_eq!(forged.json()["title"], "Not a refresh token of this server.");
 }

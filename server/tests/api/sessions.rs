@@ -325,3 +325,22 @@ async fn s17_only_ids_this_server_issued_are_accepted() {
     }
     assert_eq!(app.state().await, before);
 }
+
+#[tokio::test]
+async fn s4_secrets_of_sessions_are_random_and_long_enough() {
+    let app = TestApp::start("s4").await;
+    let (_, program) = app.add_program("max").await;
+    let member = Member::sign_in(&app, "moritz").await;
+    let decoded = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
+    assert_eq!(decoded(&program.refresh[4..]).len(), 58, "two tags of 128 bits each");
+    assert_eq!(decoded(&member.browser.form_token).len(), 32);
+    assert_eq!(decoded(&member.browser.cookie(FLOW)).len(), 16);
+    let device = member.browser.cookie(crate::browser::DEVICE);
+    assert_eq!(decoded(device.split_once('.').expect("an id and a secret").1).len(), 32);
+    let mut flows = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let mut browser = Browser::new(&app);
+        browser.get("/sign-in").await.expect(200);
+        assert!(flows.insert(browser.cookie(FLOW)) && flows.insert(browser.form_token));
+    }
+}
