@@ -263,7 +263,7 @@ pub const fn mfa(rule: MfaRule) -> &'static str {
 
 /// The limits of a role: what, and how much, in the order of the form.
 #[must_use]
-pub fn limits(limits: &Lifetimes) -> [(&'static str, String); 8] {
+pub fn limits(limits: &Lifetimes) -> [(&'static str, String); 7] {
     let or_none = |seconds: i64, none: &str| {
         if seconds == 0 {
             none.to_owned()
@@ -278,7 +278,6 @@ pub fn limits(limits: &Lifetimes) -> [(&'static str, String); 8] {
         (field(Field::Mfa), mfa(limits.mfa).to_owned()),
         (field(Field::StepUpAge), duration(limits.step_up_s)),
         (field(Field::IdleWarning), or_none(limits.idle_warning_s, "None")),
-        (field(Field::RememberDevice), or_none(limits.remember_device_s, "Never")),
         (field(Field::MaxSessions), limits.max_sessions.to_string()),
     ]
 }

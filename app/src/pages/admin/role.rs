@@ -262,8 +262,8 @@ fn Editor(role: String, form: LimitsForm, error: Option<ActionError>) -> impl In
                         hint="Sensitive acts ask for a factor again when the last one is older." problem=at(Field::StepUpAge)/>
                     <NumberField name="idle_warning_seconds" label="Idle warning" unit="seconds" value=form.idle_warning_seconds
                         hint="So long before the idle limit a warning appears. 0 means none." problem=at(Field::IdleWarning)/>
-                    <NumberField name="remember_device_days" label="Remember-device period" unit="days" value=form.remember_device_days
-                        hint="0 means never." problem=at(Field::RememberDevice)/>
+                    // Remembering devices is not built yet: never.
+                    <Hidden name="remember_device_days" value="0"/>
                     <NumberField name="max_sessions" label="Most sessions at once" value=form.max_sessions
                         hint="The oldest makes room for a new one." problem=at(Field::MaxSessions)/>
                 </div>
