@@ -53,7 +53,11 @@ pub fn postgres() -> Result<PathBuf, Failure> {
     let settings = Path::new("/etc/postgresql-common");
     if may_install() {
         std::fs::create_dir_all(settings)?;
-        std::fs::write(settings.join("createcluster.conf"), "create_main_cluster = false\n")?;
+        let file = settings.join("createcluster.conf");
+        // One that is there already is this machine's own decision.
+        if !file.exists() {
+            std::fs::write(file, "create_main_cluster = false\n")?;
+        }
     }
     packages(&["postgresql"])?;
     postgres_folder().ok_or_else(|| "postgresql was installed, but its programs were not found".into())

@@ -102,6 +102,10 @@ fn build_all(folder: &Path) -> Result<Site, Failure> {
         .out_name("mayfly")
         .remove_name_section(true);
     bindgen.generate(&work)?;
+    // A page loads one script and one binary; inline scripts of a dependency would be files of their own beside them.
+    if work.join("snippets").exists() {
+        return Err("a dependency of the islands brings scripts of its own, which no page loads".into());
+    }
     let binary = work.join("mayfly_bg.wasm");
     shrink(&binary)?;
     let script = fs::read(work.join("mayfly.js"))?;
