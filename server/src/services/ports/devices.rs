@@ -5,7 +5,7 @@ use app::services::Devices;
 use app::types::{DeviceList, NextStep, Notice};
 use async_trait::async_trait;
 
-use super::{Delivery, Visit, action_fault, done, page_fault, view};
+use super::{Visit, action_fault, done, page_fault, view};
 use crate::services::account::EndOutcome;
 
 #[async_trait]
@@ -34,8 +34,7 @@ impl Devices for Visit {
             .map_err(action_fault)?
         {
             EndOutcome::Ended(_) if own => {
-                self.web.flush().await.map_err(|error| action_fault(error.into()))?;
-                self.deliver(Delivery::SignedOut);
+                self.forget_signed_out().await.map_err(action_fault)?;
                 Ok(done("/sign-in".to_owned()))
             }
             EndOutcome::Ended(_) => {

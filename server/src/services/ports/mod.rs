@@ -39,6 +39,8 @@ pub mod slot {
     pub const RETURN_TO: &str = "return_to";
     /// Secret of the authenticator being set up on the security page, base32.
     pub const ENROLMENT: &str = "enrolment";
+    /// The person signed out in this browser just now.
+    pub const SIGNED_OUT: &str = "signed_out";
     /// Secret of the invitation opened in this browser.
     pub const INVITATION: &str = "invitation";
     /// An invitation link made just now, with the id of its person.
@@ -152,6 +154,14 @@ impl Visit {
 
     async fn notify(&self, notice: Notice) -> Result<(), ServiceError> {
         self.put(slot::NOTICE, notice).await
+    }
+
+    /// Forgets everything of this browser but that the person signed out, for the sign-in page to say.
+    async fn forget_signed_out(&self) -> Result<(), ServiceError> {
+        self.web.flush().await?;
+        self.put(slot::SIGNED_OUT, true).await?;
+        self.deliver(Delivery::SignedOut);
+        Ok(())
     }
 
     /// Hands out a finished sign-in: a new flow id (fixation) and nothing left of the flow.

@@ -65,10 +65,11 @@ const fn next_step(flow: &Flow) -> NextStep {
 impl SignIn for Visit {
     async fn prompt(&self) -> Result<SignInPrompt, PageError> {
         let ending: Option<Ending> = self.get(slot::ENDING).await.map_err(page_fault)?;
+        let signed_out: Option<bool> = self.take(slot::SIGNED_OUT).await.map_err(page_fault)?;
         let needs_setup = self.backend.needs_first_admin().await.map_err(page_fault)?;
         Ok(SignInPrompt {
             ending,
-            signed_out: false,
+            signed_out: signed_out.unwrap_or(false),
             needs_setup,
         })
     }
@@ -254,8 +255,7 @@ impl SignIn for Visit {
                 .await
                 .map_err(action_fault)?;
         }
-        self.web.flush().await.map_err(|error| action_fault(error.into()))?;
-        self.deliver(Delivery::SignedOut);
+        self.forget_signed_out().await.map_err(action_fault)?;
         Ok(done("/sign-in".to_owned()))
     }
 }
