@@ -1,6 +1,7 @@
 //! A browser without JavaScript: keeps cookies as RFC 6265 says, sends what Chromium sends, fills in forms.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use axum::body::Body;
@@ -282,7 +283,8 @@ pub fn encode(fields: &[(&str, &str)]) -> String {
             } else if byte == b' ' {
                 out.push('+');
             } else {
-                out.push_str(&format!("%{byte:02X}"));
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
             }
             out
         })

@@ -139,7 +139,7 @@ async fn p17_recovery_codes_are_strong_single_use_and_forgiving_in_form() {
     let mut admin = make_first_admin(&app).await;
     let codes = admin.person.recovery_codes.clone();
     for code in &codes {
-        let characters = code.chars().filter(|c| c.is_ascii_alphanumeric()).count();
+        let characters = code.chars().filter(char::is_ascii_alphanumeric).count();
         assert!(characters * 5 >= 64, "at least 64 bits: {code}");
     }
     let kept = app.everything_kept().await;
@@ -360,13 +360,13 @@ async fn f45_no_step_can_be_skipped_repeated_or_swapped() {
 
     // A finished flow is not finished twice.
     app.pass(30);
-    let mut done = waiting(&app, &person).await;
-    let replay = done.clone();
+    let mut finished = waiting(&app, &person).await;
+    let second_use = finished.clone();
     let code = person.code(&app);
-    assert!(gets_in(&mut done, &code).await);
+    assert!(gets_in(&mut finished, &code).await);
     app.pass(30);
     let code = person.code(&app);
-    assert!(!gets_in(&mut replay.clone(), &code).await);
+    assert!(!gets_in(&mut second_use.clone(), &code).await);
 
     // Ten minutes between the steps are too long.
     let mut late = waiting(&app, &person).await;

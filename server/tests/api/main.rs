@@ -14,6 +14,7 @@ mod process;
 mod program;
 mod reply;
 
+mod abuse;
 mod access_tokens;
 mod architecture;
 mod authorization;

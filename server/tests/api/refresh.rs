@@ -237,7 +237,7 @@ async fn r1_what_is_no_token_is_refused_without_a_look_at_the_database() {
     let (app, _, mut program) = signed_in("r1 malformed").await;
     let good = program.refresh.clone();
     let bytes = data_encoding::BASE64URL_NOPAD
-        .decode(good[4..].as_bytes())
+        .decode(&good.as_bytes()[4..])
         .expect("base64url");
     let with = |position: usize, value: u8| {
         let mut other = bytes.clone();
@@ -344,7 +344,7 @@ async fn r2_every_flipped_bit_makes_a_token_worthless() {
     app.pass(60);
     let good = program.refresh.clone();
     let bytes = data_encoding::BASE64URL_NOPAD
-        .decode(good[4..].as_bytes())
+        .decode(&good.as_bytes()[4..])
         .expect("base64url");
     assert_eq!(bytes.len(), 58);
     let before = app.state().await;

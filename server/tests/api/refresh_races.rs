@@ -41,8 +41,12 @@ async fn quickly(app: &TestApp, person: &Person) -> Program {
         panic!("{outcome:?}")
     };
     let mut program = Program::new(app);
-    program.access = signed_in.issued.access.expose_secret().to_owned();
-    program.refresh = signed_in.issued.refresh.expose_secret().to_owned();
+    signed_in.issued.access.expose_secret().clone_into(&mut program.access);
+    signed_in
+        .issued
+        .refresh
+        .expose_secret()
+        .clone_into(&mut program.refresh);
     program.session_id = signed_in.issued.live.session.id.to_string();
     program
 }

@@ -15,6 +15,7 @@ use server::domain::id::UserId;
 type Canary = (&'static str, String);
 
 /// Goes through everything with secrets that are easy to find again. Returns all of them.
+#[expect(clippy::too_many_lines, reason = "one day, from morning to evening")]
 async fn a_day_with_canaries(app: &TestApp) -> Vec<Canary> {
     let mut canaries: Vec<Canary> = vec![
         ("password", PASSWORD.to_owned()),

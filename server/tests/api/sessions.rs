@@ -17,13 +17,13 @@ use server::domain::random::Random as _;
 /// Ten minutes idle, half an hour at all.
 fn short() -> Lifetimes {
     Lifetimes {
-        access: Duration::from_secs(300),
-        idle: Duration::from_secs(600),
-        absolute: Duration::from_secs(1800),
-        idle_warning: Duration::from_secs(60),
+        access: Duration::from_mins(5),
+        idle: Duration::from_mins(10),
+        absolute: Duration::from_mins(30),
+        idle_warning: Duration::from_mins(1),
         remember_device: Duration::ZERO,
         mfa: Mfa::Optional,
-        step_up: Duration::from_secs(900),
+        step_up: Duration::from_mins(15),
         max_sessions: 10,
     }
 }
@@ -123,7 +123,7 @@ async fn s2_refreshing_never_extends_the_absolute_limit() {
     app.add_role("desk", short()).await;
     let person = app.add_person("dora", &["desk"], false).await;
     let mut program = Program::signed_in(&app, &person).await;
-    let end = app.now().plus(Duration::from_secs(1800));
+    let end = app.now().plus(Duration::from_mins(30));
     for minute in 1..30_u64 {
         app.pass(60);
         let reply = program.renew().await.expect(200);
@@ -331,7 +331,11 @@ async fn s4_secrets_of_sessions_are_random_and_long_enough() {
     let app = TestApp::start("s4").await;
     let (_, program) = app.add_program("max").await;
     let member = Member::sign_in(&app, "moritz").await;
-    let decoded = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64url");
+    let decoded = |text: &str| {
+        data_encoding::BASE64URL_NOPAD
+            .decode(text.as_bytes())
+            .expect("base64url")
+    };
     assert_eq!(decoded(&program.refresh[4..]).len(), 58, "two tags of 128 bits each");
     assert_eq!(decoded(&member.browser.form_token).len(), 32);
     assert_eq!(decoded(&member.browser.cookie(FLOW)).len(), 16);

@@ -62,7 +62,9 @@ fn every_requirement_has_a_test_that_exists_or_a_reason() {
     let (mut wrong, mut rows) = (Vec::new(), BTreeMap::<String, Vec<(String, bool)>>::new());
     for line in lines {
         // A title of the browser's tests may hold commas; ids and states hold none.
-        let columns = line.split_once(',').and_then(|(id, rest)| Some((id, rest.rsplit_once(',')?)));
+        let columns = line
+            .split_once(',')
+            .and_then(|(id, rest)| Some((id, rest.rsplit_once(',')?)));
         let Some((id, (test, state))) = columns else {
             wrong.push(format!("three columns: {line}"));
             continue;
@@ -89,9 +91,8 @@ fn every_requirement_has_a_test_that_exists_or_a_reason() {
         if covered > 0 && covered < tests.len() {
             wrong.push(format!("{id} is covered and put off at once"));
         }
-        let own = |test: &str| {
-            test.starts_with(&format!("{}_", id.to_lowercase())) || test.starts_with(&format!("{id}: "))
-        };
+        let own =
+            |test: &str| test.starts_with(&format!("{}_", id.to_lowercase())) || test.starts_with(&format!("{id}: "));
         if covered > 0 && !tests.iter().any(|(test, _)| own(test)) {
             wrong.push(format!("{id}: none of its tests is named after it"));
         }
