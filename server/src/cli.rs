@@ -86,6 +86,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::SUCCESS);
     }
     startup::install_logging(&settings);
+    crate::http::error::install_panic_hook();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(execute(cli.command, settings))
 }

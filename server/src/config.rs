@@ -53,7 +53,7 @@ pub enum ConfigError {
     Twice(String),
     /// Not TOML, an unknown name, or a value of the wrong type.
     #[error("{0}")]
-    Shape(Box<figment::Error>),
+    Shape(String),
     /// Values outside their range, every one of them.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Values(Vec<FieldProblem>),
@@ -361,6 +361,25 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretStr
     Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
 }
 
+/// What does not fit, without the values: a line of the file or a mistyped value may be a secret (L5).
+fn shape(error: &figment::Error) -> String {
+    let one = |error: figment::Error| {
+        let path = error.path.join(".");
+        if path.starts_with("secrets") || path == "database.url" {
+            return format!("{path}: a text is expected here");
+        }
+        // A syntax error draws the line it is in, between bars.
+        let text = error.to_string();
+        let lines = text.lines().filter(|line| {
+            !line
+                .trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
+                .starts_with('|')
+        });
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    error.clone().into_iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
 fn algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Algorithm, D::Error> {
     match String::deserialize(deserializer)?.as_str() {
         "ES256" => Ok(Algorithm::Es256),
@@ -402,7 +421,7 @@ impl Settings {
             figment = figment.merge(Toml::string(&text));
         }
         figment = figment.merge(environment::Environment::read(variables)?);
-        let settings: Self = figment.extract().map_err(|error| ConfigError::Shape(Box::new(error)))?;
+        let settings: Self = figment.extract().map_err(|error| ConfigError::Shape(shape(&error)))?;
         let problems = settings.validate();
         if problems.is_empty() {
             Ok(settings)

@@ -215,3 +215,25 @@ fn l5_printing_shows_everything_but_secrets_and_reads_back() {
         "what is printed can be used as a file"
     );
 }
+
+#[test]
+fn l5_a_file_that_cannot_be_read_is_refused_without_quoting_it() {
+    for (toml, says) in [
+        ("[secrets]\nkey_encryption_key = \"CANARY\n", "line 2"),
+        (
+            "[secrets]\nkey_encryption_key = [\"CANARY\"]\n",
+            "secrets.key_encryption_key",
+        ),
+        (
+            "[secrets]\nkey_encryption_key = 7777777777777\n",
+            "secrets.key_encryption_key",
+        ),
+        ("[database]\nurl = postgres://m:CANARY@db/m\n", "line 2"),
+        ("[database]\nurl = { CANARY = 7777777777777 }\n", "database.url"),
+        ("CANARY", "line 1"),
+    ] {
+        let error = read(toml, &[]).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(!error.contains("CANARY") && !error.contains("7777777777777"), "{error}");
+    }
+}
