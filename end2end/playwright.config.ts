@@ -28,7 +28,9 @@ export default defineConfig({
   retries: 0,
   workers: 2,
   forbidOnly: !!process.env.CI,
-  timeout: 30_000,
+  // A story of many pages, on a machine that may be busy with other things.
+  timeout: 90_000,
+  expect: { timeout: 10_000 },
   globalTimeout: 20 * 60_000,
   reporter: [["line"]],
   use: {

@@ -8,6 +8,18 @@ import { expect, test } from "./visitor";
 const site = siteOfThisFile();
 const scripted = () => test.info().project.use.javaScriptEnabled !== false;
 
+test("a session that is not there any more is a page in words, not a fault", async ({ arrive }) => {
+  const visitor = await arrive(site.server);
+  visitor.allow(/status of 40[0-9]/);
+  const { page } = visitor;
+  await site.welcome(visitor, new Person("nora", "Nora Nowhere"), "member");
+  for (const path of ["/nowhere", "/devices/end?session=nothing", "/devices/end?session=00000000-0000-7000-8000-000000000000"]) {
+    expect((await page.goto(path))?.status(), path).toBe(404);
+    await expect(heading(page, "This page does not exist")).toBeVisible();
+    await visitor.expectAccessible();
+  }
+});
+
 test("C1: a script neither reads nor overwrites our cookies", async ({ arrive }) => {
   test.skip(!scripted(), "there is no script to keep out");
   const visitor = await arrive(site.server);
@@ -121,16 +133,4 @@ test("the theme switch holds over pages and is no secret", async ({ arrive }) =>
   await page.getByRole("button", { name: "Switch between light and dark" }).click();
   await expect(html).toHaveAttribute("data-theme", "light");
   expect(await ground()).toBe(light);
-});
-
-test("a session that is not there any more is a page in words, not a fault", async ({ arrive }) => {
-  const visitor = await arrive(site.server);
-  visitor.allow(/status of 40[0-9]/);
-  const { page } = visitor;
-  await site.welcome(visitor, new Person("nora", "Nora Nowhere"), "member");
-  for (const path of ["/nowhere", "/devices/end?session=nothing", "/devices/end?session=00000000-0000-7000-8000-000000000000"]) {
-    expect((await page.goto(path))?.status(), path).toBe(404);
-    await expect(heading(page, "This page does not exist")).toBeVisible();
-    await visitor.expectAccessible();
-  }
 });

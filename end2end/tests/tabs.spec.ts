@@ -21,7 +21,7 @@ async function reloadAll(visitor: Visitor): Promise<void> {
 }
 
 test("F65: ten tabs reload and ten restored tabs open at once with an expired access token", async ({ arrive }) => {
-  test.setTimeout(60_000);
+  test.setTimeout(120_000);
   const visitor = await arrive(site.server);
   await site.welcome(visitor, new Person("tabea", "Tabea Tabs"), "member");
   await expect(heading(visitor.page, "Your devices")).toBeVisible();

@@ -34,6 +34,10 @@ export class Visitor {
     }
     const page = await context.newPage();
     const visitor = new Visitor(context, page, server.url, browser, scripts);
+    if (!scripts) {
+      // A browser without JavaScript refuses what only scripts would use, and says so.
+      visitor.allow(/\/pkg\/\S+\.js failed: csp/, /\/pkg\/\S+\.wasm was preloaded using link preload but not used/);
+    }
     watch(visitor, page);
     context.on("page", (page) => watch(visitor, page));
     return visitor;
