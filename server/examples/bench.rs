@@ -33,17 +33,21 @@ const SESSIONS: usize = 20;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let binary = PathBuf::from(std::env::args().nth(1).ok_or("which binary? (cargo xtask bench passes it)")?);
+    let binary = PathBuf::from(
+        std::env::args()
+            .nth(1)
+            .ok_or("which binary? (cargo xtask bench passes it)")?,
+    );
     let folder = std::env::temp_dir().join(format!("mayfly-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let figures = measure(&binary, &folder).await;
+    let figures = Box::pin(measure(&binary, &folder)).await;
     std::fs::remove_dir_all(&folder)?;
     figures
 }
 
 async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let access = make_person(folder, port).await?;
+    let access = Box::pin(make_person(folder, port)).await?;
 
     let mut starts = Vec::new();
     for _ in 0..3 {
@@ -53,17 +57,24 @@ async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
         drop(server);
     }
     starts.sort();
-    println!("cold start with an existing database   {:>8.0} ms   (goal < 300)", starts[1].as_secs_f64() * 1000.0);
+    println!(
+        "cold start with an existing database   {:>8.0} ms   (goal < 300)",
+        starts[1].as_secs_f64() * 1000.0
+    );
 
     let server = Server::start(binary, folder, port).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    println!("resident memory, idle                  {:>8.1} MB   (goal < 40)", server.resident_mb()?);
+    println!(
+        "resident memory, idle                  {:>8.1} MB   (goal < 40)",
+        server.resident_mb()?
+    );
 
     let hello_port = serve_hello().await?;
     let hello = rate(hello_port, &request("/", hello_port, "")).await?;
     println!("bare axum handler                      {hello:>8.0} /s");
     let cookie = format!("Cookie: __Host-Http-mayfly-at={}\r\n", access.expose_secret());
-    let navigation = format!("{cookie}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n");
+    let navigation =
+        format!("{cookie}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n");
     for (name, path, headers) in [
         ("devices page, 20 sessions", "/", navigation.as_str()),
         ("sessions as JSON", "/api/v1/me/sessions", cookie.as_str()),
@@ -73,7 +84,10 @@ async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
         let rate = rate(port, &request(path, port, headers)).await?;
         println!("{name:<38} {rate:>8.0} /s   {:.3} × bare handler", rate / hello);
     }
-    println!("resident memory after that             {:>8.1} MB", server.resident_mb()?);
+    println!(
+        "resident memory after that             {:>8.1} MB",
+        server.resident_mb()?
+    );
     Ok(())
 }
 
@@ -107,12 +121,20 @@ async fn make_person(folder: &Path, port: u16) -> Result<SecretString, Failure> 
         display_name: String::new(),
         password: password.clone(),
     };
-    let accepted = backend.accept_invitation(&SecretString::from(secret), with, &caller).await?;
-    let AcceptOutcome::Accepted(mut outcome) = accepted else { return Err("the invitation was refused".into()) };
+    let accepted = backend
+        .accept_invitation(&SecretString::from(secret), with, &caller)
+        .await?;
+    let AcceptOutcome::Accepted(mut outcome) = accepted else {
+        return Err("the invitation was refused".into());
+    };
     for _ in 1..SESSIONS {
-        outcome = backend.check_password("bench", password.expose_secret(), "/".to_owned(), &caller).await?;
+        outcome = backend
+            .check_password("bench", password.expose_secret(), "/".to_owned(), &caller)
+            .await?;
     }
-    let PasswordOutcome::SignedIn(done) = outcome else { return Err("not signed in".into()) };
+    let PasswordOutcome::SignedIn(done) = outcome else {
+        return Err("not signed in".into());
+    };
     backend.store().close().await;
     Ok(done.issued.access)
 }
@@ -152,7 +174,10 @@ impl Server {
 
     fn resident_mb(&self) -> Result<f64, Failure> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .ok_or("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib / 1024.0)
     }
@@ -216,12 +241,16 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
         if stream.read_buf(buffer).await? == 0 {
             return Err("the connection was closed".into());
         }
-        let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
         let text = std::str::from_utf8(&buffer[..head])?.to_ascii_lowercase();
         if !text.starts_with("http/1.1 200") {
             return Err(format!("not answered: {}", text.lines().next().unwrap_or_default()).into());
         }
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         let done = match length {
             Some(length) => buffer.len() >= head + 4 + length,
             None => buffer.ends_with(b"0\r\n\r\n"),
@@ -232,7 +261,10 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut Vec<u8>) 
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this measures; no rule of the product depends on it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this measures; no rule of the product depends on it"
+)]
 fn now() -> Instant {
     Instant::now()
 }
