@@ -119,7 +119,11 @@ async fn page(State(state): State<AppState>, request: Request) -> Response {
         }
     };
     let from = parts.extensions.get::<Circumstances>().cloned().unwrap_or_default();
-    let area = if parts.uri.path().starts_with("/admin/audit") { "audit" } else { "admin" };
+    let area = if parts.uri.path().starts_with("/admin/audit") {
+        "audit"
+    } else {
+        "admin"
+    };
     let render = leptos_axum::render_app_async_with_context(additional, app::shell);
     let response = render(Request::from_parts(parts, body)).await.into_response();
     // The page's own guard refused, before any service was asked that would have told (L4).
