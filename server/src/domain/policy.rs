@@ -92,6 +92,8 @@ pub struct Limits {
     pub idle_rule: Rule,
     /// Set the absolute limit.
     pub absolute_rule: Rule,
+    /// Says whether a second factor is asked for.
+    pub mfa_rule: Rule,
 }
 
 /// The strictest of each field. `None` if there is no policy at all (a person without roles cannot sign in).
@@ -104,6 +106,7 @@ pub fn strictest(policies: &[Policy]) -> Option<Limits> {
     let values = || policies.iter().map(|policy| &policy.lifetimes);
     let idle = policies.iter().min_by_key(|policy| policy.lifetimes.idle)?;
     let absolute = policies.iter().min_by_key(|policy| policy.lifetimes.absolute)?;
+    let mfa = policies.iter().max_by_key(|policy| policy.lifetimes.mfa)?;
     Some(Limits {
         lifetimes: Lifetimes {
             access: values().map(|v| v.access).min()?,
@@ -111,12 +114,13 @@ pub fn strictest(policies: &[Policy]) -> Option<Limits> {
             absolute: absolute.lifetimes.absolute,
             idle_warning: values().map(|v| v.idle_warning).max()?,
             remember_device: values().map(|v| v.remember_device).min()?,
-            mfa: values().map(|v| v.mfa).max()?,
+            mfa: mfa.lifetimes.mfa,
             step_up: values().map(|v| v.step_up).min()?,
             max_sessions: values().map(|v| v.max_sessions).min()?,
         },
         idle_rule: rule(idle),
         absolute_rule: rule(absolute),
+        mfa_rule: rule(mfa),
     })
 }
 

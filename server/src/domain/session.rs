@@ -226,7 +226,7 @@ impl Session {
         }
         if limits.lifetimes.mfa == Mfa::Required && acr(&self.amr) != "aal2" {
             // A role that demands a second factor was given, or a policy tightened: sign in again and show one.
-            return over(EndReason::FactorRequired, None, None);
+            return over(EndReason::FactorRequired, Some(limits.mfa_rule.clone()), None);
         }
         let mut tight = Tightened {
             access: self.access.min(limits.lifetimes.access),
