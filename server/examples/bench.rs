@@ -30,14 +30,18 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const CONNECTIONS: usize = 16;
 const RUN: Duration = Duration::from_secs(3);
 const SESSIONS: usize = 20;
+/// This program as the bare handler: a process of its own, as the server is one.
+const HELLO: &str = "--hello";
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let binary = PathBuf::from(
-        std::env::args()
-            .nth(1)
-            .ok_or("which binary? (cargo xtask bench passes it)")?,
-    );
+    let word = std::env::args()
+        .nth(1)
+        .ok_or("which binary? (cargo xtask bench passes it)")?;
+    if word == HELLO {
+        return serve_hello().await;
+    }
+    let binary = PathBuf::from(word);
     let folder = std::env::temp_dir().join(format!("mayfly-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let figures = Box::pin(measure(&binary, &folder)).await;
@@ -46,7 +50,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port()?;
     let access = Box::pin(make_person(folder, port)).await?;
 
     let mut starts = Vec::new();
@@ -69,16 +73,25 @@ async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
         server.resident_mb()?
     );
 
-    let hello_port = serve_hello().await?;
+    let hello_port = free_port()?;
+    let _bare = Server(
+        Command::new(std::env::current_exe()?)
+            .args([HELLO, &hello_port.to_string()])
+            .spawn()?,
+    );
+    wait_for(hello_port, "/").await?;
     let hello = rate(hello_port, &request("/", hello_port, "")).await?;
     println!("bare axum handler                      {hello:>8.0} /s");
-    let cookie = format!("Cookie: __Host-Http-mayfly-at={}\r\n", access.expose_secret());
+    // A browser brings the cookie of its first visit along.
+    let flow = first_visit(port).await?;
+    let visitor = format!("Cookie: {flow}\r\n");
+    let cookie = format!("Cookie: {flow}; __Host-Http-mayfly-at={}\r\n", access.expose_secret());
     let navigation =
         format!("{cookie}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n");
     for (name, path, headers) in [
         ("devices page, 20 sessions", "/", navigation.as_str()),
         ("sessions as JSON", "/api/v1/me/sessions", cookie.as_str()),
-        ("sign-in page, nobody there", "/sign-in", ""),
+        ("sign-in page, nobody there", "/sign-in", &visitor),
         ("key set", "/.well-known/jwks.json", ""),
     ] {
         let rate = rate(port, &request(path, port, headers)).await?;
@@ -160,16 +173,8 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()?;
         let server = Self(child);
-        let deadline = now() + Duration::from_secs(20);
-        let healthz = request("/healthz", port, "");
-        while now() < deadline {
-            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
-                exchange(&mut stream, &healthz, &mut Vec::new()).await?;
-                return Ok(server);
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        Err("the server did not answer within 20 s".into())
+        wait_for(port, "/healthz").await?;
+        Ok(server)
     }
 
     fn resident_mb(&self) -> Result<f64, Failure> {
@@ -190,12 +195,38 @@ impl Drop for Server {
     }
 }
 
-async fn serve_hello() -> Result<u16, Failure> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
+async fn serve_hello() -> Result<(), Failure> {
+    let port: u16 = std::env::args().nth(2).ok_or("which port?")?.parse()?;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let router = Router::new().route("/", get(|| async { "hello" }));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(port)
+    Ok(axum::serve(listener, router).await?)
+}
+
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+async fn wait_for(port: u16, path: &str) -> Result<(), Failure> {
+    let deadline = now() + Duration::from_secs(20);
+    let request = request(path, port, "");
+    while now() < deadline {
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
+            return exchange(&mut stream, &request, &mut Vec::new()).await;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Err("not answered within 20 s".into())
+}
+
+/// The cookie that a browser gets with its first page, as it sends it back.
+async fn first_visit(port: u16) -> Result<String, Failure> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut answer = Vec::new();
+    exchange(&mut stream, &request("/sign-in", port, ""), &mut answer).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let cookie = text.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    let pair = cookie.and_then(|line| line.split(';').next());
+    Ok(pair.ok_or("no cookie with the first page")?.to_owned())
 }
 
 fn request(path: &str, port: u16, headers: &str) -> Vec<u8> {

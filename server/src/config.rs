@@ -281,7 +281,7 @@ pub struct LimitSettings {
     pub code: KindRates,
     /// Refreshes; the account is the session.
     pub refresh: KindRates,
-    /// Other forms.
+    /// Pages for browsers that were not here before.
     pub form: KindRates,
     /// Reports of browsers about the content security policy.
     pub report: KindRates,

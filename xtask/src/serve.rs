@@ -57,8 +57,9 @@ pub fn bench() -> Result<bool, Failure> {
 fn release_server() -> Result<PathBuf, Failure> {
     site::build()?;
     eprintln!("• server (release profile)");
+    let (package, binary) = site::server()?;
     run(Command::new("cargo")
-        .args(["build", "--release", "--package", "server"])
+        .args(["build", "--release", "--package", &package])
         .current_dir(root()))?;
-    Ok(target_dir().join("release/mayfly"))
+    Ok(target_dir().join("release").join(binary))
 }

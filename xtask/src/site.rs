@@ -10,6 +10,8 @@ use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde::Deserialize;
+use serde_json::Value;
 use wasm_bindgen_cli_support::Bindgen;
 
 use crate::run::run;
@@ -17,6 +19,41 @@ use crate::{Failure, install, root, target_dir};
 
 /// All islands together, compressed with brotli, in bytes.
 pub const BUDGET: usize = 90_000;
+
+/// Names and paths: `[[workspace.metadata.leptos]]` in `Cargo.toml` is their one place.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Names {
+    bin_package: String,
+    bin_target: String,
+    lib_package: String,
+    lib_profile_release: String,
+    output_name: String,
+    site_root: PathBuf,
+    site_pkg_dir: String,
+    style_file: PathBuf,
+}
+
+/// Package and binary of the server.
+///
+/// # Errors
+/// When `Cargo.toml` does not say.
+pub fn server() -> Result<(String, String), Failure> {
+    let names = Names::read()?;
+    Ok((names.bin_package, names.bin_target))
+}
+
+impl Names {
+    fn read() -> Result<Self, Failure> {
+        let output = Command::new("cargo")
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .current_dir(root())
+            .output()?;
+        let mut metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let site = metadata["metadata"]["leptos"][0].take();
+        serde_json::from_value(site).map_err(|error| format!("[[workspace.metadata.leptos]]: {error}").into())
+    }
+}
 
 /// What was built.
 #[derive(Debug)]
@@ -32,7 +69,8 @@ pub struct Site {
 /// # Errors
 /// When something does not build, or the islands are larger than [`BUDGET`] or not all there.
 pub fn build() -> Result<Site, Failure> {
-    let folder = root().join("target/site");
+    let names = Names::read()?;
+    let folder = root().join(&names.site_root);
     let stamp = folder.join("stamp");
     let sources = format!("{:016x}", hash_sources()?);
     let kept = fs::read_to_string(&stamp).unwrap_or_default();
@@ -45,7 +83,7 @@ pub fn build() -> Result<Site, Failure> {
             islands: words[1..].iter().map(ToString::to_string).collect(),
         },
         _ => {
-            let site = build_all(&folder)?;
+            let site = build_all(&names, &folder)?;
             fs::write(
                 &stamp,
                 format!("{sources} {} {}\n", site.compressed, site.islands.join(" ")),
@@ -77,21 +115,18 @@ pub fn build() -> Result<Site, Failure> {
     Ok(site)
 }
 
-fn build_all(folder: &Path) -> Result<Site, Failure> {
+fn build_all(names: &Names, folder: &Path) -> Result<Site, Failure> {
     install::wasm_target()?;
     eprintln!("• islands (WebAssembly)");
     run(Command::new("cargo")
-        .args([
-            "build",
-            "--package",
-            "frontend",
-            "--target",
-            "wasm32-unknown-unknown",
-            "--profile",
-            "wasm-release",
-        ])
+        .args(["build", "--package", &names.lib_package])
+        .args(["--target", "wasm32-unknown-unknown"])
+        .args(["--profile", &names.lib_profile_release])
         .current_dir(root()))?;
-    let wasm = target_dir().join("wasm32-unknown-unknown/wasm-release/frontend.wasm");
+    let wasm = target_dir()
+        .join("wasm32-unknown-unknown")
+        .join(&names.lib_profile_release)
+        .join(format!("{}.wasm", names.lib_package));
     let work = target_dir().join("bindgen");
     let _ = fs::remove_dir_all(&work);
     let mut bindgen = Bindgen::new();
@@ -99,32 +134,34 @@ fn build_all(folder: &Path) -> Result<Site, Failure> {
         .input_path(&wasm)
         .web(true)?
         .typescript(false)
-        .out_name("mayfly")
+        .out_name(&names.output_name)
         .remove_name_section(true);
     bindgen.generate(&work)?;
     // A page loads one script and one binary; inline scripts of a dependency would be files of their own beside them.
     if work.join("snippets").exists() {
         return Err("a dependency of the islands brings scripts of its own, which no page loads".into());
     }
-    let binary = work.join("mayfly_bg.wasm");
+    let binary = work.join(format!("{}_bg.wasm", names.output_name));
     shrink(&binary)?;
-    let script = fs::read(work.join("mayfly.js"))?;
+    let script = fs::read(work.join(format!("{}.js", names.output_name)))?;
     let binary = fs::read(binary)?;
-    let style = ["tokens.css", "main.css"]
-        .map(|name| fs::read(root().join("style").join(name)))
+    let style_file = root().join(&names.style_file);
+    // The values come first, the rules that use them after.
+    let style = [style_file.with_file_name("tokens.css"), style_file]
+        .map(fs::read)
         .into_iter()
         .collect::<Result<Vec<_>, _>>()?
         .concat();
 
-    let package = folder.join("pkg");
+    let package = folder.join(&names.site_pkg_dir);
     let _ = fs::remove_dir_all(&package);
     fs::create_dir_all(&package)?;
-    let name = format!("mayfly-{:016x}", hash_of(&(&script, &binary)));
+    let name = format!("{}-{:016x}", names.output_name, hash_of(&(&script, &binary)));
     let style_name = format!("main-{:016x}.css", hash_of(&style));
     let mut compressed = write(&package.join(format!("{name}.js")), &script)?;
     compressed += write(&package.join(format!("{name}_bg.wasm")), &binary)?;
     write(&package.join(&style_name), &style)?;
-    let manifest = serde_json::json!({ "style": format!("/pkg/{style_name}"), "islands": name });
+    let manifest = serde_json::json!({ "style": format!("/{}/{style_name}", names.site_pkg_dir), "islands": name });
     fs::write(folder.join("manifest.json"), serde_json::to_vec_pretty(&manifest)?)?;
     Ok(Site {
         compressed,

@@ -22,7 +22,7 @@ use crate::domain::sign_in::{Flow, Step};
 use crate::domain::user::canonical;
 use crate::http::client::ClientAddress;
 use crate::http::limits::LimitKind;
-use crate::services::ports::{Delivery, Throttle, slot};
+use crate::services::ports::{Delivery, Guess, Throttle, slot};
 use crate::services::sessions::Issued;
 use crate::services::sign_in::{Caller, CodeOutcome, PasswordOutcome, SignedIn};
 use crate::services::tokens::RefreshOutcome;
@@ -104,13 +104,10 @@ fn token_response(issued: &Issued, state: &AppState) -> TokenResponse {
     }
 }
 
-fn too_many(wait_s: u32) -> Refusal {
-    Refusal::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "too_many_tries",
-        "Too many tries. Wait, then try again.",
-    )
-    .with_header("retry-after", &wait_s.to_string())
+/// Counts a try at this account before it is looked at.
+async fn count_try(state: &AppState, guess: Guess, caller: &Caller, account: &str) -> Result<(), Refusal> {
+    let known = state.backend.knows_device(caller.device.as_ref(), account).await?;
+    Throttle::check(&*state.limits, guess, caller, account, known).map_err(Refusal::too_many)
 }
 
 async fn hand_out(
@@ -150,7 +147,7 @@ pub async fn login(
     let caller = caller(&headers, from, address);
     let fault = |error| Refusal::fault(&error);
     let account = canonical(&body.identifier);
-    state.limits.try_password(&caller, &account).map_err(too_many)?;
+    count_try(&state, Guess::Password, &caller, &account).await?;
     let outcome = state
         .backend
         .check_password(&body.identifier, &body.password, "/".to_owned(), &caller)
@@ -204,10 +201,7 @@ pub async fn mfa(
     };
     let flow: Option<Flow> = web.get(slot::FLOW).await.map_err(|error| fault(error.into()))?;
     let flow = flow.filter(|flow| flow.is_open(state.backend.now())).ok_or_else(over)?;
-    state
-        .limits
-        .try_code(&caller, &flow.user_id.to_string())
-        .map_err(too_many)?;
+    count_try(&state, Guess::Code, &caller, &flow.user_id.to_string()).await?;
     match state
         .backend
         .check_code(flow, &body.code, &caller)
@@ -252,7 +246,7 @@ pub async fn refresh(
     state
         .limits
         .check(LimitKind::Refresh, address.0, None, false)
-        .map_err(|wait| too_many(wait.seconds))?;
+        .map_err(|wait| Refusal::too_many(wait.seconds))?;
     let browser = is_browser(&headers);
     let cookie = cookies::read(&headers, cookies::REFRESH).map(str::to_owned);
     let token = if browser { cookie } else { body.refresh_token };

@@ -37,7 +37,7 @@ pub enum LimitKind {
     Code,
     /// A refresh token; the account is the session.
     Refresh,
-    /// Any other form.
+    /// A page for a browser that was not here before: its form token is kept in the database.
     Form,
     /// A browser's report about the content security policy.
     Report,

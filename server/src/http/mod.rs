@@ -29,7 +29,7 @@ use crate::domain::audit::Circumstances;
 use crate::domain::audit::Kind;
 use crate::domain::session::Client;
 use crate::services::Backend;
-use crate::services::ports::Throttle;
+use crate::services::ports::{Guess, Throttle};
 use crate::services::sign_in::{Caller, DeviceCookie};
 
 use client::ClientAddress;
@@ -72,14 +72,12 @@ pub fn caller(headers: &HeaderMap, from: Circumstances, address: ClientAddress) 
 }
 
 impl Throttle for Limits {
-    fn try_password(&self, caller: &Caller, account: &str) -> Result<(), u32> {
-        self.check(LimitKind::SignIn, caller.address, Some(account), false)
-            .map_err(|wait: RetryAfter| wait.seconds)
-    }
-
-    fn try_code(&self, caller: &Caller, account: &str) -> Result<(), u32> {
-        self.check(LimitKind::Code, caller.address, Some(account), false)
-            .map_err(|wait| wait.seconds)
+    fn check(&self, guess: Guess, caller: &Caller, account: &str, known_device: bool) -> Result<(), u32> {
+        let kind = match guess {
+            Guess::Password => LimitKind::SignIn,
+            Guess::Code => LimitKind::Code,
+        };
+        Self::check(self, kind, caller.address, Some(account), known_device).map_err(|wait: RetryAfter| wait.seconds)
     }
 }
 

@@ -18,6 +18,7 @@ use leptos_axum::{ResponseOptions, generate_route_list};
 use tower_sessions::Session as WebSession;
 
 use super::error::Problem;
+use super::limits::LimitKind;
 use super::refusal::Refusal;
 use super::viewer::{Deliveries, Viewer};
 use super::{AppState, caller, cookies, protect, web_session};
@@ -63,9 +64,17 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
     let live = extensions
         .get::<Viewer>()
         .and_then(|viewer| viewer.0.as_deref().cloned());
-    let form_token = web_session::form_token(&web, state.backend.random())
-        .await
-        .map_err(|error| fault(error.into()))?;
+    let form_token = match web_session::kept_form_token(&web).await? {
+        Some(kept) => kept,
+        None => {
+            // A browser that was not here before costs a row; whoever throws the cookie away may not fill the disk.
+            state
+                .limits
+                .check(LimitKind::Form, address.0, None, false)
+                .map_err(|wait| Refusal::too_many(wait.seconds))?;
+            web_session::new_form_token(&web, state.backend.random()).await?
+        }
+    };
     // Pages whose own data carries the news take it themselves.
     let notice: Option<Notice> = if takes_notice && !carries_notice(request.uri.path()) {
         web.remove(slot::NOTICE).await.map_err(|error| fault(error.into()))?
@@ -168,21 +177,15 @@ async fn with_own_status(response: Response) -> Response {
 /// Opening a one-time link moves its secret out of the address into the flow. Nothing is consumed (C11).
 async fn open_link(
     State(state): State<AppState>,
-    Extension(from): Extension<Circumstances>,
     Extension(address): Extension<ClientAddress>,
     web: WebSession,
     Path(secret): Path<String>,
 ) -> Result<Response, Refusal> {
-    use crate::services::ports::Throttle;
-    let caller = caller(&axum::http::HeaderMap::new(), from.clone(), address);
-    state.limits.try_code(&caller, "one-time link").map_err(|wait_s| {
-        Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many_tries",
-            "Too many tries. Wait, then try again.",
-        )
-        .with_header("retry-after", &wait_s.to_string())
-    })?;
+    // Nobody guesses 256 bits; what is limited is the rows that strangers can cause.
+    state
+        .limits
+        .check(LimitKind::Form, address.0, None, false)
+        .map_err(|wait| Refusal::too_many(wait.seconds))?;
     let well_formed = secret.len() == 43 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     if well_formed {
         web.insert(slot::INVITATION, secret)

@@ -48,6 +48,17 @@ impl Refusal {
         self
     }
 
+    /// 429 with the seconds to wait.
+    #[must_use]
+    pub fn too_many(wait_s: u32) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_tries",
+            "Too many tries. Wait, then try again.",
+        )
+        .with_header("retry-after", &wait_s.to_string())
+    }
+
     /// A fault of ours: 503 where waiting helps, else 500. Logs it: call this once, at the boundary.
     #[must_use]
     pub fn fault(error: &ServiceError) -> Self {

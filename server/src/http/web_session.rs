@@ -254,14 +254,11 @@ pub async fn delete_completely(request: Request, next: Next) -> Response {
     response
 }
 
-/// This browser's form token, made when it is first asked for.
+/// Makes this browser's form token.
 ///
 /// # Errors
 /// When the session cannot be read.
-pub async fn form_token(session: &Session, random: &dyn Random) -> std::result::Result<String, SessionError> {
-    if let Some(kept) = kept_form_token(session).await? {
-        return Ok(kept);
-    }
+pub async fn new_form_token(session: &Session, random: &dyn Random) -> std::result::Result<String, SessionError> {
     let token = BASE64URL_NOPAD.encode(secret::<32>(random).as_slice());
     session.insert(FORM_TOKEN, &token).await?;
     Ok(token)

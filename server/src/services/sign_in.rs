@@ -19,7 +19,7 @@ use crate::domain::session::Client;
 use crate::domain::sign_in::{AfterPassword, Flow, MAX_WRONG_CODES, Step, after_password};
 use crate::domain::user::{User, UserStatus, canonical};
 use crate::storage::devices::Device;
-use crate::storage::{Tx, audit, authenticators, devices, users};
+use crate::storage::{StorageError, Tx, audit, authenticators, devices, users};
 
 /// Who knocks: circumstances and what the browser brought along.
 #[derive(Clone, Debug)]
@@ -126,6 +126,13 @@ impl Factor {
             Self::Recovery => "pwd recovery",
         }
     }
+}
+
+/// The device that this cookie proves; whose it is, the caller checks.
+async fn find_device_of(tx: &mut Tx, cookie: &DeviceCookie) -> Result<Option<Device>, StorageError> {
+    let presented = sha256(cookie.secret.expose_secret().as_bytes());
+    let found = devices::find_device(tx, cookie.id).await?;
+    Ok(found.filter(|device| device.secret_hash.ct_eq(&presented).into()))
 }
 
 impl Backend {
@@ -447,6 +454,24 @@ impl Backend {
         })
     }
 
+    /// Whether this is a cookie that a sign-in to this account left: such a browser is spared the one limit that
+    /// strangers can exhaust for the owner (M13). `account` is a user's id, or a canonical name or e-mail address.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn knows_device(&self, cookie: Option<&DeviceCookie>, account: &str) -> Result<bool, ServiceError> {
+        let Some(cookie) = cookie else { return Ok(false) };
+        let mut tx = self.store.read().await?;
+        let Some(device) = find_device_of(&mut tx, cookie).await? else {
+            return Ok(false);
+        };
+        if device.user_id.to_string() == account {
+            return Ok(true);
+        }
+        let named = users::find_user_by_identifier(&mut tx, account).await?;
+        Ok(named.is_some_and(|user| user.id == device.user_id))
+    }
+
     /// The device of the cookie if it is this person's, with a new secret (fixation); else a new device.
     async fn recognise_device(
         &self,
@@ -459,13 +484,8 @@ impl Backend {
         let hash = sha256(text.as_bytes());
         let secret = SecretString::from(text);
         if let Some(cookie) = cookie
-            && let Some(device) = devices::find_device(tx, cookie.id).await?
+            && let Some(device) = find_device_of(tx, cookie).await?
             && device.user_id == user
-            && bool::from(
-                device
-                    .secret_hash
-                    .ct_eq(&sha256(cookie.secret.expose_secret().as_bytes())),
-            )
         {
             devices::renew_device(tx, device.id, &hash, now).await?;
             return Ok(DeviceCookie { id: device.id, secret });

@@ -8,7 +8,7 @@ use axum::http::{Method, Request};
 use serde_json::json;
 
 use crate::app::TestApp;
-use crate::browser::Browser;
+use crate::browser::{Browser, DEVICE};
 use crate::program::Program;
 
 fn login(browser: &Browser) -> Request<Body> {
@@ -106,4 +106,63 @@ async fn m13_tries_beyond_the_limit_are_told_when_to_come_back_and_the_owner_els
     browser.sign_in(&person).await;
     app.pass(wait);
     attacker.post("/auth/login", &wrong).await.expect(401);
+}
+
+#[tokio::test]
+async fn m13_strangers_everywhere_cannot_keep_a_known_device_waiting() {
+    let app = TestApp::start_with(
+        "m13-known",
+        &[
+            ("LIMITS__SIGN_IN__ACCOUNT__BURST", "3"),
+            ("LIMITS__SIGN_IN__ACCOUNT__EVERY_SECONDS", "3600"),
+            ("LIMITS__CODE__ACCOUNT__BURST", "2"),
+            ("LIMITS__CODE__ACCOUNT__EVERY_SECONDS", "3600"),
+        ],
+    )
+    .await;
+    let person = app.add_person("max", &["member"], true).await;
+    let other = app.add_person("ann", &["member"], false).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    browser.submit("sign_out", &[]).await.expect(303);
+    let mut neighbour = Browser::elsewhere(&app);
+    neighbour.sign_in(&other).await;
+    neighbour.submit("sign_out", &[]).await.expect(303);
+
+    let guess = json!({"identifier": "max", "password": "wrong but long enough"});
+    for _ in 0..3 {
+        let _ = Program::new(&app).post("/auth/login", &guess).await;
+    }
+    Program::new(&app).post("/auth/login", &guess).await.expect(429);
+    // Somebody else's device is a stranger here, and so is a made-up secret.
+    neighbour.fetch(Method::POST, "/auth/login", &guess).await.expect(429);
+    let mut liar = browser.clone();
+    let made_up = format!("{}x", liar.cookie(DEVICE));
+    liar.jar.insert(DEVICE.to_owned(), made_up);
+    liar.fetch(Method::POST, "/auth/login", &guess).await.expect(429);
+    app.pass(30);
+    browser.sign_in(&person).await;
+}
+
+#[tokio::test]
+async fn f71_a_stranger_who_throws_cookies_away_cannot_fill_the_database() {
+    let app = TestApp::start_with(
+        "f71-flows",
+        &[
+            ("LIMITS__FORM__ADDRESS__BURST", "5"),
+            ("LIMITS__FORM__ADDRESS__EVERY_SECONDS", "60"),
+        ],
+    )
+    .await;
+    let mut known = Browser::new(&app);
+    known.get("/sign-in").await.expect(200);
+    for _ in 0..4 {
+        Browser::new(&app).get("/sign-in").await.expect(200);
+    }
+    let told = Browser::new(&app).get("/sign-in").await.expect(429);
+    assert!(told.body.contains("<html"), "a page for people: {}", told.body);
+    assert!(told.header("retry-after").is_some());
+    // Who was here before, and who comes from elsewhere, notices nothing.
+    known.get("/sign-in").await.expect(200);
+    Browser::elsewhere(&app).get("/sign-in").await.expect(200);
 }

@@ -152,7 +152,7 @@ fn app(world: &World, sink: &Arc<Recorder>) -> Router {
         .route(
             "/page",
             get(|session: Session| async move {
-                let token = form_token(&session, &SystemRandom::default()).await.unwrap();
+                let token = new_form_token(&session, &SystemRandom::default()).await.unwrap();
                 let notice: Option<Notice> = session.remove(slot::NOTICE).await.unwrap();
                 format!("{token} {notice:?}")
             }),

@@ -60,16 +60,20 @@ pub enum Delivery {
 
 /// Per-account limits, asked before a guess is looked at.
 pub trait Throttle: Send + Sync {
-    /// Counts a try; `Err` is the seconds to wait.
+    /// Counts a try. `known_device`: what [`Backend::knows_device`] says.
     ///
     /// # Errors
     /// The seconds to wait.
-    fn try_password(&self, caller: &Caller, account: &str) -> Result<(), u32>;
-    /// Counts a try of a second factor.
-    ///
-    /// # Errors
-    /// The seconds to wait.
-    fn try_code(&self, caller: &Caller, account: &str) -> Result<(), u32>;
+    fn check(&self, guess: Guess, caller: &Caller, account: &str, known_device: bool) -> Result<(), u32>;
+}
+
+/// What may be guessed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guess {
+    /// A password.
+    Password,
+    /// A code of a second factor, or a recovery code.
+    Code,
 }
 
 /// One request, as the ports see it.
@@ -118,6 +122,18 @@ impl Visit {
             idle_warning_s: view::seconds(live.limits.lifetimes.idle_warning),
             absolute_end_at: live.session.absolute_expires_at.as_millis(),
         })
+    }
+
+    /// Counts a try at this account before it is looked at.
+    async fn count_try(&self, guess: Guess, account: &str) -> Result<(), ActionError> {
+        let known = self
+            .backend
+            .knows_device(self.caller.device.as_ref(), account)
+            .await
+            .map_err(action_fault)?;
+        self.throttle
+            .check(guess, &self.caller, account, known)
+            .map_err(|wait_s| ActionError::TooManyTries { wait_s })
     }
 
     fn deliver(&self, delivery: Delivery) {

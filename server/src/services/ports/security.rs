@@ -5,7 +5,7 @@ use app::services::Security;
 use app::types::{Enrolment, NextStep, Notice, SecurityView};
 use async_trait::async_trait;
 
-use super::{Delivery, Visit, action_fault, done, invalid, page_fault, password_problem, slot};
+use super::{Delivery, Guess, Visit, action_fault, done, invalid, page_fault, password_problem, slot};
 use crate::domain::mfa::TotpSecret;
 use crate::domain::policy::Mfa;
 use crate::services::Backend;
@@ -39,9 +39,7 @@ impl Security for Visit {
         if current.is_empty() {
             return Err(invalid(Field::CurrentPassword, Problem::Missing));
         }
-        self.throttle
-            .try_password(&self.caller, &live.user.id.to_string())
-            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.count_try(Guess::Password, &live.user.id.to_string()).await?;
         let outcome = self
             .backend
             .change_password(live, &current, &new, &self.caller.from)
@@ -80,9 +78,7 @@ impl Security for Visit {
 
     async fn confirm_enrolment(&self, code: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
-        self.throttle
-            .try_code(&self.caller, &live.user.id.to_string())
-            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.count_try(Guess::Code, &live.user.id.to_string()).await?;
         let kept: Option<String> = self.get(slot::ENROLMENT).await.map_err(action_fault)?;
         let secret = kept
             .as_deref()

@@ -5,7 +5,7 @@ use app::services::SignIn;
 use app::types::{Ending, Enrolment, NextStep, PendingSignIn, SignInPrompt, StepUpPrompt};
 use async_trait::async_trait;
 
-use super::{Delivery, Visit, action_fault, done, invalid, page_fault, slot};
+use super::{Delivery, Guess, Visit, action_fault, done, invalid, page_fault, slot};
 use crate::domain::mfa::{TotpSecret, otpauth_url, qr_svg};
 use crate::domain::return_path::safe_return_path;
 use crate::domain::sign_in::{Flow, Step};
@@ -82,9 +82,7 @@ impl SignIn for Visit {
         if password.is_empty() {
             return Err(invalid(Field::Password, Problem::Missing));
         }
-        self.throttle
-            .try_password(&self.caller, &account)
-            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.count_try(Guess::Password, &account).await?;
         let return_to = safe_return_path(&return_to).unwrap_or_else(|| "/".to_owned());
         let outcome = self
             .backend
@@ -118,9 +116,7 @@ impl SignIn for Visit {
             .map_err(action_fault)?
             .ok_or(ActionError::FlowExpired)?;
         let account = flow.user_id.to_string();
-        self.throttle
-            .try_code(&self.caller, &account)
-            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.count_try(Guess::Code, &account).await?;
         let return_to = flow.return_to.clone();
         match self
             .backend
@@ -174,9 +170,7 @@ impl SignIn for Visit {
             .map_err(action_fault)?
             .ok_or(ActionError::FlowExpired)?;
         let account = flow.user_id.to_string();
-        self.throttle
-            .try_code(&self.caller, &account)
-            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.count_try(Guess::Code, &account).await?;
         match self
             .backend
             .enrol_in_flow(&flow, &code, &self.caller)
@@ -226,9 +220,7 @@ impl SignIn for Visit {
     async fn step_up(&self, answer: String, return_to: String) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
         let account = live.user.id.to_string();
-        self.throttle
-            .try_code(&self.caller, &account)
-            .map_err(|wait_s| ActionError::TooManyTries { wait_s })?;
+        self.count_try(Guess::Code, &account).await?;
         let path = safe_return_path(&return_to).unwrap_or_else(|| "/".to_owned());
         match self
             .backend
