@@ -194,10 +194,8 @@ impl Place {
 
     /// As the environment says it to the server.
     fn environment(&self) -> Vec<(String, String)> {
-        let unlimited = ["BURST", "EVERY_SECONDS"].map(|name| {
-            let value = if name == "BURST" { "4000000000" } else { "1" };
-            (format!("LIMITS__REFRESH__ADDRESS__{name}"), value.to_owned())
-        });
+        let unlimited = [("BURST", "100000"), ("EVERY_SECONDS", "1")]
+            .map(|(name, value)| (format!("LIMITS__REFRESH__ADDRESS__{name}"), value.to_owned()));
         let database = self
             .database
             .iter()

@@ -34,6 +34,19 @@ fn defaults_are_valid_and_safe() {
 }
 
 #[test]
+fn one_number_of_a_limit_can_be_set_alone() {
+    let settings = Settings::from_sources(None, env(&[("MAYFLY__LIMITS__CODE__ADDRESS__BURST", "9")])).unwrap();
+    let usual = LimitSettings::default();
+    assert_eq!(settings.limits.code.address.burst, 9);
+    assert_eq!(
+        settings.limits.code.address.every_seconds,
+        usual.code.address.every_seconds
+    );
+    assert_eq!(settings.limits.code.account, usual.code.account);
+    assert_eq!(settings.limits.sign_in, usual.sign_in);
+}
+
+#[test]
 fn environment_wins_over_the_file_and_reaches_nested_fields() {
     let settings = read(
         "public_url = \"https://id.example\"\n[server]\ndrain_seconds = 3\n[limits.sign_in]\naddress = { burst = 1, \
