@@ -74,7 +74,13 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
-        let claims = match self.verifier.verify_access(&self.keys(), token, now) {
+        let mut verified = self.verifier.verify_access(&*self.current_keys().await?, token, now);
+        if matches!(verified, Err(Refusal::KeyUnknown)) {
+            verified = self
+                .verifier
+                .verify_access(&*self.keys_looked_at_anew().await?, token, now);
+        }
+        let claims = match verified {
             Ok(claims) => claims,
             Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
         };
@@ -198,6 +204,7 @@ impl Backend {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
+        let keys = self.current_keys().await?;
         loop {
             let mut tx = self.store.write().await?;
             let Some((session, user)) = sessions::find_session_with_user(&mut tx, presented.session_id).await? else {
@@ -217,7 +224,11 @@ impl Backend {
                 return Ok(RefreshOutcome::Forged);
             }
             let limits = self.limits_of(&mut tx, &user).await?;
-            let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
+            let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
+                // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
+                Decision::Fresh(tight) if keys.may_have_lost_the_key_of(session.rotated_at) => Decision::Rotate(tight),
+                decision => decision,
+            };
             if let Some(outcome) = self
                 .carry_out(tx, decision, session, user, limits, presented.generation, slides, from)
                 .await?
