@@ -228,9 +228,15 @@ fn prepare_data_dir(path: &Path) -> Result<(), CliError> {
 async fn housekeeping(state: AppState) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let key_file = state.settings.key_file();
+    let mut had_key_file = state.settings.secrets.key_encryption_key.is_none();
     loop {
         every.tick().await;
         let backend = &state.backend;
+        if had_key_file && !key_file.exists() {
+            had_key_file = false;
+            tracing::error!(file = %key_file.display(), "the key file is gone: this server goes on, the next start will not");
+        }
         if let Err(error) = backend.seal_audit(&checkpoint_path(&state.settings)).await {
             tracing::error!(%error, "the audit log could not be sealed; will try again");
         }

@@ -15,7 +15,7 @@ use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::EventId;
-use crate::domain::keys::lifecycle::{self, Act, Change, NewKey, NotRevoked, Rules, Step};
+use crate::domain::keys::lifecycle::{self, Act, Change, NewKey, NotRevoked, Step};
 use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyPurpose, KeyRecord, KeyRing, KeyState};
 use crate::domain::random::Random;
 use crate::storage::{Tx, audit, keys, users};

@@ -61,6 +61,16 @@ impl NewKey {
         let last = records.iter().filter_map(KeyRecord::edge_number).max();
         Self::Edge(last.unwrap_or(0).saturating_add(1))
     }
+
+    /// No living edge key has its byte.
+    fn is_possible(self, records: &[KeyRecord]) -> bool {
+        let Self::Edge(number) = self else { return true };
+        let mut living = records.iter().filter(|key| key.state != KeyState::Removed);
+        !living.any(|key| {
+            key.edge_number()
+                .is_some_and(|other| edge_byte(other) == edge_byte(number))
+        })
+    }
 }
 
 /// What is to be done with the keys.
@@ -139,7 +149,14 @@ pub fn due(records: &[KeyRecord], rules: &Rules, now: Timestamp) -> Vec<Step> {
         };
         let step = |act, cause| Some(Step { act, cause });
         steps.extend(match find(records, purpose, KeyState::Next) {
-            None if is_old(active, rules, now) => step(Act::Publish(NewKey::after(active, records)), Cause::Schedule),
+            None if is_old(active, rules, now) => {
+                let new = NewKey::after(active, records);
+                // Should all bytes be taken, the rotation waits for one; nothing else does.
+                new.is_possible(records).then(|| Step {
+                    act: Act::Publish(new),
+                    cause: Cause::Schedule,
+                })
+            }
             Some(next) if lies_far_ahead(next.created_at, now) => {
                 step(Act::Remove(next.id.clone()), Cause::ClockWentBack)
             }
@@ -285,9 +302,7 @@ impl Act {
         };
         match self {
             Self::Publish(new) | Self::Install(new) => {
-                if let NewKey::Edge(number) = new
-                    && is_taken(edge_byte(*number), records)
-                {
+                if !new.is_possible(records) {
                     return Err(KeyError::NoFreeByte);
                 }
                 let mut key = make(*new)?;
@@ -339,14 +354,6 @@ fn is_old(active: &KeyRecord, rules: &Rules, now: Timestamp) -> bool {
 /// Otherwise a clock that was decades ahead for a moment would stop all rotation for decades.
 fn lies_far_ahead(at: Timestamp, now: Timestamp) -> bool {
     at > now.plus(FAR_AHEAD)
-}
-
-fn is_taken(byte: u8, records: &[KeyRecord]) -> bool {
-    records
-        .iter()
-        .filter(|key| key.state != KeyState::Removed)
-        .filter_map(KeyRecord::edge_number)
-        .any(|number| edge_byte(number) == byte)
 }
 
 #[cfg(test)]

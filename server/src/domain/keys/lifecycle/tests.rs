@@ -247,7 +247,14 @@ fn edge_keys_share_a_byte_only_when_the_first_one_is_gone() {
         .act
         .changes(&world.records, world.now, &mut |_| unreachable!("nothing is made"));
     assert_eq!(refused.unwrap_err(), KeyError::NoFreeByte);
-    world.pass(MAX_ABSOLUTE + DAY);
+    world.pass(60 * DAY);
+    assert_eq!(
+        acts(&world.tick()),
+        [("publish signing", Cause::Schedule)],
+        "only the edge key waits"
+    );
+    world.pass(MAX_ABSOLUTE);
+    world.tick();
     world.tick();
     let left: Vec<u32> = world
         .records
