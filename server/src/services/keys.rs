@@ -229,7 +229,7 @@ impl Backend {
             return Ok(0);
         }
         let rules = self.key_rules;
-        let (steps, _) = self
+        let (steps, ()) = self
             .change_keys(&OWN, |records, now| (lifecycle::due(records, &rules, now), ()))
             .await?;
         for step in &steps {
@@ -273,7 +273,7 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn rotate_keys(&self, purpose: KeyPurpose, order: &Order<'_>) -> Result<RotateOutcome, ServiceError> {
-        let (steps, _) = self
+        let (steps, ()) = self
             .change_keys(order, |records, _| {
                 (lifecycle::asked(records, purpose).into_iter().collect(), ())
             })

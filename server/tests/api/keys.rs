@@ -196,6 +196,9 @@ async fn f13_ten_rotations_in_a_row_under_requests_refuse_no_valid_token() {
         assert!(used.insert(kid(&newest.access)), "another key each time");
         let seen = asked.load(Ordering::SeqCst);
         while asked.load(Ordering::SeqCst) < seen + 4 * WORKERS {
+            if let Some(worker) = workers.try_join_next() {
+                worker.expect("no valid token was refused");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         copy = (here.now(), published(&there).await);

@@ -152,7 +152,7 @@ pub fn due(records: &[KeyRecord], rules: &Rules, now: Timestamp) -> Vec<Step> {
             None if is_old(active, rules, now) => {
                 let new = NewKey::after(active, records);
                 // Should all bytes be taken, the rotation waits for one; nothing else does.
-                new.is_possible(records).then(|| Step {
+                new.is_possible(records).then_some(Step {
                     act: Act::Publish(new),
                     cause: Cause::Schedule,
                 })

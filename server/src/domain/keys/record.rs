@@ -109,7 +109,6 @@ word!(
 /// The byte that names an edge key in refresh tokens: 1 to 255, then again from 1, when the first one of that byte
 /// is long gone. 0 stays free, so that zeroed bytes name no key.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "the remainder is at most 254")]
 pub const fn edge_byte(number: u32) -> u8 {
     (number.saturating_sub(1) % 255) as u8 + 1
 }
