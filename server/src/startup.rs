@@ -250,6 +250,7 @@ async fn housekeeping(state: AppState) {
             tracing::error!(%error, "old flows could not be removed; will try again");
         }
         state.limits.forget_rested();
+        backend.store().rest();
     }
 }
 
