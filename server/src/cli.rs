@@ -1,5 +1,7 @@
 //! The command line.
 
+mod keys;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -45,6 +47,9 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Keys of tokens; while the server runs or while it does not.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +123,12 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
                 Ok(link) => println!("Open this link once, within 24 hours: {}", link.expose_secret()),
                 Err(refused) => return Err(format!("not added: {refused:?}").into()),
             }
+        }
+        Command::Keys(command) => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            let said = keys::execute(command, &backend).await?;
+            backend.store().close().await;
+            print!("{said}");
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;

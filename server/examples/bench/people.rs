@@ -63,7 +63,7 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<S
             session.secret_sealed = kek.seal("session", session.id.0.as_bytes(), secret.expose(), &random);
             insert_session(&mut tx, &session).await?;
             tokens.push(
-                derive(&ring, &secret, session.id, session.generation)
+                derive(&ring, &secret, session.id, session.generation, session.rotated_at)
                     .expose_secret()
                     .to_owned(),
             );

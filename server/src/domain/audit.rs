@@ -95,8 +95,14 @@ kinds! {
     CsrfRefused = "malicious_csrf",
     /// Two cookies of the same name.
     DuplicateCookie = "duplicate_cookie",
-    /// Keys made.
+    /// A key was made.
     KeyCreated = "key_created",
+    /// A key came into use.
+    KeyActivated = "key_activated",
+    /// A key went out of use and still verifies.
+    KeyRetired = "key_retired",
+    /// A key is gone: nothing of it is accepted.
+    KeyRemoved = "key_removed",
     /// Server started.
     ServerStarted = "sys_startup",
     /// A handler panicked.

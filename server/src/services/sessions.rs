@@ -214,7 +214,7 @@ impl Backend {
         Ok(Issued {
             access: sign_access(&ring, &claims)?,
             access_expires_at: session.access_expires_at,
-            refresh: refresh::derive(&ring, secret, session.id, session.generation),
+            refresh: refresh::derive(&ring, secret, session.id, session.generation, session.rotated_at),
             live,
         })
     }

@@ -85,7 +85,13 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
-        let claims = match self.verifier.verify_access(&self.keys(), token, now) {
+        let mut verified = self.verifier.verify_access(&*self.current_keys().await?, token, now);
+        if matches!(verified, Err(Refusal::KeyUnknown)) {
+            verified = self
+                .verifier
+                .verify_access(&*self.keys_looked_at_anew().await?, token, now);
+        }
+        let claims = match verified {
             Ok(claims) => claims,
             Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
         };
@@ -209,6 +215,8 @@ impl Backend {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
+        // What is signed below is signed with keys of now.
+        self.current_keys().await?;
         // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
         let mut read = self.store.read().await?;
         let known = self.find_for_refresh(&mut read, presented.session_id).await?;
@@ -266,7 +274,13 @@ impl Backend {
             tx.commit().await?;
             return Ok(Some(RefreshOutcome::Forged));
         }
-        let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
+        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
+            // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
+            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.rotated_at) => {
+                Decision::Rotate(tight)
+            }
+            decision => decision,
+        };
         // An ending must not rest on what a commit under way may just be changing.
         if tx.is_none() && matches!(decision, Decision::Over(_) | Decision::Reuse | Decision::Ahead) {
             return Ok(None);

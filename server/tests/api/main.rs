@@ -22,6 +22,7 @@ mod cookies;
 mod csrf;
 mod factors;
 mod headers;
+mod keys;
 mod passwords;
 mod redirects;
 mod refresh;
