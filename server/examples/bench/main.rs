@@ -51,16 +51,12 @@ async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
         let place = Place::sqlite(&folder.join(format!("sqlite-{sessions}")))?;
         Box::pin(refreshes(binary, &place, "SQLite", sessions)).await?;
     }
-    match std::env::var("MAYFLY_BENCH_POSTGRES_URL") {
-        Ok(url) => {
-            let place = Place::postgres(&folder.join("postgres"), &url).await?;
-            Box::pin(refreshes(binary, &place, "PostgreSQL", 10_000)).await
-        }
-        Err(_) => {
-            println!("PostgreSQL was not measured: MAYFLY_BENCH_POSTGRES_URL is not set");
-            Ok(())
-        }
-    }
+    let Ok(url) = std::env::var("MAYFLY_BENCH_POSTGRES_URL") else {
+        println!("PostgreSQL was not measured: MAYFLY_BENCH_POSTGRES_URL is not set");
+        return Ok(());
+    };
+    let place = Place::postgres(&folder.join("postgres"), &url).await?;
+    Box::pin(refreshes(binary, &place, "PostgreSQL", 10_000)).await
 }
 
 /// Start, memory and pages.
