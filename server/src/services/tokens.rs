@@ -136,7 +136,7 @@ impl Backend {
                 sessions::tighten_session(&mut tx, session.id, tight).await?;
             }
             if confirms {
-                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
                 session.child_confirmed = true;
             }
             if touches {
@@ -275,6 +275,7 @@ impl Backend {
                 }
                 session.generation += 1;
                 session.rotated_at = now;
+                session.superseded_at = now;
                 session.child_confirmed = false;
                 session.reissues = 0;
                 session.access_expires_at = rotation.access_expires_at;
@@ -290,7 +291,7 @@ impl Backend {
                 Ok(Some(RefreshOutcome::Rotated(Box::new(issued))))
             }
             Decision::Reissue(_) => {
-                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES).await? {
+                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES, now).await? {
                     return Ok(None);
                 }
                 let event = self.token_event(Kind::TokenReissued, &session, user.id, from);
@@ -301,7 +302,7 @@ impl Backend {
                 Ok(Some(RefreshOutcome::Reissued(Box::new(issued))))
             }
             Decision::Fresh(tight) => {
-                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
                 tx.commit().await?;
                 session.tighten(&tight);
                 Ok(Some(RefreshOutcome::Fresh(Box::new(live(session, user)?))))
@@ -336,7 +337,7 @@ impl Backend {
                     .fact("presented_generation", presented)
                     .fact("signed_in_address", session.address.clone())
                     .fact("signed_in_user_agent", session.user_agent.clone())
-                    .fact("last_rotation", session.rotated_at.as_millis());
+                    .fact("last_issue", session.rotated_at.as_millis());
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
                 tracing::error!(session = %session.id, reason = reason.as_str(), "a session was ended on suspicion");

@@ -37,6 +37,7 @@ pub fn session(number: u128) -> Session {
         secret_sealed: vec![1, 2, 3],
         generation: 4,
         rotated_at: NOW,
+        superseded_at: NOW,
         child_confirmed: true,
         reissues: 2,
         access_expires_at: later(300),
@@ -123,10 +124,11 @@ async fn a_rotation_goes_one_generation_on_and_slides_only_if_told() {
         (
             found.generation,
             found.rotated_at,
+            found.superseded_at,
             found.child_confirmed,
             found.reissues
         ),
-        (5, later(20), false, 0)
+        (5, later(20), later(20), false, 0)
     );
     assert_eq!(
         (found.access_expires_at, found.last_active_at, found.min_generation),
@@ -287,14 +289,17 @@ async fn the_child_is_handed_out_again_five_times_until_it_is_confirmed() {
     };
     let database = with_sessions(&[fresh.clone(), Session { id: id(2), ..fresh }]).await;
     let counted = at_once(&database.store, 20, async |tx, _| {
-        count_reissue(tx, id(1), 4, 5).await.expect("writes")
+        count_reissue(tx, id(1), 4, 5, later(1)).await.expect("writes")
     });
     assert_eq!(counted.await, 5);
     let mut tx = database.write().await;
-    assert!(!confirm_generation(&mut tx, id(2), 3).await.expect("writes"));
-    assert!(confirm_generation(&mut tx, id(2), 4).await.expect("writes"));
-    assert!(!confirm_generation(&mut tx, id(2), 4).await.expect("writes"));
-    assert!(!count_reissue(&mut tx, id(2), 4, 5).await.expect("writes"));
+    let times = |session: Session| (session.rotated_at, session.superseded_at);
+    assert_eq!(times(find(&mut tx, 1).await), (later(1), later(1)));
+    assert!(!confirm_generation(&mut tx, id(2), 3, later(2)).await.expect("writes"));
+    assert!(confirm_generation(&mut tx, id(2), 4, later(2)).await.expect("writes"));
+    assert!(!confirm_generation(&mut tx, id(2), 4, later(3)).await.expect("writes"));
+    assert_eq!(times(find(&mut tx, 2).await), (NOW, later(2)));
+    assert!(!count_reissue(&mut tx, id(2), 4, 5, later(4)).await.expect("writes"));
 }
 
 #[tokio::test]
