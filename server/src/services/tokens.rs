@@ -264,6 +264,7 @@ impl Backend {
                 let rotation = Rotation {
                     id: session.id,
                     from_generation: session.generation,
+                    last_issued_at: session.rotated_at,
                     now,
                     access_expires_at: access_end(&session, now),
                     auth_epoch: session.auth_epoch,

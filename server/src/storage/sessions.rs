@@ -41,7 +41,7 @@ statements! {
         child_confirmed = 0, reissues = 0, access_expires_at = $4, \
         min_generation = CASE WHEN grant_epoch = $6 THEN min_generation ELSE generation + 1 END, grant_epoch = $6, \
         last_active_at = CASE WHEN $7 = 1 AND last_active_at < $3 THEN $3 ELSE last_active_at END \
-        WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND absolute_expires_at > $3 \
+        WHERE id = $1 AND generation = $2 AND rotated_at = $8 AND ended_at IS NULL AND absolute_expires_at > $3 \
         AND last_active_at + idle_ms > $3 AND auth_epoch = $5 \
         AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active' \
         AND u.auth_epoch = $5 AND u.grant_epoch = $6)";
@@ -76,6 +76,8 @@ pub struct Rotation {
     pub id: SessionId,
     /// The generation presented; the row goes to the next one.
     pub from_generation: u64,
+    /// When tokens were last handed out, as it was read: a re-issue in between makes the pair fresh again.
+    pub last_issued_at: Timestamp,
     /// Now.
     pub now: Timestamp,
     /// `exp` of the access token that goes out with the new generation.
@@ -230,7 +232,7 @@ pub async fn list_overdue_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> R
         .await)?)
 }
 
-/// Goes to the next generation if everything still is as it was decided upon: generation, not ended, absolute and idle
+/// Goes to the next generation if everything still is as it was decided upon: generation, last issue, not ended, absolute and idle
 /// limit, account active, its epochs unchanged. `false`: read again and decide again.
 ///
 /// # Errors
@@ -244,6 +246,7 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
         .bind(rotation.auth_epoch)
         .bind(rotation.grant_epoch)
         .bind(i64::from(rotation.counts_as_activity))
+        .bind(rotation.last_issued_at.as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;

@@ -25,6 +25,7 @@ mod headers;
 mod passwords;
 mod redirects;
 mod refresh;
+mod refresh_machine;
 mod refresh_races;
 mod secrets;
 mod serving;

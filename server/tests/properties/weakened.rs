@@ -62,7 +62,7 @@ fn f50_ten_seconds_of_grace_let_a_thief_ride_and_sign_honest_people_out() {
 fn f50_a_grace_that_forks_makes_two_children() {
     breaks(
         "grace that forks",
-        &explore(&carelessly(rules::grace_that_forks, TABS)),
+        &explore(&carelessly(rules::grace_that_forks, THEFT)),
         Property::C,
     );
 }
@@ -129,6 +129,19 @@ fn f50_a_minute_that_begins_before_the_child_is_confirmed_signs_honest_people_ou
     breaks(
         "mercy from the rotation",
         &explore(&World { server, ..TABS }),
+        Property::A,
+    );
+}
+
+#[test]
+fn f50_a_rotation_that_overlooks_a_reissue_signs_honest_people_out() {
+    let server = Server {
+        rotation_sees_reissues: false,
+        ..PRODUCT
+    };
+    breaks(
+        "a rotation that overlooks a re-issue",
+        &explore(&World { server, ..NODES }),
         Property::A,
     );
 }

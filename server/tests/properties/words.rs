@@ -2,23 +2,25 @@
 
 use crate::world::{Action, Slot, State, Step, Target, Verdict};
 
-/// Tells a way through a world, one line per step. Generations are counted from 0 at its beginning.
+/// Tells a way through a world, one line per step. The token in the jar at its beginning has number 0.
 pub fn tell(way: &[(State, Step)]) -> Vec<String> {
-    let mut generation = 0;
+    let mut generation = way.first().map_or(0, |(begin, _)| i32::from(begin.jar()));
     let mut lines = Vec::new();
     for (number, (before, step)) in way.iter().enumerate() {
         let line = line(generation, before, step);
         lines.push(format!("{:>2}. {line}", number + 1));
-        let writes = !matches!(step.action, Action::Read(_));
+        let writes = !matches!(step.action, Action::Read(_) | Action::ComeBack);
         let rotated = step.verdict == Some(Verdict::Rotate) && writes && !is_taken_again(step);
         generation += i32::from(rotated);
     }
     lines
 }
 
-/// A decision was found stale when it was to be written.
+/// What was decided no longer held when it was to be written.
 fn is_taken_again(step: &Step) -> bool {
-    matches!(step.action, Action::Write(Slot::Decided { copy: false, .. })) && !step.victim_gains
+    let gives = matches!(step.verdict, Some(Verdict::Rotate | Verdict::Reissue));
+    let written = matches!((step.action, step.to), (Action::Write(_), Target::State(_)));
+    gives && written && !step.victim_gains
 }
 
 fn line(generation: i32, before: &State, step: &Step) -> String {
@@ -50,15 +52,19 @@ fn line(generation: i32, before: &State, step: &Step) -> String {
         ),
         Action::Visit => format!("The victim comes with {}", token(before.jar())),
         Action::Pause(seconds) => format!("{seconds} s pass."),
+        Action::ComeBack => format!(
+            "Nothing more arrives; two hours later a tab presents {}",
+            token(before.jar())
+        ),
         Action::Steal => format!("A thief copies the jar: {}.", token(before.jar())),
         Action::ThiefRefreshes => format!("The thief presents {}", held()),
         Action::ThiefShows => format!("The thief uses the access token of {}.", token(0)),
     };
     if let Some(verdict) = step.verdict {
-        said += &match (step.action, is_taken_again(step) && verdict == Verdict::Rotate) {
-            (Action::Write(_), true) => ": too late, it decides again.".to_owned(),
-            _ if verdict == Verdict::Rotate => format!(": {}, token {}.", word(verdict), generation + 1),
-            _ if verdict == Verdict::Reissue => format!(": {}, {}.", word(verdict), token(0)),
+        said += &match verdict {
+            _ if is_taken_again(step) => ": too late, it decides again.".to_owned(),
+            Verdict::Rotate => format!(": {}, token {}.", word(verdict), generation + 1),
+            Verdict::Reissue => format!(": {}, {}.", word(verdict), token(0)),
             _ => format!(": {}.", word(verdict)),
         };
     }

@@ -43,6 +43,8 @@ pub struct Server {
     pub reissue_restarts: bool,
     /// The minute of mercy begins when the child is confirmed, not when it was made.
     pub mercy_from_confirmation: bool,
+    /// The UPDATE of a rotation also repeats when tokens were last handed out.
+    pub rotation_sees_reissues: bool,
     /// Each UPDATE repeats what was decided upon, and a decision about what changed meanwhile is taken again.
     pub conditional_writes: bool,
 }
@@ -52,6 +54,7 @@ pub const PRODUCT: Server = Server {
     rule: refresh::decide,
     reissue_restarts: true,
     mercy_from_confirmation: true,
+    rotation_sees_reissues: true,
     conditional_writes: true,
 };
 
@@ -87,9 +90,24 @@ pub struct World {
     pub two_nodes: bool,
     /// Somebody may copy the jar.
     pub thief: bool,
-    /// The documented exceptions to property A are left out: a request stuck for 60 s, and an answer under way for
-    /// 10 s that a newer one overtook.
-    pub excuses: bool,
+    /// It begins two hours after a rotation whose answer was lost.
+    pub begins_lost: bool,
+    /// Exceptions to property A that are left out.
+    pub excused: &'static [Exception],
+}
+
+/// A documented exception to property A.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Exception {
+    /// A request that was stuck for 60 s.
+    StuckRequest,
+    /// An answer that was under way for 10 s while a newer one overtook it.
+    OvertakenAnswer,
+}
+
+impl Exception {
+    /// All of them that explorations leave out.
+    pub const ALL: &'static [Self] = &[Self::StuckRequest, Self::OvertakenAnswer];
 }
 
 /// What is under way.
@@ -99,16 +117,33 @@ pub enum Slot {
     Free,
     /// A request on its way to the server. Nobody waits for the answer to a copy.
     Request { token: u8, age: u8, copy: bool },
-    /// The server has read the row, decided, and not yet written; `seen` is the generation it read.
+    /// The server has read the row, decided, and not yet written.
     Decided {
         token: u8,
         age: u8,
         copy: bool,
         what: Verdict,
-        seen: u8,
+        seen: Seen,
     },
     /// Tokens on their way to the jar.
     Answer { token: u8, age: u8 },
+}
+
+/// What happened to a row since it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seen {
+    /// Rotations.
+    behind: u8,
+    /// A re-issue.
+    reissued: bool,
+}
+
+impl Seen {
+    /// Nothing.
+    const NOW: Self = Self {
+        behind: 0,
+        reissued: false,
+    };
 }
 
 /// A decision of `domain::refresh` without its limits.
@@ -158,6 +193,7 @@ pub enum Action {
     Show,
     Visit,
     Pause(u16),
+    ComeBack,
     Steal,
     ThiefRefreshes,
     ThiefShows,
@@ -319,18 +355,18 @@ enum Done {
 }
 
 impl State {
-    /// A living session whose last rotation lies back, its tokens in the jar and shown.
+    /// A living session whose last rotation lies back, its tokens in the jar and shown, or lost.
     pub fn begin(world: &World) -> Self {
         Self {
             age: OLD,
             superseded: OLD,
-            confirmed: true,
+            confirmed: !world.begins_lost,
             reissues: 0,
-            access_lives: true,
-            jar: 0,
+            access_lives: !world.begins_lost,
+            jar: u8::from(world.begins_lost),
             wire: [Slot::Free; WIRE],
             held_by_thief: None,
-            shown_by_victim: 0,
+            shown_by_victim: u8::from(world.begins_lost && world.thief),
             shown_by_thief: FAR,
             left: world.budget,
         }
@@ -374,6 +410,9 @@ impl State {
         // Between reading and writing lie milliseconds.
         if self.left.pauses > 0 && !busy {
             world.pauses.iter().for_each(|&seconds| act(Action::Pause(seconds)));
+        }
+        if !world.thief {
+            act(Action::ComeBack);
         }
         if world.thief {
             match self.held_by_thief {
@@ -434,7 +473,7 @@ impl State {
                     age,
                     copy,
                     what,
-                    seen: 0,
+                    seen: Seen::NOW,
                 });
                 Target::State(next)
             }
@@ -471,7 +510,7 @@ impl State {
                 };
                 next.take(slot);
                 next.jar = token;
-                if world.excuses && token > self.jar && age >= OVERTAKEN {
+                if world.excused.contains(&Exception::OvertakenAnswer) && token > self.jar && age >= OVERTAKEN {
                     Target::Excused
                 } else {
                     Target::State(next)
@@ -487,6 +526,7 @@ impl State {
                 next.pass(seconds);
                 Target::State(next)
             }
+            Action::ComeBack => self.come_back(world, bench, &mut step),
             Action::Steal => {
                 next.held_by_thief = Some(self.jar);
                 Target::State(next)
@@ -513,7 +553,7 @@ impl State {
         };
         let what = bench.ask(world.server.rule, self, token);
         self.take(slot);
-        self.carry_out_for_victim(world, (token, age, copy), what, 0, step)
+        self.carry_out_for_victim(world, (token, age, copy), what, Seen::NOW, step)
     }
 
     fn carry_out_for_victim(
@@ -521,7 +561,7 @@ impl State {
         world: &World,
         (token, age, copy): (u8, u8, bool),
         what: Verdict,
-        seen: u8,
+        seen: Seen,
         step: &mut Step,
     ) -> Target {
         step.verdict = Some(what);
@@ -538,7 +578,7 @@ impl State {
                 step.turned_away = false;
                 if world.thief {
                     Target::Ended
-                } else if world.excuses && age >= OLD {
+                } else if world.excused.contains(&Exception::StuckRequest) && age >= OLD {
                     Target::Excused
                 } else {
                     Target::Broken(Property::A, "an honest person was signed out")
@@ -560,13 +600,30 @@ impl State {
     fn visit(&mut self, world: &World, bench: &mut Bench, step: &mut Step) -> Target {
         let token = self.jar;
         let what = bench.ask(world.server.rule, self, token);
-        let target = self.carry_out_for_victim(world, (token, 0, false), what, 0, step);
+        let target = self.carry_out_for_victim(world, (token, 0, false), what, Seen::NOW, step);
         if step.victim_gains {
             self.take(Slot::Answer { token: 0, age: 0 });
             self.jar = 0;
             return Target::State(*self);
         }
         target
+    }
+
+    /// Whatever was under way is lost, two hours pass, and the browser is opened again: it must be given tokens. Asked
+    /// of every state, so that no budget hides somebody who is locked out; it leads to no state of its own.
+    fn come_back(&self, world: &World, bench: &mut Bench, step: &mut Step) -> Target {
+        let mut later = *self;
+        later.pass(7200);
+        let what = bench.ask(world.server.rule, &later, self.jar);
+        step.verdict = Some(what);
+        match what {
+            Verdict::Rotate | Verdict::Reissue => Target::State(*self),
+            // The documented exception: the same child was lost six times.
+            Verdict::Reuse if self.jar == 1 && !self.confirmed && u32::from(self.reissues) == MAX_REISSUES => {
+                Target::Excused
+            }
+            _ => Target::Broken(Property::A, "an honest person is locked out"),
+        }
     }
 
     /// The thief's line is always quick.
@@ -579,7 +636,7 @@ impl State {
         step.verdict = Some(what);
         self.shown_by_thief = self.shown_by_thief.min(token);
         let lost_the_race = token > self.shown_by_victim;
-        match self.carry_out(world.server, token, what, 0) {
+        match self.carry_out(world.server, token, what, Seen::NOW) {
             Done::Forked => Target::Broken(Property::C, "one token was exchanged for two different children"),
             Done::Again => unreachable!("nothing comes between the thief's reading and writing"),
             Done::Ended => Target::Ended,
@@ -597,11 +654,12 @@ impl State {
     }
 
     /// `services::tokens::carry_out` with the conditions of `storage::sessions`.
-    fn carry_out(&mut self, server: Server, token: u8, what: Verdict, seen: u8) -> Done {
-        let unchanged = seen == 0 || !server.conditional_writes;
+    fn carry_out(&mut self, server: Server, token: u8, what: Verdict, seen: Seen) -> Done {
+        let same_generation = seen.behind == 0 || !server.conditional_writes;
+        let no_reissue = !seen.reissued || !server.rotation_sees_reissues || !server.conditional_writes;
         match what {
             Verdict::Rotate => {
-                if !unchanged {
+                if !(same_generation && no_reissue) {
                     return Done::Again;
                 }
                 self.next_generation();
@@ -610,10 +668,15 @@ impl State {
             }
             Verdict::Reissue => {
                 let holds = !self.confirmed && u32::from(self.reissues) < MAX_REISSUES;
-                if server.conditional_writes && !(unchanged && holds) {
+                if server.conditional_writes && !(same_generation && holds) {
                     return Done::Again;
                 }
                 self.reissues = self.reissues.saturating_add(1).min(6);
+                for slot in &mut self.wire {
+                    if let Slot::Decided { seen, .. } = slot {
+                        seen.reissued = true;
+                    }
+                }
                 if server.reissue_restarts {
                     self.age = 0;
                     self.superseded = 0;
@@ -621,7 +684,7 @@ impl State {
                 if token == 1 { Done::Tokens } else { Done::Forked }
             }
             Verdict::Fresh => {
-                if seen == 0 {
+                if seen.behind == 0 {
                     self.confirm(server);
                 }
                 Done::Nothing
@@ -654,7 +717,7 @@ impl State {
                 Slot::Request { token, .. } | Slot::Answer { token, .. } => *token = older(*token),
                 Slot::Decided { token, seen, .. } => {
                     *token = older(*token);
-                    *seen = older(*seen);
+                    seen.behind = older(seen.behind);
                 }
             }
         }

@@ -63,6 +63,7 @@ pub fn rotation(now: Timestamp) -> Rotation {
     Rotation {
         id: id(1),
         from_generation: 4,
+        last_issued_at: NOW,
         now,
         access_expires_at: now.plus(Duration::from_mins(5)),
         auth_epoch: 1,
@@ -141,6 +142,7 @@ async fn a_rotation_goes_one_generation_on_and_slides_only_if_told() {
     );
     let next = Rotation {
         from_generation: 5,
+        last_issued_at: later(20),
         counts_as_activity: true,
         ..rotation(later(40))
     };
@@ -160,6 +162,11 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         assert_eq!(find(&mut tx, 1).await.generation, 4, "{what}");
     };
     let now = rotation(later(20));
+    let reissued = Rotation {
+        last_issued_at: NOW.minus(Duration::from_millis(1)),
+        ..now.clone()
+    };
+    refused("tokens handed out meanwhile", reissued, None).await;
     refused(
         "another session",
         Rotation {
@@ -182,6 +189,7 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         "a newer generation",
         Rotation {
             from_generation: 5,
+            last_issued_at: later(20),
             ..now.clone()
         },
         None,
@@ -274,6 +282,7 @@ async fn f52_an_ending_and_a_rotation_at_once_leave_it_ended() {
         assert!(find(&mut tx, 1).await.ending.is_some());
         let next = Rotation {
             from_generation: 5,
+            last_issued_at: later(20),
             ..rotation(later(21))
         };
         assert!(!rotate_session(&mut tx, &next).await.expect("writes"));
