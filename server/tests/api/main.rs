@@ -22,6 +22,7 @@ mod cookies;
 mod csrf;
 mod factors;
 mod headers;
+mod lost_answers;
 mod passwords;
 mod redirects;
 mod refresh;

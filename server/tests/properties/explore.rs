@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::bench::Bench;
+use crate::state::State;
 use crate::words::{tell, word};
-use crate::world::{Bench, Property, State, Step, Target, Verdict, World};
+use crate::world::{Property, Step, Target, Verdict, World};
 
 /// What a world looked like.
 pub struct Report {

@@ -3,7 +3,7 @@
 use crate::explore::{Report, explore};
 use crate::proof::{ENDLESS, NODES, RESTORED, RIDES, TABS, THEFT, rides};
 use crate::rules;
-use crate::world::{PRODUCT, Property, Rule, Server, World};
+use crate::world::{Care, PRODUCT, Property, Rule, Server, World};
 
 #[track_caller]
 fn breaks(what: &str, report: &Report, property: Property) {
@@ -28,8 +28,7 @@ fn carelessly(rule: Rule, world: World) -> World {
     World {
         server: Server {
             rule,
-            conditional_writes: false,
-            ..PRODUCT
+            without: Some(Care::Conditions),
         },
         ..world
     }
@@ -105,7 +104,7 @@ fn f50_a_server_that_never_cries_theft_hides_a_thief_for_ever() {
 #[test]
 fn f50_a_reissue_that_counts_as_nothing_signs_honest_people_out() {
     let server = Server {
-        reissue_restarts: false,
+        without: Some(Care::ReissueRestarts),
         ..PRODUCT
     };
     breaks(
@@ -123,7 +122,7 @@ fn f50_a_reissue_that_counts_as_nothing_signs_honest_people_out() {
 #[test]
 fn f50_a_minute_that_begins_before_the_child_is_confirmed_signs_honest_people_out() {
     let server = Server {
-        mercy_from_confirmation: false,
+        without: Some(Care::MercyFromConfirmation),
         ..PRODUCT
     };
     breaks(
@@ -136,7 +135,7 @@ fn f50_a_minute_that_begins_before_the_child_is_confirmed_signs_honest_people_ou
 #[test]
 fn f50_a_rotation_that_overlooks_a_reissue_signs_honest_people_out() {
     let server = Server {
-        rotation_sees_reissues: false,
+        without: Some(Care::RotationSeesReissues),
         ..PRODUCT
     };
     breaks(
@@ -149,7 +148,7 @@ fn f50_a_rotation_that_overlooks_a_reissue_signs_honest_people_out() {
 #[test]
 fn f50_an_update_without_its_condition_makes_two_children() {
     let server = Server {
-        conditional_writes: false,
+        without: Some(Care::Conditions),
         ..PRODUCT
     };
     breaks("check, then act", &explore(&World { server, ..NODES }), Property::C);

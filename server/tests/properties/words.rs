@@ -1,6 +1,7 @@
 //! Steps in plain words, for the report. Must not know how they were found.
 
-use crate::world::{Action, Slot, State, Step, Target, Verdict};
+use crate::state::State;
+use crate::world::{Action, Slot, Step, Target, Verdict};
 
 /// Tells a way through a world, one line per step. The token in the jar at its beginning has number 0.
 pub fn tell(way: &[(State, Step)]) -> Vec<String> {
@@ -60,14 +61,12 @@ fn line(generation: i32, before: &State, step: &Step) -> String {
         Action::ThiefRefreshes => format!("The thief presents {}", held()),
         Action::ThiefShows => format!("The thief uses the access token of {}.", token(0)),
     };
-    if let Some(verdict) = step.verdict {
-        said += &match verdict {
-            _ if is_taken_again(step) => ": too late, it decides again.".to_owned(),
-            Verdict::Rotate => format!(": {}, token {}.", word(verdict), generation + 1),
-            Verdict::Reissue => format!(": {}, {}.", word(verdict), token(0)),
-            _ => format!(": {}.", word(verdict)),
-        };
-    }
+    said += &step.verdict.map_or_else(String::new, |verdict| match verdict {
+        _ if is_taken_again(step) => ": too late, it decides again.".to_owned(),
+        Verdict::Rotate => format!(": {}, token {}.", word(verdict), generation + 1),
+        Verdict::Reissue => format!(": {}, {}.", word(verdict), token(0)),
+        _ => format!(": {}.", word(verdict)),
+    });
     match step.to {
         Target::State(_) => said,
         Target::Ended => format!("{said} The session ends with an alert."),
