@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use crate::bench::Bench;
 use crate::state::State;
 use crate::words::{tell, word};
-use crate::world::{Property, Step, Target, Verdict, World};
+use crate::world::{Action, Property, Step, Target, Verdict, World};
 
 /// What a world looked like.
 pub struct Report {
@@ -41,12 +41,13 @@ pub struct Violation {
 pub struct Found {
     /// In the order of their distance from the beginning.
     pub states: Vec<State>,
-    from: Vec<Option<(usize, Step)>>,
+    /// The state before and what happened there; the step itself is made again when its story is told.
+    from: Vec<Option<(u32, Action)>>,
     index: HashMap<State, usize>,
 }
 
 impl Found {
-    fn add(&mut self, state: State, from: Option<(usize, Step)>) -> usize {
+    fn add(&mut self, state: State, from: Option<(u32, Action)>) -> usize {
         let next = self.states.len();
         match self.index.entry(state) {
             Entry::Occupied(known) => *known.get(),
@@ -60,11 +61,12 @@ impl Found {
     }
 
     /// A shortest way to a state, each step with the state before it.
-    pub fn way(&self, mut to: usize) -> Vec<(State, Step)> {
-        let mut way = Vec::new();
-        while let Some((from, step)) = self.from[to] {
-            way.push((self.states[from], step));
-            to = from;
+    pub fn way(&self, world: &World, mut to: usize) -> Vec<(State, Step)> {
+        let (mut bench, mut way) = (Bench::new(world.client), Vec::new());
+        while let Some((from, action)) = self.from[to] {
+            to = from as usize;
+            let state = self.states[to];
+            way.push((state, state.step(world, &mut bench, action)));
         }
         way.reverse();
         way
@@ -108,13 +110,16 @@ pub fn visit(world: &World, mut tell_of: impl FnMut(usize, &Step, usize)) -> (Re
             }
             match step.to {
                 Target::State(next) => {
-                    let to = found.add(next, Some((at, *step)));
+                    let to = found.add(
+                        next,
+                        Some((u32::try_from(at).expect("fewer states than memory holds"), step.action)),
+                    );
                     tell_of(at, step, to);
                 }
                 Target::Ended => report.ended += 1,
                 Target::Excused => report.excused += 1,
                 Target::Broken(property, why) => {
-                    let mut way = found.way(at);
+                    let mut way = found.way(world, at);
                     way.push((state, *step));
                     report.violation = Some(Violation {
                         property,

@@ -39,7 +39,7 @@ pub fn for_ever(world: &World, why: &'static str, first: fn(&Step) -> bool, seco
             if !first(step) || !inside(from, *to) {
                 continue;
             }
-            let mut way = found.way(from);
+            let mut way = found.way(world, from);
             let before = way.len();
             let mut round = vec![(from, *step)];
             round.extend(path(&edges, *to, other.0));

@@ -132,18 +132,18 @@ fn f50_without_a_thief_nobody_is_ever_signed_out() {
         worlds.extend([
             World {
                 name: "two tabs, larger",
-                budget: budget(5, 4, 2, 1),
+                budget: budget(5, 3, 1, 1),
                 ..TABS
             },
             World {
                 name: "three tabs",
                 tabs: 3,
-                budget: budget(5, 3, 1, 1),
+                budget: budget(4, 2, 1, 1),
                 ..TABS
             },
             World {
                 name: "three tabs, two nodes, larger",
-                budget: budget(5, 3, 1, 1),
+                budget: budget(4, 3, 1, 0),
                 ..NODES
             },
             World {
@@ -154,7 +154,7 @@ fn f50_without_a_thief_nobody_is_ever_signed_out() {
             },
             World {
                 name: "a program, larger",
-                budget: budget(6, 6, 4, 2),
+                budget: budget(5, 4, 3, 1),
                 ..PROGRAM
             },
         ]);
@@ -170,7 +170,7 @@ fn f50_a_thief_is_found_out_or_gets_nothing() {
     if full() {
         worlds.push(World {
             name: "two tabs and a thief, larger",
-            budget: budget(6, 3, 1, 1),
+            budget: budget(5, 3, 1, 0),
             ..THEFT
         });
         worlds.push(World {

@@ -133,7 +133,7 @@ impl State {
 
     /// Does one thing.
     #[expect(clippy::too_many_lines, reason = "one arm for each thing that can happen")]
-    fn step(&self, world: &World, bench: &mut Bench, action: Action) -> Step {
+    pub fn step(&self, world: &World, bench: &mut Bench, action: Action) -> Step {
         let mut next = *self;
         let mut step = Step {
             action,
@@ -259,11 +259,14 @@ impl State {
         step: &mut Step,
     ) -> Target {
         step.verdict = Some(what);
+        let shown_before = self.shown_by_victim;
         self.victim_shows(token);
         step.turned_away = token > self.shown_by_thief;
         match self.carry_out(world.server, token, what, seen) {
             Done::Forked => Target::Broken(Property::C, "one token was exchanged for two different children"),
             Done::Again => {
+                // Nothing was written: what was shown is not confirmed yet.
+                self.shown_by_victim = shown_before;
                 step.turned_away = false;
                 self.put(Slot::Request { token, age, copy });
                 Target::State(*self)
