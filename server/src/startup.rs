@@ -238,6 +238,9 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.forget_old_flows().await {
             tracing::error!(%error, "old flows could not be removed; will try again");
         }
+        if let Err(error) = backend.forget_old_assertions().await {
+            tracing::error!(%error, "old assertions could not be removed; will try again");
+        }
         state.limits.forget_rested();
     }
 }

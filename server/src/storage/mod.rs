@@ -13,6 +13,7 @@ mod schema;
 
 pub mod audit;
 pub mod authenticators;
+pub mod clients;
 pub mod devices;
 pub mod flows;
 pub mod keys;
@@ -105,6 +106,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
     [
         audit::STATEMENTS,
         authenticators::STATEMENTS,
+        clients::STATEMENTS,
         devices::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,
