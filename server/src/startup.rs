@@ -22,7 +22,9 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{AppState, api, assets, auth, client, error, health, listen, pages, protect, viewer, web_session};
+use crate::http::{
+    AppState, api, assets, auth, client, error, health, listen, oauth, pages, protect, viewer, web_session,
+};
 use crate::services::hashing::Hasher;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store};
@@ -118,7 +120,7 @@ fn router(state: &AppState) -> Router {
         .layer(flow)
         .layer(from_fn(web_session::delete_completely))
         .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let public = Router::new().merge(api::public_routes()).route(
+    let public = Router::new().merge(api::public_routes()).merge(oauth::routes()).route(
         protect::REPORT_PATH,
         post(protect::csp_report).with_state(protection.clone()),
     );
