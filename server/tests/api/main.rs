@@ -26,6 +26,7 @@ mod csrf;
 mod factors;
 mod headers;
 mod introspection;
+mod oauth_endpoints;
 mod passwords;
 mod redirects;
 mod refresh;
