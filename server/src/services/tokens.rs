@@ -4,7 +4,7 @@ use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::id::UserId;
-use crate::domain::jwt::{AccessClaims, Refusal};
+use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, Decision, MAX_REISSUES};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
@@ -75,7 +75,12 @@ impl Backend {
     ) -> Result<AccessOutcome, ServiceError> {
         let claims = match self.verifier.verify_access(&self.keys(), token, self.now()) {
             Ok(claims) => claims,
-            Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
+            Err(refusal) => {
+                if refusal == Refusal::ClaimMistyped(Claim::Sub) {
+                    self.record_service_at_persons_door(token, from).await?;
+                }
+                return Ok(AccessOutcome::Refused(refusal));
+            }
         };
         self.authenticate_claims(&claims, is_activity, from).await
     }

@@ -79,8 +79,8 @@ async fn r1_a_native_program_refreshes_at_the_token_endpoint_by_the_same_rules()
     browser.sign_in(&person).await;
     app.pass(60);
     for token in ["mfr_x", "x", &program.access, &browser.cookie(REFRESH)] {
-        let refused = present(token).await.expect(400);
-        assert_eq!(refused.code(), "invalid_grant");
+        let answer = present(token).await.expect(400);
+        assert_eq!(answer.code(), "invalid_grant");
     }
     let service = Service::add(&app, "reports", "read").await;
     let grant = ("grant_type", "refresh_token");
@@ -101,8 +101,8 @@ async fn r1_a_native_program_refreshes_at_the_token_endpoint_by_the_same_rules()
         ),
         (vec![grant, token, ("scope", "admin")], 400, "invalid_scope"),
     ] {
-        let refused = post_form(&app, "/oauth/token", &[], &fields).await.expect(status);
-        assert_eq!(refused.code(), code, "{fields:?}");
+        let answer = post_form(&app, "/oauth/token", &[], &fields).await.expect(status);
+        assert_eq!(answer.code(), code, "{fields:?}");
     }
     assert_eq!(
         service.ask("/oauth/token", &[grant, token]).await.expect(400).code(),

@@ -138,6 +138,23 @@ impl Backend {
         Ok(ServiceOutcome::Valid(Box::new(client)))
     }
 
+    /// Writes down that a service's token, good as it is, was shown where only people may pass.
+    pub(in crate::services) async fn record_service_at_persons_door(
+        &self,
+        token: &str,
+        from: &Circumstances,
+    ) -> Result<(), ServiceError> {
+        let Ok(claims) = self.verifier.verify_service(&self.keys(), token, self.now()) else {
+            return Ok(());
+        };
+        let event = self
+            .event(Kind::AccessDenied, from)
+            .outcome(Outcome::Denied)
+            .reason("service_token")
+            .fact("client_id", claims.client_id.as_str());
+        self.record(event).await
+    }
+
     /// The client of a verified token, if it still gets tokens.
     pub(super) async fn find_active_client(
         &self,
