@@ -244,6 +244,7 @@ async fn housekeeping(state: AppState) {
             tracing::error!(%error, "old assertions could not be removed; will try again");
         }
         state.limits.forget_rested();
+        backend.store().rest();
     }
 }
 
