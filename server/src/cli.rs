@@ -1,5 +1,6 @@
 //! The command line.
 
+mod clients;
 mod keys;
 
 use std::path::PathBuf;
@@ -44,6 +45,9 @@ enum Command {
     /// Administrators.
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Other software that gets tokens in its own name.
+    #[command(subcommand)]
+    Clients(clients::ClientsCommand),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -129,6 +133,9 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             let said = keys::execute(command, &backend).await?;
             backend.store().close().await;
             print!("{said}");
+        }
+        Command::Clients(command) => {
+            clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;

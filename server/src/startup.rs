@@ -22,7 +22,9 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{AppState, api, assets, auth, client, error, health, listen, pages, protect, viewer, web_session};
+use crate::http::{
+    AppState, api, assets, auth, client, error, health, listen, oauth, pages, protect, viewer, web_session,
+};
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
 use crate::services::{Backend, Parts};
@@ -122,7 +124,7 @@ fn router(state: &AppState) -> Router {
         .layer(flow)
         .layer(from_fn(web_session::delete_completely))
         .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let public = Router::new().merge(api::public_routes()).route(
+    let public = Router::new().merge(api::public_routes()).merge(oauth::routes()).route(
         protect::REPORT_PATH,
         post(protect::csp_report).with_state(protection.clone()),
     );
@@ -248,6 +250,9 @@ async fn housekeeping(state: AppState) {
         }
         if let Err(error) = backend.forget_old_flows().await {
             tracing::error!(%error, "old flows could not be removed; will try again");
+        }
+        if let Err(error) = backend.forget_old_assertions().await {
+            tracing::error!(%error, "old assertions could not be removed; will try again");
         }
         state.limits.forget_rested();
         backend.store().rest();

@@ -68,6 +68,7 @@ impl fmt::Display for Settings {
             ("refresh", limits.refresh),
             ("form", limits.form),
             ("report", limits.report),
+            ("client", limits.client),
         ] {
             writeln!(f, "{name} = {}", Rates(rates))?;
         }

@@ -12,6 +12,7 @@ pub mod error;
 pub mod health;
 pub mod limits;
 pub mod listen;
+pub mod oauth;
 pub mod pages;
 pub mod protect;
 pub mod refusal;

@@ -14,6 +14,7 @@ pub mod hashing;
 pub mod invitations;
 pub mod keys;
 pub mod lifetimes;
+pub mod oauth;
 pub mod ports;
 pub mod sessions;
 pub mod sign_in;

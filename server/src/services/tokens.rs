@@ -4,7 +4,7 @@ use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::id::{SessionId, UserId};
-use crate::domain::jwt::Refusal;
+use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
@@ -85,16 +85,29 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
-        let mut verified = self.verifier.verify_access(&*self.current_keys().await?, token, now);
-        if matches!(verified, Err(Refusal::KeyUnknown)) {
-            verified = self
-                .verifier
-                .verify_access(&*self.keys_looked_at_anew().await?, token, now);
-        }
-        let claims = match verified {
+        let claims = match self
+            .verify(|keys| self.verifier.verify_access(keys, token, now))
+            .await?
+        {
             Ok(claims) => claims,
-            Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
+            Err(refusal) => {
+                if refusal == Refusal::ClaimMistyped(Claim::Sub) {
+                    self.record_service_at_persons_door(token, from).await?;
+                }
+                return Ok(AccessOutcome::Refused(refusal));
+            }
         };
+        self.authenticate_claims(&claims, is_activity, from).await
+    }
+
+    /// Step 6: what the session's state says about verified claims.
+    pub(super) async fn authenticate_claims(
+        &self,
+        claims: &AccessClaims,
+        is_activity: bool,
+        from: &Circumstances,
+    ) -> Result<AccessOutcome, ServiceError> {
+        let now = self.now();
         let mut tx = self.store.read().await?;
         let Some((session, user)) = sessions::find_session_with_user(&mut tx, claims.sid).await? else {
             return Ok(AccessOutcome::Forged);
