@@ -22,7 +22,7 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{AppState, api, assets, auth, client, error, health, listen, pages, protect, viewer, web_session};
+use crate::http::{AppState, api, assets, auth, client, error, feed, health, listen, pages, protect, viewer, web_session};
 use crate::services::hashing::Hasher;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store};
@@ -48,6 +48,7 @@ impl Application {
             limits,
             assets: assets::load()?,
             draining: health::Draining::default(),
+            streams: feed::Streams::default(),
         };
         let router = router(&state);
         Ok(Self { state, router })
@@ -78,8 +79,13 @@ impl Application {
             );
         }
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
+        let following = tokio::spawn({
+            let backend = backend.clone();
+            async move { backend.follow_revocations().await }
+        });
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
+        following.abort();
         backend.store().close().await;
         Ok(served?)
     }
@@ -118,7 +124,7 @@ fn router(state: &AppState) -> Router {
         .layer(flow)
         .layer(from_fn(web_session::delete_completely))
         .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let public = Router::new().merge(api::public_routes()).route(
+    let public = Router::new().merge(api::public_routes()).merge(feed::routes()).route(
         protect::REPORT_PATH,
         post(protect::csp_report).with_state(protection.clone()),
     );
@@ -237,6 +243,9 @@ async fn housekeeping(state: AppState) {
         }
         if let Err(error) = backend.forget_old_flows().await {
             tracing::error!(%error, "old flows could not be removed; will try again");
+        }
+        if let Err(error) = backend.forget_old_revocations().await {
+            tracing::error!(%error, "old revocations could not be removed; will try again");
         }
         state.limits.forget_rested();
     }

@@ -48,6 +48,8 @@ pub fn public_routes() -> Router<AppState> {
         end_session,
         end_other_sessions,
         jwks,
+        super::feed::revocations,
+        super::feed::stream,
         super::health::healthz,
         super::health::readyz
     )

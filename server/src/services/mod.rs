@@ -14,6 +14,7 @@ pub mod hashing;
 pub mod invitations;
 pub mod lifetimes;
 pub mod ports;
+pub mod revocations;
 pub mod sessions;
 pub mod sign_in;
 pub mod tokens;
@@ -30,6 +31,7 @@ use crate::domain::jwt::Verifier;
 use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::random::Random;
+use crate::domain::revocation::LONGEST_ACCESS;
 use crate::domain::user::{User, canonical};
 use crate::storage::{StorageError, Store, Tx, flows, policies, users};
 
@@ -59,6 +61,9 @@ pub enum ServiceError {
     /// The checkpoint of the audit log could not be read or written: 503.
     #[error("the checkpoint of the audit log: {0}")]
     Checkpoint(std::io::Error),
+    /// Password, status or roles changed while the person was signing in: 503, and the next try sees what is new.
+    #[error("the account changed while its owner was signing in")]
+    AccountChanged,
     /// A row that contradicts another one: 500.
     #[error("contradiction in the database: {0}")]
     Contradiction(&'static str),
@@ -96,6 +101,7 @@ pub struct Backend {
     verifier: Verifier,
     keys: RwLock<Arc<KeyRing>>,
     refreshes: sessions::SessionLocks,
+    revocations: revocations::Revocations,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
 }
@@ -117,7 +123,7 @@ impl Backend {
             audience: parts.audience.clone(),
             tolerance: parts.clock_tolerance,
             // The longest that any policy may grant (M1).
-            max_lifetime: Duration::from_hours(1),
+            max_lifetime: LONGEST_ACCESS,
         };
         Self {
             store: parts.store,
@@ -130,6 +136,7 @@ impl Backend {
             verifier,
             keys: RwLock::new(Arc::new(keys)),
             refreshes: sessions::SessionLocks::default(),
+            revocations: revocations::Revocations::default(),
             sealed_before: std::sync::atomic::AtomicBool::new(false),
         }
     }

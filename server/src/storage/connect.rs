@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
+use tokio::sync::Notify;
 
 use super::{Inner, StorageError, Tx};
 
@@ -36,6 +38,8 @@ impl fmt::Debug for DatabaseSettings {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) pools: Pools,
+    /// Rings when a transaction of this process has revoked something.
+    pub(super) revoked: Arc<Notify>,
 }
 
 #[derive(Clone)]
@@ -73,7 +77,10 @@ impl Store {
         } else {
             return Err(StorageError::Address("it must begin with sqlite: or postgres://"));
         };
-        Ok(Self { pools })
+        Ok(Self {
+            pools,
+            revoked: Arc::default(),
+        })
     }
 
     /// Runs on PostgreSQL.
@@ -87,10 +94,11 @@ impl Store {
     /// # Errors
     /// When none is free within 5 seconds or the database cannot be reached.
     pub async fn read(&self) -> Result<Tx, StorageError> {
-        Ok(Tx(match &self.pools {
+        let inner = match &self.pools {
             Pools::Sqlite { readers, .. } => Inner::SqliteRead(readers.acquire().await?),
             Pools::Postgres { pool, .. } => Inner::PostgresRead(pool.acquire().await?),
-        }))
+        };
+        Ok(Tx::new(inner, self.revoked.clone()))
     }
 
     /// A transaction to write with. SQLite: the only one at a time (`BEGIN IMMEDIATE`: it never has to be given up
@@ -99,12 +107,13 @@ impl Store {
     /// # Errors
     /// When its turn does not come within 5 seconds or the database cannot be reached.
     pub async fn write(&self) -> Result<Tx, StorageError> {
-        Ok(Tx(match &self.pools {
+        let inner = match &self.pools {
             Pools::Sqlite { writer, .. } => Inner::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
             Pools::Postgres { pool, .. } => {
                 Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
             }
-        }))
+        };
+        Ok(Tx::new(inner, self.revoked.clone()))
     }
 
     /// Whether the database answers.

@@ -6,6 +6,7 @@
 //! Habits: all SQL is `const` inside [`statements!`] with `$1…` placeholders, so that one test can prepare every
 //! statement on both databases; times come in as values; a lock is a conditional UPDATE that changes one row.
 
+mod bell;
 mod columns;
 mod connect;
 mod error;
@@ -18,18 +19,29 @@ pub mod flows;
 pub mod keys;
 pub mod one_time_links;
 pub mod policies;
+pub mod revocations;
 pub mod sessions;
 pub mod users;
 
+use std::sync::Arc;
+
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::Notify;
 
+pub use bell::Bell;
 pub use connect::{DatabaseSettings, Store};
 pub use error::StorageError;
 
 /// A connection to read with, or a transaction to write with. Dropping it without [`Tx::commit`] rolls back.
 #[derive(Debug)]
-pub struct Tx(Inner);
+pub struct Tx {
+    inner: Inner,
+    /// What it revokes; [`Tx::commit`] writes it down.
+    revoked: Vec<revocations::Revocation>,
+    /// Hears of that commit.
+    heard: Arc<Notify>,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -46,8 +58,16 @@ enum Connection<'c> {
 }
 
 impl Tx {
+    const fn new(inner: Inner, heard: Arc<Notify>) -> Self {
+        Self {
+            inner,
+            revoked: Vec::new(),
+            heard,
+        }
+    }
+
     fn connection(&mut self) -> Connection<'_> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::SqliteRead(connection) => Connection::Sqlite(connection),
             Inner::SqliteWrite(transaction) => Connection::Sqlite(transaction),
             Inner::PostgresRead(connection) => Connection::Postgres(connection),
@@ -55,15 +75,22 @@ impl Tx {
         }
     }
 
-    /// Makes everything written since [`Store::write`] durable. After [`Store::read`] it only gives the connection back.
+    /// Makes everything written since [`Store::write`] durable, and what it revoked known. After [`Store::read`] it only gives the connection back.
     ///
     /// # Errors
     /// When the database fails: then whether it was written is unknown, and the caller may not claim that it was.
-    pub async fn commit(self) -> Result<(), StorageError> {
-        match self.0 {
+    pub async fn commit(mut self) -> Result<(), StorageError> {
+        let revokes = !self.revoked.is_empty();
+        if revokes {
+            revocations::write_down(&mut self).await?;
+        }
+        match self.inner {
             Inner::SqliteWrite(transaction) => transaction.commit().await?,
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
+        }
+        if revokes {
+            self.heard.notify_one();
         }
         Ok(())
     }
@@ -110,6 +137,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         keys::STATEMENTS,
         one_time_links::STATEMENTS,
         policies::STATEMENTS,
+        revocations::STATEMENTS,
         sessions::STATEMENTS,
         users::STATEMENTS,
         users::roles::STATEMENTS,

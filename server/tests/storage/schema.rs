@@ -62,12 +62,14 @@ fn triggers(sql: &str) -> Vec<&str> {
 #[test]
 fn both_migration_folders_make_the_same_tables_columns_and_indexes() {
     assert_eq!(files("sqlite"), files("postgres"));
+    let mut seen = 0;
     for file in files("sqlite") {
         let (sqlite, postgres) = (migration("sqlite", &file), migration("postgres", &file));
         assert_eq!(statements(&sqlite), statements(&postgres), "{file}");
         assert_eq!(triggers(&sqlite), triggers(&postgres), "{file}");
-        assert!(statements(&sqlite).len() > 20, "the comparison sees the statements");
+        seen += statements(&sqlite).len();
     }
+    assert!(seen > 20, "the comparison sees the statements");
 }
 
 #[tokio::test]
