@@ -247,6 +247,9 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.forget_old_revocations().await {
             tracing::error!(%error, "old revocations could not be removed; will try again");
         }
+        if let Err(error) = backend.forget_old_assertions().await {
+            tracing::error!(%error, "old assertions could not be removed; will try again");
+        }
         state.limits.forget_rested();
     }
 }

@@ -97,6 +97,14 @@ kinds! {
     DuplicateCookie = "duplicate_cookie",
     /// Keys made.
     KeyCreated = "key_created",
+    /// A client was added: other software that gets tokens in its own name.
+    ClientAdded = "client_added",
+    /// It gets no more tokens, and those it has are refused.
+    ClientDisabled = "client_disabled",
+    /// Somebody who is not that client, or no longer, claimed to be it.
+    ClientAuthenticationFailed = "client_authentication_failed",
+    /// A client got an access token.
+    ServiceTokenIssued = "service_token_issued",
     /// Server started.
     ServerStarted = "sys_startup",
     /// A handler panicked.

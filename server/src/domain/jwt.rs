@@ -1,27 +1,33 @@
-//! Access tokens: their claims, signing, and the strict verification around `jsonwebtoken` (TOKENS.md,
-//! section 4).
+//! Access tokens of people and of services: their claims, signing, and the strict verification around `jsonwebtoken`
+//! (TOKENS.md, section 4); and the assertions that services prove themselves with (RFC 7523).
 //!
 //! Owns steps 1 to 5 of the verification; step 6, revocation, needs state and is the caller's. Must not read
 //! a clock or choose a key by anything in the token but its exact `kid`. The library does the signatures and
 //! nothing else: its own checks accept too much and read the system clock.
 
+mod assertion;
 mod claims;
 mod compact;
+mod service;
 mod verify;
 
+pub use assertion::{Assertion, AssertionRefusal, ExpectedAssertion, Proven};
 pub use claims::{AccessClaims, Claim};
 pub use compact::MAX_TOKEN_BYTES;
+pub use service::ServiceClaims;
 pub use verify::{MAX_TOLERANCE, Refusal, Verifier};
 
 use jsonwebtoken::Header;
 use secrecy::SecretString;
+use serde::Serialize;
 
 use super::keys::{Algorithm, KeyRing};
 
 /// The kinds of signed token; each has a `typ` of its own and is refused in the place of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
-    /// A person's access token (RFC 9068).
+    /// An access token (RFC 9068), a person's or a service's: each has a closed set of claims, and neither set is
+    /// the other's.
     Access,
 }
 
@@ -54,11 +60,23 @@ pub fn install_crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Signs an access token with the active key: header `alg`, `kid` and `typ`, nothing else.
+/// Signs a person's access token with the active key: header `alg`, `kid` and `typ`, nothing else.
 ///
 /// # Errors
 /// [`JwtError`], both infrastructure failures: the caller rolls back.
 pub fn sign_access(ring: &KeyRing, claims: &AccessClaims) -> Result<SecretString, JwtError> {
+    sign(ring, claims)
+}
+
+/// Signs a service's access token in the same way.
+///
+/// # Errors
+/// [`JwtError`], both infrastructure failures: the caller rolls back.
+pub fn sign_service(ring: &KeyRing, claims: &ServiceClaims) -> Result<SecretString, JwtError> {
+    sign(ring, claims)
+}
+
+fn sign(ring: &KeyRing, claims: &impl Serialize) -> Result<SecretString, JwtError> {
     let key = ring.active_signing();
     let mut header = Header::new(library_algorithm(key.algorithm()));
     header.typ = Some(TokenKind::Access.typ().to_owned());

@@ -3,7 +3,7 @@
 //! `GET /oauth/revocations` is the whole of what matters now as JSON, with its cursor. `/oauth/revocations/stream` (or
 //! the same address with `Accept: text/event-stream`) goes on from a cursor as server-sent events: `revoked` for every
 //! entry and `heartbeat` several times a second, for as long as this node itself knows what is new. Whoever hears no
-//! heartbeat knows that its knowledge grows old. Only for services with the scope [`SCOPE`].
+//! heartbeat knows that its knowledge grows old. Only for services with the scope [`REVOCATIONS`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +25,12 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::refusal::Refusal;
 use crate::domain::audit::Circumstances;
+use crate::domain::client::{REVOCATIONS, ServiceClient};
 use crate::domain::clock::Timestamp;
-use crate::domain::revocation::Entry;
+use crate::domain::revocation::{Entry, Target};
+use crate::http::oauth::admit_service;
 use crate::services::revocations::News;
 
-/// What a service has to be allowed.
-pub const SCOPE: &str = "revocations";
 /// How often a reader hears that it is up to date.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// So many heartbeats without a look into the database, and the stream ends: another node may know more.
@@ -98,7 +98,7 @@ pub async fn revocations(
         return stream(state, from, headers, query).await;
     }
     let State(state) = state;
-    authorize(&state, &headers, &from).await?;
+    admit_service(&state, &headers, REVOCATIONS, &from).await?;
     let news = state
         .backend
         .read_revocations(0)
@@ -126,7 +126,7 @@ pub async fn stream(
     headers: HeaderMap,
     Query(query): Query<From>,
 ) -> Result<Response, Refusal> {
-    let ends_at = authorize(&state, &headers, &from).await?;
+    let client = admit_service(&state, &headers, REVOCATIONS, &from).await?;
     let last_event = match headers.get("last-event-id") {
         Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
             Refusal::new(StatusCode::BAD_REQUEST, "bad_cursor", "Last-Event-ID is not a cursor.")
@@ -143,7 +143,7 @@ pub async fn stream(
     let news = state.backend.hear_revocations();
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
     let (sender, body) = Channel::<Bytes>::new(8);
-    tokio::spawn(tell(state, sender, first, news, ends_at, place));
+    tokio::spawn(tell(state, sender, first, news, client, place));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::new(body)).into_response())
 }
@@ -152,9 +152,10 @@ fn begin_anew() -> Refusal {
     Refusal::new(StatusCode::GONE, "unknown_cursor", "This cursor was never given. Take a snapshot.")
 }
 
-/// Lets a service in that may read the feed; until when.
-async fn authorize(state: &AppState, headers: &HeaderMap, from: &Circumstances) -> Result<Timestamp, Refusal> {
-    todo!("needs the service tokens of the branch oauth")
+
+/// The reader itself was shut out.
+fn is_about(entry: &Entry, client: &ServiceClient) -> bool {
+    matches!(&entry.target, Target::Subject { sub, .. } if sub == client.id.as_str())
 }
 
 /// What a stream has told its reader.
@@ -202,11 +203,13 @@ async fn tell(
     sender: Sender<Bytes>,
     first: News,
     mut news: Receiver<News>,
-    ends_at: Timestamp,
+    client: ServiceClient,
     _place: OwnedSemaphorePermit,
 ) {
     let mut reader = Reader { sender, cursor: 0 };
     let backend = &state.backend;
+    // No token of the client lives longer; with a new one the reader comes again.
+    let ends_at = backend.now().plus(client.access);
     if !(reader.tell(&first).await && reader.beat(first.as_of, backend.now()).await) {
         return;
     }
@@ -219,7 +222,7 @@ async fn tell(
             heard = news.recv() => match heard {
                 Ok(heard) => {
                     as_of = Some(heard.as_of);
-                    reader.tell(&heard).await
+                    reader.tell(&heard).await && !heard.entries.iter().any(|entry| is_about(entry, &client))
                 }
                 // It missed some: the reader comes again and reads them from the table.
                 Err(_) => false,

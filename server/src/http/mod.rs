@@ -13,6 +13,7 @@ pub mod feed;
 pub mod health;
 pub mod limits;
 pub mod listen;
+pub mod oauth;
 pub mod pages;
 pub mod protect;
 pub mod refusal;

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod hashing;
 pub mod invitations;
 pub mod lifetimes;
+pub mod oauth;
 pub mod ports;
 pub mod revocations;
 pub mod sessions;

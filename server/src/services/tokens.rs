@@ -4,7 +4,7 @@ use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::id::UserId;
-use crate::domain::jwt::Refusal;
+use crate::domain::jwt::{AccessClaims, Refusal};
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, Decision, MAX_REISSUES};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
@@ -73,11 +73,21 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
-        let now = self.now();
-        let claims = match self.verifier.verify_access(&self.keys(), token, now) {
+        let claims = match self.verifier.verify_access(&self.keys(), token, self.now()) {
             Ok(claims) => claims,
             Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
         };
+        self.authenticate_claims(&claims, is_activity, from).await
+    }
+
+    /// Step 6: what the session's state says about verified claims.
+    pub(super) async fn authenticate_claims(
+        &self,
+        claims: &AccessClaims,
+        is_activity: bool,
+        from: &Circumstances,
+    ) -> Result<AccessOutcome, ServiceError> {
+        let now = self.now();
         let mut tx = self.store.read().await?;
         let Some((session, user)) = sessions::find_session_with_user(&mut tx, claims.sid).await? else {
             return Ok(AccessOutcome::Forged);

@@ -14,6 +14,7 @@ mod schema;
 
 pub mod audit;
 pub mod authenticators;
+pub mod clients;
 pub mod devices;
 pub mod flows;
 pub mod keys;
@@ -132,6 +133,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
     [
         audit::STATEMENTS,
         authenticators::STATEMENTS,
+        clients::STATEMENTS,
         devices::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,

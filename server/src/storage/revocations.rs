@@ -102,12 +102,6 @@ pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
     tx.revoke(Target::Token { id }, at, until);
 }
 
-/// Refuses a subject's access tokens issued before `at`, such as those of a service whose access was taken away; the
-/// last of them lives until `until`. People's are revoked by what ends their sessions. Written with the commit.
-pub fn revoke_subject(tx: &mut Tx, sub: String, at: Timestamp, until: Timestamp) {
-    tx.revoke(Target::Subject { sub, before: at }, at, until);
-}
-
 /// Numbers and writes what the transaction has revoked. Called by the commit alone.
 pub(super) async fn write_down(tx: &mut Tx) -> Result<(), StorageError> {
     let revoked = std::mem::take(&mut tx.revoked);

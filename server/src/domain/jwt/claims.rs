@@ -53,7 +53,7 @@ fn short_session<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(&short(id.0))
 }
 
-fn short_token<S: Serializer>(id: &TokenId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn short_token<S: Serializer>(id: &TokenId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&short(id.0))
 }
 
@@ -75,10 +75,11 @@ pub enum Claim {
     Acr,
     Amr,
     Roles,
+    Scope,
 }
 
 impl Claim {
-    /// All of them.
+    /// All of a person's token.
     pub const ALL: [Self; 14] = [
         Self::Iss,
         Self::Aud,
@@ -114,20 +115,21 @@ impl Claim {
             Self::Acr => "acr",
             Self::Amr => "amr",
             Self::Roles => "roles",
+            Self::Scope => "scope",
         }
     }
 }
 
 /// Reads claims one by one out of the token's object; what is left over is refused.
-struct Reader(Map<String, Value>);
+pub(super) struct Reader(pub(super) Map<String, Value>);
 
 impl Reader {
-    fn take<T>(&mut self, claim: Claim, read: impl FnOnce(Value) -> Option<T>) -> Result<T, Refusal> {
+    pub(super) fn take<T>(&mut self, claim: Claim, read: impl FnOnce(Value) -> Option<T>) -> Result<T, Refusal> {
         let value = self.0.remove(claim.as_str()).ok_or(Refusal::ClaimMissing(claim))?;
         read(value).ok_or(Refusal::ClaimMistyped(claim))
     }
 
-    fn text(&mut self, claim: Claim) -> Result<String, Refusal> {
+    pub(super) fn text(&mut self, claim: Claim) -> Result<String, Refusal> {
         self.take(claim, text)
     }
 
@@ -139,20 +141,29 @@ impl Reader {
     }
 
     /// Whole seconds since 1970, without fraction.
-    fn time(&mut self, claim: Claim) -> Result<i64, Refusal> {
+    pub(super) fn time(&mut self, claim: Claim) -> Result<i64, Refusal> {
         self.take(claim, |value| value.as_i64().filter(|seconds| *seconds >= 0))
     }
 
     /// An id in exactly the form in which [`short`] writes it: the decoder takes one spelling only.
-    fn short_id(&mut self, claim: Claim) -> Result<Uuid, Refusal> {
+    pub(super) fn short_id(&mut self, claim: Claim) -> Result<Uuid, Refusal> {
         self.take(claim, |value| {
             let bytes = BASE64URL_NOPAD.decode(text(value)?.as_bytes()).ok()?;
             Uuid::from_slice(&bytes).ok()
         })
     }
+
+    /// Nothing may be left over.
+    pub(super) fn finish<T>(self, claims: T) -> Result<T, Refusal> {
+        if self.0.is_empty() {
+            Ok(claims)
+        } else {
+            Err(Refusal::ClaimUnknown)
+        }
+    }
 }
 
-fn text(value: Value) -> Option<String> {
+pub(super) fn text(value: Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text),
         _ => None,
@@ -183,10 +194,6 @@ impl AccessClaims {
             amr: reader.texts(Claim::Amr)?,
             roles: reader.texts(Claim::Roles)?,
         };
-        if reader.0.is_empty() {
-            Ok(claims)
-        } else {
-            Err(Refusal::ClaimUnknown)
-        }
+        reader.finish(claims)
     }
 }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::claims::{AccessClaims, Claim};
 use super::compact::Compact;
+use super::service::ServiceClaims;
 use super::{TokenKind, library_algorithm};
+use crate::domain::client::LONGEST_ACCESS;
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::keys::{KeyRing, VerifyingKey};
 
@@ -15,7 +17,7 @@ use crate::domain::keys::{KeyRing, VerifyingKey};
 pub const MAX_TOLERANCE: Duration = Duration::from_mins(2);
 const MAX_KEY_ID_LENGTH: usize = 64;
 /// Header members that bring keys, change the encoding or demand extensions. We use none of them.
-const FORBIDDEN: [&str; 10] = [
+pub(super) const FORBIDDEN: [&str; 10] = [
     "crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256",
 ];
 const KNOWN: [&str; 3] = ["alg", "kid", "typ"];
@@ -129,7 +131,7 @@ pub struct Verifier {
     pub audience: String,
     /// The one clock tolerance, for `exp`, `nbf` and `iat`; never more than [`MAX_TOLERANCE`] is used.
     pub tolerance: Duration,
-    /// Longest `exp - iat` any policy allows.
+    /// Longest `exp - iat` any policy allows a person.
     pub max_lifetime: Duration,
 }
 
@@ -140,39 +142,60 @@ impl Verifier {
     /// # Errors
     /// The first [`Refusal`] met.
     pub fn verify_access(&self, ring: &KeyRing, token: &str, now: Timestamp) -> Result<AccessClaims, Refusal> {
-        let token = Compact::parse(token)?;
-        let key = check_header(&token.header, TokenKind::Access, ring)?;
-        check_signature(&token, key)?;
-        let claims = AccessClaims::read(token.claims)?;
-        if claims.iss != self.issuer {
-            return Err(Refusal::Issuer);
-        }
-        if claims.aud != self.audience {
-            return Err(Refusal::Audience);
-        }
-        self.check_times(&claims, now)?;
+        let claims = AccessClaims::read(signed_claims(ring, token)?)?;
+        self.check_names(&claims.iss, &claims.aud)?;
+        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)?;
         Ok(claims)
     }
 
-    fn check_times(&self, claims: &AccessClaims, now: Timestamp) -> Result<(), Refusal> {
+    /// The same for a service's token. A person's is none, and the other way round (RFC 9700, section 4.15).
+    ///
+    /// # Errors
+    /// The first [`Refusal`] met.
+    pub fn verify_service(&self, ring: &KeyRing, token: &str, now: Timestamp) -> Result<ServiceClaims, Refusal> {
+        let claims = ServiceClaims::read(signed_claims(ring, token)?)?;
+        self.check_names(&claims.iss, &claims.aud)?;
+        self.check_times([claims.iat, claims.nbf, claims.exp], LONGEST_ACCESS, now)?;
+        Ok(claims)
+    }
+
+    fn check_names(&self, iss: &str, aud: &str) -> Result<(), Refusal> {
+        if iss != self.issuer {
+            return Err(Refusal::Issuer);
+        }
+        if aud != self.audience {
+            return Err(Refusal::Audience);
+        }
+        Ok(())
+    }
+
+    fn check_times(&self, [iat, nbf, exp]: [i64; 3], max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {
         let tolerance = self.tolerance.min(MAX_TOLERANCE);
         let at = Timestamp::from_seconds;
         // RFC 7519, section 4.1.4: "on or after" exp it is over.
-        if now >= at(claims.exp).plus(tolerance) {
+        if now >= at(exp).plus(tolerance) {
             return Err(Refusal::Expired);
         }
-        if now < at(claims.nbf).minus(tolerance) {
+        if now < at(nbf).minus(tolerance) {
             return Err(Refusal::NotYetValid);
         }
-        if now < at(claims.iat).minus(tolerance) {
+        if now < at(iat).minus(tolerance) {
             return Err(Refusal::IssuedInFuture);
         }
-        let lifetime = at(claims.exp).as_millis().saturating_sub(at(claims.iat).as_millis());
-        if lifetime <= 0 || lifetime > millis(self.max_lifetime) {
+        let lifetime = at(exp).as_millis().saturating_sub(at(iat).as_millis());
+        if lifetime <= 0 || lifetime > millis(max_lifetime) {
             return Err(Refusal::Lifetime);
         }
         Ok(())
     }
+}
+
+/// Steps 1 to 3: what an access token of ours claims.
+fn signed_claims(ring: &KeyRing, token: &str) -> Result<Map<String, Value>, Refusal> {
+    let token = Compact::parse(token)?;
+    let key = check_header(&token.header, TokenKind::Access, ring)?;
+    check_signature(&token, key)?;
+    Ok(token.claims)
 }
 
 /// Step 2: nothing in the header but `alg`, `kid` and `typ`; the key by its exact id; the algorithm is the key's.

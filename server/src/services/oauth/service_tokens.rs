@@ -1,0 +1,154 @@
+//! Access tokens of services: issued to a client that proved itself (RFC 6749, section 4.4), checked at the doors that
+//! only services may pass.
+
+use secrecy::SecretString;
+
+use super::ClientProof;
+use crate::domain::audit::{Circumstances, Kind, Outcome};
+use crate::domain::client::{ClientStatus, Scopes, ServiceClient};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::TokenId;
+use crate::domain::jwt::{Refusal, ServiceClaims, sign_service};
+use crate::services::{Backend, ServiceError};
+use crate::storage::{audit, clients};
+
+/// A token for a service. There is no refresh token: the client can always ask again (RFC 6749, section 4.4.3).
+#[derive(Debug)]
+pub struct IssuedService {
+    /// Whose.
+    pub client: ServiceClient,
+    /// The token.
+    pub access: SecretString,
+    /// What it is for.
+    pub scopes: Scopes,
+    /// Its `exp`.
+    pub expires_at: Timestamp,
+}
+
+/// What came of a client's request for a token.
+#[derive(Debug)]
+pub enum IssueOutcome {
+    /// It got one.
+    Issued(Box<IssuedService>),
+    /// It did not prove who it is; written down.
+    NotAuthenticated,
+    /// It asked for what it may not have, or may have nothing; written down.
+    ScopeRefused,
+}
+
+/// What came of a service's token at a door of ours.
+#[derive(Debug)]
+pub enum ServiceOutcome {
+    /// The client may pass.
+    Valid(Box<ServiceClient>),
+    /// It is no service's token of ours, or not for now; a person's token is none.
+    Refused(Refusal),
+    /// The client was disabled.
+    ClientDisabled,
+    /// A good token, but not for this; written down.
+    ScopeMissing,
+}
+
+impl Backend {
+    /// Issues an access token to the client that proves itself: for these scopes, or for all it may have.
+    ///
+    /// # Errors
+    /// Infrastructure; the proof is not used up then.
+    pub async fn issue_service_token(
+        &self,
+        proof: &ClientProof,
+        requested: Option<&Scopes>,
+        from: &Circumstances,
+    ) -> Result<IssueOutcome, ServiceError> {
+        let Some(claimant) = self.check_proof(proof, from).await? else {
+            return Ok(IssueOutcome::NotAuthenticated);
+        };
+        let client = claimant.client;
+        let scopes = requested.unwrap_or(&client.scopes).clone();
+        let mut tx = self.store.write().await?;
+        if let Some(proven) = &claimant.proven
+            && !clients::consume_assertion(&mut tx, &client.id, proven).await?
+        {
+            drop(tx);
+            self.refuse_client::<()>(Some(&client.id), "assertion_replayed", from)
+                .await?;
+            return Ok(IssueOutcome::NotAuthenticated);
+        }
+        if scopes.is_empty() || !scopes.is_within(&client.scopes) {
+            let event = self
+                .event(Kind::AccessDenied, from)
+                .outcome(Outcome::Denied)
+                .reason("scope_not_granted")
+                .fact("client_id", client.id.as_str());
+            audit::append_events(&mut tx, &[event]).await?;
+            tx.commit().await?;
+            return Ok(IssueOutcome::ScopeRefused);
+        }
+        let now = self.now();
+        let claims = ServiceClaims {
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            client_id: client.id.clone(),
+            scope: scopes.clone(),
+            jti: TokenId::new(now, self.random()),
+            iat: now.as_seconds(),
+            nbf: now.as_seconds(),
+            exp: now.plus(client.access).as_seconds(),
+        };
+        let access = sign_service(&self.keys(), &claims)?;
+        let event = self
+            .event(Kind::ServiceTokenIssued, from)
+            .fact("client_id", client.id.as_str())
+            .fact("scope", scopes.to_string())
+            .fact("jti", claims.jti.to_string())
+            .fact("lifetime_s", client.access.as_secs());
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
+        Ok(IssueOutcome::Issued(Box::new(IssuedService {
+            expires_at: Timestamp::from_seconds(claims.exp),
+            client,
+            access,
+            scopes,
+        })))
+    }
+
+    /// Checks a service's token completely, the client's own state included, for a door that asks for this scope.
+    ///
+    /// # Errors
+    /// When the state cannot be had: then nobody may accept the token.
+    pub async fn authenticate_service(
+        &self,
+        token: &str,
+        scope: &str,
+        from: &Circumstances,
+    ) -> Result<ServiceOutcome, ServiceError> {
+        let claims = match self.verifier.verify_service(&self.keys(), token, self.now()) {
+            Ok(claims) => claims,
+            Err(refusal) => return Ok(ServiceOutcome::Refused(refusal)),
+        };
+        let Some(client) = self.find_active_client(&claims).await? else {
+            return Ok(ServiceOutcome::ClientDisabled);
+        };
+        if !claims.scope.contains(scope) {
+            let event = self
+                .event(Kind::AccessDenied, from)
+                .outcome(Outcome::Denied)
+                .reason("scope_missing")
+                .fact("client_id", client.id.as_str())
+                .fact("scope", scope);
+            self.record(event).await?;
+            return Ok(ServiceOutcome::ScopeMissing);
+        }
+        Ok(ServiceOutcome::Valid(Box::new(client)))
+    }
+
+    /// The client of a verified token, if it still gets tokens.
+    pub(super) async fn find_active_client(
+        &self,
+        claims: &ServiceClaims,
+    ) -> Result<Option<ServiceClient>, ServiceError> {
+        let mut tx = self.store.read().await?;
+        let client = clients::find_client(&mut tx, &claims.client_id).await?;
+        Ok(client.filter(|client| client.status == ClientStatus::Active))
+    }
+}
