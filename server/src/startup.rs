@@ -22,7 +22,9 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{AppState, api, assets, auth, client, error, feed, health, listen, pages, protect, viewer, web_session};
+use crate::http::{
+    AppState, api, assets, auth, client, error, feed, health, listen, pages, protect, viewer, web_session,
+};
 use crate::services::hashing::Hasher;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store};

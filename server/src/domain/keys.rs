@@ -5,11 +5,13 @@
 
 mod encryption;
 mod file;
+mod jwks;
 mod record;
 mod ring;
 
 pub use encryption::KeyEncryptionKey;
 pub use file::{KeyFileError, load_or_create_key_file};
+pub use jwks::{JwksError, PublicKeys, VerifyingKeys};
 pub use record::{Algorithm, KeyAlgorithm, KeyPurpose, KeyRecord, KeyState};
 pub use ring::{EdgeKey, KeyRing, SigningKey, VerifyingKey};
 

@@ -99,11 +99,7 @@ pub async fn revocations(
     }
     let State(state) = state;
     admit_service(&state, &headers, REVOCATIONS, &from).await?;
-    let news = state
-        .backend
-        .read_revocations(0)
-        .await?
-        .ok_or_else(begin_anew)?;
+    let news = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
     let snapshot = Snapshot {
         cursor: news.cursor,
         as_of: news.as_of.as_millis(),
@@ -127,16 +123,21 @@ pub async fn stream(
     Query(query): Query<From>,
 ) -> Result<Response, Refusal> {
     let client = admit_service(&state, &headers, REVOCATIONS, &from).await?;
-    let last_event = match headers.get("last-event-id") {
-        Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
-            Refusal::new(StatusCode::BAD_REQUEST, "bad_cursor", "Last-Event-ID is not a cursor.")
-        })?),
-        None => None,
-    };
+    let last_event =
+        match headers.get("last-event-id") {
+            Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
+                Refusal::new(StatusCode::BAD_REQUEST, "bad_cursor", "Last-Event-ID is not a cursor.")
+            })?),
+            None => None,
+        };
     let after = last_event.or(query.cursor).unwrap_or(0);
     let busy = || {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", "Too many streams. Try again later.")
-            .with_header("retry-after", "5")
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_streams",
+            "Too many streams. Try again later.",
+        )
+        .with_header("retry-after", "5")
     };
     let place = state.streams.0.clone().try_acquire_owned().map_err(|_| busy())?;
     // In this order: what comes between the two is heard twice, and told once.
@@ -149,9 +150,12 @@ pub async fn stream(
 }
 
 fn begin_anew() -> Refusal {
-    Refusal::new(StatusCode::GONE, "unknown_cursor", "This cursor was never given. Take a snapshot.")
+    Refusal::new(
+        StatusCode::GONE,
+        "unknown_cursor",
+        "This cursor was never given. Take a snapshot.",
+    )
 }
-
 
 /// The reader itself was shut out.
 fn is_about(entry: &Entry, client: &ServiceClient) -> bool {

@@ -87,7 +87,9 @@ impl Backend {
             match self.catch_up_with_revocations().await {
                 Ok(_) if well => {}
                 Ok(_) => tracing::info!("revocations are known again"),
-                Err(error) if well => tracing::error!(%error, "revocations are not known; what relies on them is refused"),
+                Err(error) if well => {
+                    tracing::error!(%error, "revocations are not known; what relies on them is refused")
+                }
                 Err(error) => tracing::debug!(%error, "revocations are still not known"),
             }
             well = self.knows_revocations();
@@ -107,16 +109,20 @@ impl Backend {
         let last = revocations::find_last_cursor(&mut tx).await?;
         let mut after = before.unwrap_or(0);
         if after > last {
-            tracing::error!(known = after, found = last, "the database went back in time; reading all revocations again");
+            tracing::error!(
+                known = after,
+                found = last,
+                "the database went back in time; reading all revocations again"
+            );
             after = 0;
         }
         let entries = read_entries(&mut tx, after, last, as_of).await?;
         drop(tx);
-        let mut known = self.revocations.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.registry.apply(&entries, as_of);
-        known.cursor = Some(last);
-        known.as_of = Some(as_of);
-        drop(known);
+        self.learn(|known| {
+            known.registry.apply(&entries, as_of);
+            known.cursor = Some(last);
+            known.as_of = Some(as_of);
+        });
         let new = entries.len();
         // An error says that nobody listens.
         drop(self.revocations.news.send(News {
@@ -129,6 +135,10 @@ impl Backend {
 
     fn known_revocations(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.revocations.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.revocations.known.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What this node knows is no older than [`BOUND`].
@@ -176,9 +186,7 @@ impl Backend {
     /// When the database fails.
     pub async fn forget_old_revocations(&self) -> Result<u64, ServiceError> {
         let now = self.now();
-        let mut known = self.revocations.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.registry.forget(now);
-        drop(known);
+        self.learn(|known| known.registry.forget(now));
         let mut tx = self.store.write().await?;
         let gone = revocations::delete_past_revocations(&mut tx, now, 1000).await?;
         tx.commit().await?;

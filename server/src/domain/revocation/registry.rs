@@ -117,7 +117,11 @@ impl Registry {
         self.subjects.retain(|_, (_, until)| *until > now);
         self.keys.retain(|_, until| *until > now);
         self.tokens.retain(|_, until| *until > now);
-        let single = self.ended.values().chain(self.keys.values()).chain(self.tokens.values());
+        let single = self
+            .ended
+            .values()
+            .chain(self.keys.values())
+            .chain(self.tokens.values());
         let pairs = self.generations.values().map(|(_, until)| until);
         let subjects = self.subjects.values().map(|(_, until)| until);
         self.first_until = single.chain(pairs).chain(subjects).min().copied();

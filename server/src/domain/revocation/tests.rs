@@ -116,7 +116,12 @@ fn compare(steps: Vec<Step>, capacity: usize) -> Result<(u32, u32), TestCaseErro
                 cursor += 1;
                 // Tokens of the model live for 20 s, and none is issued after second 40.
                 let until = now.max(at(40)).plus(Duration::from_secs(20));
-                let entry = Entry { cursor, target, at: now, until };
+                let entry = Entry {
+                    cursor,
+                    target,
+                    at: now,
+                    until,
+                };
                 registry.apply(std::slice::from_ref(&entry), now);
                 all.push(entry);
             }
@@ -208,6 +213,10 @@ fn the_moment_of_issue_is_exact_where_the_token_allows_it() {
     let id = TokenId(uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid());
     let iat = 1_795_251_600;
     assert_eq!(issued_at(id, iat), Timestamp::from_millis(1_795_251_600_250));
-    assert_eq!(issued_at(id, iat + 1), at(iat + 1), "it contradicts itself: the whole second");
+    assert_eq!(
+        issued_at(id, iat + 1),
+        at(iat + 1),
+        "it contradicts itself: the whole second"
+    );
     assert_eq!(issued_at(token_id(1), iat), at(iat), "no UUIDv7");
 }
