@@ -9,6 +9,7 @@
 mod app;
 mod browser;
 mod database;
+mod node;
 mod people;
 mod process;
 mod program;
@@ -26,6 +27,8 @@ mod passwords;
 mod redirects;
 mod refresh;
 mod refresh_races;
+mod revocation_feed;
+mod revocation_nodes;
 mod secrets;
 mod serving;
 mod session_ends;
