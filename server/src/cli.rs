@@ -1,5 +1,7 @@
 //! The command line.
 
+mod clients;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +44,9 @@ enum Command {
     /// Administrators.
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Other software that gets tokens in its own name.
+    #[command(subcommand)]
+    Clients(clients::ClientsCommand),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -118,6 +123,9 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
                 Ok(link) => println!("Open this link once, within 24 hours: {}", link.expose_secret()),
                 Err(refused) => return Err(format!("not added: {refused:?}").into()),
             }
+        }
+        Command::Clients(command) => {
+            clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;

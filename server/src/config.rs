@@ -285,6 +285,8 @@ pub struct LimitSettings {
     pub form: KindRates,
     /// Reports of browsers about the content security policy.
     pub report: KindRates,
+    /// Other software: failed proofs of a network, requests for tokens of one client.
+    pub client: KindRates,
     /// Most networks and accounts remembered per bucket; beyond that they share.
     pub max_keys: usize,
 }
@@ -320,6 +322,11 @@ impl Default for LimitSettings {
                 address: rate(20, 10),
                 account_at_address: rate(20, 10),
                 account: rate(20, 10),
+            },
+            client: KindRates {
+                address: rate(60, 5),
+                account_at_address: rate(300, 1),
+                account: rate(600, 1),
             },
             max_keys: 100_000,
         }

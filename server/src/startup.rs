@@ -23,7 +23,7 @@ use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
 use crate::http::{
-    AppState, api, assets, auth, client, error, feed, health, listen, pages, protect, viewer, web_session,
+    AppState, api, assets, auth, client, error, feed, health, listen, oauth, pages, protect, viewer, web_session,
 };
 use crate::services::hashing::Hasher;
 use crate::services::{Backend, Parts};
@@ -126,10 +126,14 @@ fn router(state: &AppState) -> Router {
         .layer(flow)
         .layer(from_fn(web_session::delete_completely))
         .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let public = Router::new().merge(api::public_routes()).merge(feed::routes()).route(
-        protect::REPORT_PATH,
-        post(protect::csp_report).with_state(protection.clone()),
-    );
+    let public = Router::new()
+        .merge(api::public_routes())
+        .merge(oauth::routes())
+        .merge(feed::routes())
+        .route(
+            protect::REPORT_PATH,
+            post(protect::csp_report).with_state(protection.clone()),
+        );
     let limits = &state.settings.server;
     public
         .merge(actions)

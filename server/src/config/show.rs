@@ -66,6 +66,7 @@ impl fmt::Display for Settings {
             ("refresh", limits.refresh),
             ("form", limits.form),
             ("report", limits.report),
+            ("client", limits.client),
         ] {
             writeln!(f, "{name} = {}", Rates(rates))?;
         }

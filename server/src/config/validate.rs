@@ -88,6 +88,7 @@ impl Settings {
             ("limits.refresh", limits.refresh),
             ("limits.form", limits.form),
             ("limits.report", limits.report),
+            ("limits.client", limits.client),
         ] {
             let KindRates {
                 address,

@@ -12,10 +12,11 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::refusal::Refusal;
 use super::viewer::{Channel, Deliveries, Viewer};
-use super::{AppState, auth, protect};
+use super::{AppState, auth, oauth, protect};
 use crate::domain::audit::Circumstances;
 use crate::domain::device::{coarse_network, describe};
 use crate::domain::id::SessionId;
+use crate::domain::policy::Mfa;
 use crate::domain::session::{Session, acr};
 use crate::services::account::EndOutcome;
 use crate::services::ports::Delivery;
@@ -50,6 +51,10 @@ pub fn public_routes() -> Router<AppState> {
         jwks,
         super::feed::revocations,
         super::feed::stream,
+        oauth::metadata,
+        oauth::token,
+        oauth::revoke,
+        oauth::introspect,
         super::health::healthz,
         super::health::readyz
     )
@@ -111,10 +116,19 @@ fn signed_in(viewer: &Viewer) -> Result<&Live, Refusal> {
     })
 }
 
-/// RFC 9470, section 3.
+/// RFC 9470, section 3: how strongly, in descending preference, and how recently a factor must have been shown.
 fn step_up(live: &Live) -> Refusal {
-    let age = live.limits.lifetimes.step_up.as_secs();
-    let challenge = format!("Bearer error=\"insufficient_user_authentication\", max_age={age}");
+    let lifetimes = &live.limits.lifetimes;
+    let age = lifetimes.step_up.as_secs();
+    let classes = if lifetimes.mfa == Mfa::Required {
+        "aal2"
+    } else {
+        "aal2 aal1"
+    };
+    let challenge = format!(
+        "Bearer error=\"insufficient_user_authentication\", \
+         error_description=\"The last factor was shown too long ago.\", acr_values=\"{classes}\", max_age={age}"
+    );
     Refusal::new(
         StatusCode::UNAUTHORIZED,
         "insufficient_user_authentication",

@@ -94,7 +94,8 @@ pub struct TokenResponse {
     refresh_token: String,
 }
 
-fn token_response(issued: &Issued, state: &AppState) -> TokenResponse {
+/// The pair as a program gets it.
+pub(super) fn token_response(issued: &Issued, state: &AppState) -> TokenResponse {
     let left = issued.access_expires_at.since(state.backend.now());
     TokenResponse {
         access_token: issued.access.expose_secret().to_owned(),

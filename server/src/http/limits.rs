@@ -41,6 +41,9 @@ pub enum LimitKind {
     Form,
     /// A browser's report about the content security policy.
     Report,
+    /// Other software. The network counts proofs that failed; the account at it is a client that asks for tokens. The
+    /// account alone is not looked at: ids are no secrets, and a stranger could empty it for the owner.
+    Client,
     /// Writing down that a request was refused: the first thousand from a network say it all.
     Refusal,
 }
@@ -74,6 +77,7 @@ pub struct Limits {
     refresh: Kind,
     form: Kind,
     report: Kind,
+    client: Kind,
     refusal: Kind,
     /// Keys are kept as hashes under a secret of this process: nobody's name in memory, and nobody can aim at a
     /// collision.
@@ -103,6 +107,7 @@ impl Limits {
             refresh: kind(settings.refresh),
             form: kind(settings.form),
             report: kind(settings.report),
+            client: kind(settings.client),
             refusal: kind(REFUSALS),
             hasher: RandomState::new(),
         }
@@ -120,18 +125,24 @@ impl Limits {
         account: Option<&str>,
         known_device: bool,
     ) -> Result<(), RetryAfter> {
-        let network = network(address);
-        let buckets = self.kind(kind);
-        buckets.address.take(self.hasher.hash_one(network))?;
+        let bucket = &self.kind(kind).address;
+        bucket.take(self.hasher.hash_one(network(address)))?;
         let Some(account) = account else { return Ok(()) };
-        buckets
-            .account_at_address
-            .take(self.hasher.hash_one((network, account)))?;
+        self.check_account_at_address(kind, address, account)?;
         if known_device {
             Ok(())
         } else {
-            buckets.account.take(self.hasher.hash_one(account))
+            self.kind(kind).account.take(self.hasher.hash_one(account))
         }
+    }
+
+    /// Counts one try of this account from this network, and nothing else.
+    ///
+    /// # Errors
+    /// [`RetryAfter`] when the bucket is empty.
+    pub fn check_account_at_address(&self, kind: LimitKind, address: IpAddr, account: &str) -> Result<(), RetryAfter> {
+        let key = self.hasher.hash_one((network(address), account));
+        self.kind(kind).account_at_address.take(key)
     }
 
     /// Forgets every key whose bucket is full again. To be called from a periodic task, once a minute.
@@ -142,6 +153,7 @@ impl Limits {
             &self.refresh,
             &self.form,
             &self.report,
+            &self.client,
             &self.refusal,
         ] {
             for bucket in [&kind.address, &kind.account_at_address, &kind.account] {
@@ -157,6 +169,7 @@ impl Limits {
             LimitKind::Refresh => &self.refresh,
             LimitKind::Form => &self.form,
             LimitKind::Report => &self.report,
+            LimitKind::Client => &self.client,
             LimitKind::Refusal => &self.refusal,
         }
     }

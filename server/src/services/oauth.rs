@@ -13,7 +13,7 @@ use super::{Backend, ServiceError, sha256};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::client::{Authentication, ClientId, ClientStatus, ServiceClient};
 use crate::domain::jwt::{Assertion, ExpectedAssertion, Proven};
-use crate::storage::clients;
+use crate::storage::{Tx, clients};
 
 pub use introspection::Introspection;
 pub use registry::{AddClientOutcome, AddedClient, NewClient};
@@ -41,112 +41,137 @@ pub enum ClientProof {
     },
 }
 
-/// A client that has proved itself, or would have if its assertion is used for the first time.
-pub(super) struct Claimant {
+impl ClientProof {
+    /// Who it says it is, which proves nothing.
+    #[must_use]
+    pub fn claimed_client(&self) -> Option<ClientId> {
+        match self {
+            Self::Secret { client_id, .. } => ClientId::parse(client_id),
+            Self::Assertion { client_id, assertion } => Assertion::parse(assertion.expose_secret())
+                .ok()?
+                .claimed_client()
+                .filter(|id| client_id.as_ref().is_none_or(|name| name == id.as_str())),
+        }
+    }
+}
+
+/// Somebody who did not prove to be a client; to be written down with [`Backend::record_refused_client`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedClient {
+    /// Who it said it was, in our own form of an id: whatever else strangers send does not get into the log.
+    pub claimed: Option<ClientId>,
+    /// Closed reason code.
+    pub reason: &'static str,
+}
+
+/// A client that has proved itself, if its assertion is used for the first time.
+struct Claimant {
     client: ServiceClient,
     proven: Option<Proven>,
 }
 
+impl Claimant {
+    /// Uses up the assertion, if it was one.
+    async fn consume(self, tx: &mut Tx) -> Result<Result<ServiceClient, RefusedClient>, ServiceError> {
+        let Self { client, proven } = self;
+        if let Some(proven) = proven
+            && !clients::consume_assertion(tx, &client.id, &proven).await?
+        {
+            return Ok(Err(RefusedClient {
+                claimed: Some(client.id),
+                reason: "assertion_replayed",
+            }));
+        }
+        Ok(Ok(client))
+    }
+}
+
 impl Backend {
-    /// Who proves itself here. `None`: nobody; that was written down.
+    /// Who proves itself here, or why nobody does.
     ///
     /// # Errors
-    /// Infrastructure.
+    /// Infrastructure; the proof is not used up then.
     pub async fn authenticate_client(
         &self,
         proof: &ClientProof,
-        from: &Circumstances,
-    ) -> Result<Option<ServiceClient>, ServiceError> {
-        let Some(Claimant { client, proven }) = self.check_proof(proof, from).await? else {
-            return Ok(None);
+    ) -> Result<Result<ServiceClient, RefusedClient>, ServiceError> {
+        let claimant = match self.check_proof(proof).await? {
+            Ok(claimant) => claimant,
+            Err(refused) => return Ok(Err(refused)),
         };
-        if let Some(proven) = proven {
-            let mut tx = self.store.write().await?;
-            if !clients::consume_assertion(&mut tx, &client.id, &proven).await? {
-                drop(tx);
-                self.refuse_client::<()>(Some(&client.id), "assertion_replayed", from)
-                    .await?;
-                return Ok(None);
-            }
-            tx.commit().await?;
+        if claimant.proven.is_none() {
+            return Ok(Ok(claimant.client));
         }
-        Ok(Some(client))
+        let mut tx = self.store.write().await?;
+        let used = claimant.consume(&mut tx).await?;
+        tx.commit().await?;
+        Ok(used)
     }
 
     /// Checks a proof but for the one use of its assertion, which belongs into the transaction of the act itself.
-    async fn check_proof(&self, proof: &ClientProof, from: &Circumstances) -> Result<Option<Claimant>, ServiceError> {
-        let assertion = match proof {
-            ClientProof::Secret { .. } => None,
-            ClientProof::Assertion { assertion, .. } => match Assertion::parse(assertion.expose_secret()) {
-                Ok(assertion) => Some(assertion),
-                Err(refusal) => return self.refuse_client(None, refusal.as_str(), from).await,
-            },
+    async fn check_proof(&self, proof: &ClientProof) -> Result<Result<Claimant, RefusedClient>, ServiceError> {
+        let claimed = proof.claimed_client();
+        let refused = |reason| {
+            Ok(Err(RefusedClient {
+                claimed: claimed.clone(),
+                reason,
+            }))
         };
-        let claimed = match (proof, &assertion) {
-            (ClientProof::Assertion { client_id, .. }, Some(assertion)) => assertion
-                .claimed_client()
-                .filter(|id| client_id.as_ref().is_none_or(|name| name == id.as_str())),
-            (ClientProof::Secret { client_id, .. }, _) => ClientId::parse(client_id),
-            (ClientProof::Assertion { .. }, None) => None,
-        };
-        let Some(id) = claimed else {
-            return self.refuse_client(None, "client_unknown", from).await;
+        let Some(id) = &claimed else {
+            return refused("client_unknown");
         };
         let mut tx = self.store.read().await?;
-        let found = clients::find_client(&mut tx, &id).await?;
+        let found = clients::find_client(&mut tx, id).await?;
         drop(tx);
         let Some(client) = found else {
-            return self.refuse_client(Some(&id), "client_unknown", from).await;
+            return refused("client_unknown");
         };
-        let checked = match (proof, assertion, &client.authentication) {
-            (ClientProof::Secret { secret, .. }, _, authentication @ Authentication::Secret(_)) => {
-                let hash = sha256(secret.expose_secret().as_bytes());
-                if authentication.is_secret(&hash) {
-                    Ok(None)
-                } else {
-                    Err("wrong_secret")
+        let proven = match (proof, &client.authentication) {
+            (ClientProof::Secret { secret, .. }, authentication @ Authentication::Secret(_)) => {
+                if !authentication.is_secret(&sha256(secret.expose_secret().as_bytes())) {
+                    return refused("wrong_secret");
                 }
+                None
             }
-            (_, Some(assertion), Authentication::Keys(keys)) => {
+            (ClientProof::Assertion { assertion, .. }, Authentication::Keys(keys)) => {
                 let token_endpoint = format!("{}{TOKEN_PATH}", self.issuer);
                 let expected = ExpectedAssertion {
                     audiences: [&self.issuer, &token_endpoint],
                     tolerance: self.verifier.tolerance,
                 };
-                match assertion.verify(&client.id, keys, expected, self.now()) {
-                    Ok(proven) => Ok(Some(proven)),
-                    Err(refusal) => Err(refusal.as_str()),
+                let assertion = Assertion::parse(assertion.expose_secret());
+                match assertion.and_then(|assertion| assertion.verify(id, keys, expected, self.now())) {
+                    Ok(proven) => Some(proven),
+                    Err(refusal) => return refused(refusal.as_str()),
                 }
             }
             // Only the method it was registered with (RFC 9700, section 2.5).
-            _ => Err("other_method"),
+            _ => return refused("other_method"),
         };
-        match checked {
-            Ok(_) if client.status != ClientStatus::Active => {
-                self.refuse_client(Some(&id), "client_disabled", from).await
-            }
-            Ok(proven) => Ok(Some(Claimant { client, proven })),
-            Err(reason) => self.refuse_client(Some(&id), reason, from).await,
+        if client.status != ClientStatus::Active {
+            return refused("client_disabled");
         }
+        Ok(Ok(Claimant { client, proven }))
     }
 
-    /// Writes down that somebody did not prove to be a client. The name is one of ours or left out: what strangers
-    /// send does not get into the log.
-    async fn refuse_client<T>(
+    /// Writes down that somebody did not prove to be a client. Apart from the attempt, so that the edge can bound how
+    /// many rows one network makes (F71).
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn record_refused_client(
         &self,
-        client: Option<&ClientId>,
-        reason: &'static str,
+        refused: &RefusedClient,
         from: &Circumstances,
-    ) -> Result<Option<T>, ServiceError> {
+    ) -> Result<(), ServiceError> {
         let mut event = self
             .event(Kind::ClientAuthenticationFailed, from)
             .outcome(Outcome::Denied)
-            .reason(reason);
-        if let Some(id) = client {
+            .reason(refused.reason);
+        if let Some(id) = &refused.claimed {
             event = event.fact("client_id", id.as_str());
         }
-        self.record(event).await?;
-        Ok(None)
+        self.record(event).await
     }
 
     /// Forgets assertions that nobody accepts any more. How many.

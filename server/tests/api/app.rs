@@ -302,7 +302,7 @@ fn variables(place: &Place, changes: &[(&str, &str)]) -> Vec<(String, String)> {
         ("PASSWORD__HASHING_THREADS".to_owned(), "2".to_owned()),
     ];
     // Wide limits: each test of a limit sets its own.
-    for kind in ["SIGN_IN", "CODE", "REFRESH", "FORM", "REPORT"] {
+    for kind in ["SIGN_IN", "CODE", "REFRESH", "FORM", "REPORT", "CLIENT"] {
         for bucket in ["ADDRESS", "ACCOUNT_AT_ADDRESS", "ACCOUNT"] {
             variables.push((format!("LIMITS__{kind}__{bucket}__BURST"), "100000".to_owned()));
             variables.push((format!("LIMITS__{kind}__{bucket}__EVERY_SECONDS"), "1".to_owned()));

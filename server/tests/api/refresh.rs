@@ -14,6 +14,7 @@ use crate::browser::{ACCESS, Browser, REFRESH};
 use crate::people::Person;
 use crate::program::Program;
 use crate::reply::Reply;
+use crate::service::post_form;
 
 async fn signed_in(name: &str) -> (TestApp, Person, Program) {
     let app = TestApp::start(name).await;
@@ -393,14 +394,20 @@ async fn r8_there_is_no_password_grant() {
     ] {
         program.post("/auth/refresh", &body).await.expect(400);
     }
-    for path in ["/oauth/token", "/token", "/auth/token"] {
+    let form = [
+        ("grant_type", "password"),
+        ("username", &person.username),
+        ("password", &person.password),
+    ];
+    let refused = post_form(&app, "/oauth/token", &[], &form).await.expect(400);
+    assert_eq!(refused.code(), "unsupported_grant_type");
+    for path in ["/token", "/auth/token"] {
         assert_eq!(
             program.post(path, &json!({"grant_type": "password"})).await.status,
             404,
             "{path}"
         );
     }
-    drop(app);
 }
 
 #[tokio::test]

@@ -62,14 +62,16 @@ fn triggers(sql: &str) -> Vec<&str> {
 #[test]
 fn both_migration_folders_make_the_same_tables_columns_and_indexes() {
     assert_eq!(files("sqlite"), files("postgres"));
-    let mut seen = 0;
     for file in files("sqlite") {
         let (sqlite, postgres) = (migration("sqlite", &file), migration("postgres", &file));
         assert_eq!(statements(&sqlite), statements(&postgres), "{file}");
         assert_eq!(triggers(&sqlite), triggers(&postgres), "{file}");
-        seen += statements(&sqlite).len();
+        let least = if file.starts_with("0001") { 21 } else { 1 };
+        assert!(
+            statements(&sqlite).len() >= least,
+            "the comparison sees the statements of {file}"
+        );
     }
-    assert!(seen > 20, "the comparison sees the statements");
 }
 
 #[tokio::test]

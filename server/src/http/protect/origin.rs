@@ -14,6 +14,8 @@ use crate::http::error::Problem;
 
 /// Prefix of the server functions: forms that browsers send.
 pub const ACTIONS: &str = "/actions/";
+/// Prefix of the doors for other software: forms that programs send. They never look at a cookie.
+const MACHINES: &str = "/oauth/";
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -34,15 +36,19 @@ enum Provenance {
 /// * everything else (JSON): the same if the request says anything about its origin. If it says nothing it is a
 ///   program's, and then it may not carry the cookies of a browser. A body must be `application/json`, which no
 ///   form can send without a preflight.
+/// * `/oauth/*` (forms by standard, RFC 6749): a request that says where it comes from must come from us; no other
+///   conditions, because a browser's cookies count for nothing there.
 pub async fn gate_origins(State(protection): State<Protection>, request: Request, next: Next) -> Response {
     // Reports come without credentials, change nothing and have a gate of their own.
     if is_safe(request.method()) || request.uri().path() == REPORT_PATH {
         return next.run(request).await;
     }
     let is_action = request.uri().path().starts_with(ACTIONS);
+    let is_machine = request.uri().path().starts_with(MACHINES);
     let refused = match provenance(request.headers(), protection.public_url.as_str()) {
         Provenance::Ours => None,
         Provenance::Foreign(reason) => Some(reason),
+        Provenance::Unsaid if is_machine => None,
         Provenance::Unsaid if is_action => Some("origin_missing"),
         Provenance::Unsaid => cookies::has_tokens(request.headers()).then_some("cookies_without_origin"),
     };
@@ -51,7 +57,7 @@ pub async fn gate_origins(State(protection): State<Protection>, request: Request
             .refuse(Kind::CsrfRefused, &request, reason, Problem::foreign_origin())
             .await;
     }
-    if !is_action && !request.body().is_end_stream() && !is_json(request.headers()) {
+    if !is_action && !is_machine && !request.body().is_end_stream() && !is_json(request.headers()) {
         return protection
             .refuse(
                 Kind::CsrfRefused,
@@ -247,6 +253,39 @@ mod tests {
             status(&sink, "POST", "/auth/logout", &[], "").await,
             200,
             "no body, no type"
+        );
+    }
+
+    #[tokio::test]
+    async fn c8_programs_send_forms_to_their_doors_and_browsers_of_other_sites_do_not() {
+        let sink = Arc::<Recorder>::default();
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let cookie = ("cookie", "__Host-Http-mayfly-rt=x");
+        for headers in [&[form][..], &[form, cookie], &[form, ("origin", OURS)], &[]] {
+            assert_eq!(
+                status(&sink, "POST", "/oauth/token", headers, "a=b").await,
+                200,
+                "{headers:?}"
+            );
+        }
+        for foreign in [
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("sec-fetch-site", "none"),
+        ] {
+            assert_eq!(
+                status(&sink, "POST", "/oauth/token", &[form, foreign], "a=b").await,
+                403,
+                "{foreign:?}"
+            );
+        }
+        assert_eq!(sink.reasons().len(), 5);
+        assert_eq!(
+            status(&sink, "POST", "/oauthx/token", &[form], "a=b").await,
+            415,
+            "only below that prefix"
         );
     }
 

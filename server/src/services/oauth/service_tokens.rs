@@ -3,7 +3,7 @@
 
 use secrecy::SecretString;
 
-use super::ClientProof;
+use super::{ClientProof, RefusedClient};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::client::{ClientStatus, Scopes, ServiceClient};
 use crate::domain::clock::Timestamp;
@@ -30,8 +30,8 @@ pub struct IssuedService {
 pub enum IssueOutcome {
     /// It got one.
     Issued(Box<IssuedService>),
-    /// It did not prove who it is; written down.
-    NotAuthenticated,
+    /// It did not prove who it is.
+    NotAuthenticated(RefusedClient),
     /// It asked for what it may not have, or may have nothing; written down.
     ScopeRefused,
 }
@@ -60,20 +60,16 @@ impl Backend {
         requested: Option<&Scopes>,
         from: &Circumstances,
     ) -> Result<IssueOutcome, ServiceError> {
-        let Some(claimant) = self.check_proof(proof, from).await? else {
-            return Ok(IssueOutcome::NotAuthenticated);
+        let claimant = match self.check_proof(proof).await? {
+            Ok(claimant) => claimant,
+            Err(refused) => return Ok(IssueOutcome::NotAuthenticated(refused)),
         };
-        let client = claimant.client;
-        let scopes = requested.unwrap_or(&client.scopes).clone();
         let mut tx = self.store.write().await?;
-        if let Some(proven) = &claimant.proven
-            && !clients::consume_assertion(&mut tx, &client.id, proven).await?
-        {
-            drop(tx);
-            self.refuse_client::<()>(Some(&client.id), "assertion_replayed", from)
-                .await?;
-            return Ok(IssueOutcome::NotAuthenticated);
-        }
+        let client = match claimant.consume(&mut tx).await? {
+            Ok(client) => client,
+            Err(refused) => return Ok(IssueOutcome::NotAuthenticated(refused)),
+        };
+        let scopes = requested.unwrap_or(&client.scopes).clone();
         if scopes.is_empty() || !scopes.is_within(&client.scopes) {
             let event = self
                 .event(Kind::AccessDenied, from)

@@ -1,0 +1,75 @@
+//! Parameters as the standard sends them: a form in the body, each at most once (RFC 6749, section 3.2).
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use zeroize::Zeroizing;
+
+use super::error::OAuthError;
+
+/// More than any request of ours or of an extension has.
+const MOST_PARAMETERS: usize = 32;
+
+/// The parameters, which may be secrets: wiped on drop, never shown.
+pub struct Form(BTreeMap<String, Zeroizing<String>>);
+
+impl Form {
+    /// A parameter; one without a value counts as not sent (section 3.1).
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(|value| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    fn parse(body: &[u8]) -> Result<Self, OAuthError> {
+        let mut parameters = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(body) {
+            // Unknown ones are ignored, but doubled ones of any name may mean different things to different readers.
+            let doubled = parameters.insert(name.into_owned(), Zeroizing::new(value.into_owned()));
+            if doubled.is_some() {
+                return Err(OAuthError::invalid_request("A parameter was sent twice."));
+            }
+            if parameters.len() > MOST_PARAMETERS {
+                return Err(OAuthError::invalid_request("There are too many parameters."));
+            }
+        }
+        Ok(Self(parameters))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = OAuthError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, OAuthError> {
+        if !is_form(request.headers()) {
+            return Err(OAuthError::invalid_request(
+                "The body must be application/x-www-form-urlencoded.",
+            ));
+        }
+        let Ok(body) = Bytes::from_request(request, state).await else {
+            return Err(OAuthError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "The request is too large.",
+            ));
+        };
+        Self::parse(&body)
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let Ok(text) = value.to_str() else { return false };
+    let (kind, parameter) = text.split_once(';').unwrap_or((text, ""));
+    let parameter = parameter.trim().replace('"', "");
+    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        && (parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8"))
+}

@@ -1,0 +1,165 @@
+//! Giving tokens back (RFC 7009).
+
+use serde_json::json;
+
+use crate::app::TestApp;
+use crate::browser::{Browser, REFRESH};
+use crate::program::Program;
+use crate::reply::Reply;
+use crate::service::{Service, post_form};
+
+async fn revoke(app: &TestApp, token: &str) -> Reply {
+    post_form(app, "/oauth/revoke", &[], &[("token", token)]).await
+}
+
+async fn ending(app: &TestApp, session: &str) -> Option<String> {
+    let sql = "SELECT end_reason FROM sessions ORDER BY id DESC LIMIT 1";
+    assert!(!session.is_empty());
+    app.rows(sql).await[0][0].clone()
+}
+
+#[tokio::test]
+async fn r10_a_refresh_token_of_any_generation_ends_its_session() {
+    let app = TestApp::start("r10 generations").await;
+    let person = app.add_person("max", &["member"], false).await;
+    for back in 0..4 {
+        let mut program = Program::signed_in(&app, &person).await;
+        let mut generations = vec![program.refresh.clone()];
+        for _ in 0..3 {
+            app.pass(60);
+            program.renew().await.expect(200);
+            generations.push(program.refresh.clone());
+        }
+        program.sessions().await.expect(200);
+        let token = &generations[generations.len() - 1 - back];
+        let reply = revoke(&app, token).await.expect(200);
+        assert_eq!((&*reply.body, reply.header("cache-control")), ("", Some("no-store")));
+        assert_eq!(ending(&app, &program.session_id).await.as_deref(), Some("signed_out"));
+        // The access token dies with it, at once.
+        program.sessions().await.expect(401);
+        assert_eq!(program.renew().await.expect(401).json()["reason"], "signed_out");
+    }
+    assert_eq!(app.events("session_signed_out").await, 4);
+    assert_eq!(
+        app.events("authn_token_reuse").await,
+        0,
+        "an old one given back is no theft"
+    );
+}
+
+#[tokio::test]
+async fn r10_an_access_token_ends_its_session_and_no_other() {
+    let app = TestApp::start("r10 access").await;
+    let (person, program) = app.add_program("max").await;
+    let other = Program::signed_in(&app, &person).await;
+    let hint = [("token", &*program.access), ("token_type_hint", "refresh_token")];
+    post_form(&app, "/oauth/revoke", &[], &hint).await.expect(200);
+    program.sessions().await.expect(401);
+    other.sessions().await.expect(200);
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    let service = Service::add(&app, "finder", "read").await;
+    let found = browser.cookie(REFRESH);
+    service.ask("/oauth/revoke", &[("token", &found)]).await.expect(200);
+    browser.get("/devices").await.expect(303);
+    let by = "SELECT facts FROM audit_events WHERE kind = 'session_signed_out' ORDER BY id DESC LIMIT 1";
+    let facts = app.rows(by).await[0][0].clone().expect("facts");
+    assert!(
+        facts.contains(&service.client_id) && facts.contains("refresh_token"),
+        "{facts}"
+    );
+}
+
+#[tokio::test]
+async fn r10_what_is_unknown_or_over_is_no_error_and_changes_nothing() {
+    let app = TestApp::start("r10 unknown").await;
+    let (_, program) = app.add_program("max").await;
+    let before = app.state().await;
+    let flipped = |token: &str| {
+        let last = if token.ends_with('A') { 'B' } else { 'A' };
+        format!("{}{last}", &token[..token.len() - 1])
+    };
+    let mut inner = data_encoding::BASE64URL_NOPAD
+        .decode(program.refresh.strip_prefix("mfr_").expect("its form").as_bytes())
+        .expect("base64url");
+    // The inner tag is wrong, the outer one right: as the edge key alone could make it.
+    inner[30] ^= 1;
+    let keys = app.backend().keys();
+    let (_, edge) = keys.edge_active();
+    let outer = edge.tag(&inner[..42]);
+    inner[42..].copy_from_slice(&outer);
+    let forged = format!("mfr_{}", data_encoding::BASE64URL_NOPAD.encode(&inner));
+    for token in [
+        "x",
+        "mfr_",
+        "a.b.c",
+        &"x".repeat(20_000),
+        &flipped(&program.access),
+        &flipped(&program.refresh),
+        &forged,
+    ] {
+        revoke(&app, token).await.expect(200);
+    }
+    assert_eq!(app.state().await, before);
+    program.sessions().await.expect(200);
+    revoke(&app, &program.refresh).await.expect(200);
+    let after = app.state().await;
+    revoke(&app, &program.refresh).await.expect(200);
+    revoke(&app, &program.access).await.expect(200);
+    assert_eq!(app.state().await, after, "twice is once");
+    assert_eq!(app.events("session_signed_out").await, 1);
+
+    let service = Service::add(&app, "one", "read").await;
+    let own = service.token().await;
+    let refused = service.ask("/oauth/revoke", &[("token", &own)]).await.expect(400);
+    assert_eq!(refused.code(), "unsupported_token_type");
+    for fields in [&[][..], &[("token", "")], &[("token", "x"), ("token", "x")]] {
+        let refused = post_form(&app, "/oauth/revoke", &[], fields).await.expect(400);
+        assert_eq!(refused.code(), "invalid_request");
+    }
+    let basic = Service::basic(&service.client_id, "wrong");
+    let headers = [("authorization", &*basic)];
+    post_form(&app, "/oauth/revoke", &headers, &[("token", "x")])
+        .await
+        .expect(401);
+}
+
+#[tokio::test]
+async fn r10_a_revocation_and_a_refresh_at_once_leave_it_ended() {
+    let app = TestApp::start("r10 race").await;
+    let person = app.add_person("max", &["member"], false).await;
+    for round in 0..20 {
+        let program = Program::signed_in(&app, &person).await;
+        app.pass(60);
+        let mut refreshing = program.clone();
+        let (given_back, refreshed) = tokio::join!(revoke(&app, &program.refresh), refreshing.renew());
+        given_back.expect(200);
+        assert!(
+            matches!(refreshed.status.as_u16(), 200 | 401),
+            "{round}: {}",
+            refreshed.body
+        );
+        assert_eq!(refreshing.renew().await.status, 401, "{round}");
+        assert_eq!(refreshing.sessions().await.status, 401, "{round}");
+    }
+}
+
+#[tokio::test]
+async fn r10_without_the_database_nobody_hears_that_it_is_done() {
+    let app = TestApp::start("r10 away").await;
+    let (_, program) = app.add_program("max").await;
+    let service = Service::resource_server(&app).await;
+    app.backend().store().close().await;
+    for reply in [
+        revoke(&app, &program.refresh).await,
+        revoke(&app, &program.access).await,
+        service.ask("/oauth/introspect", &[("token", &program.access)]).await,
+        service
+            .ask("/oauth/token", &[("grant_type", "client_credentials")])
+            .await,
+    ] {
+        let reply = reply.expect(503);
+        assert_eq!(reply.header("retry-after"), Some("2"));
+        assert_eq!(reply.json()["error"], json!("temporarily_unavailable"));
+    }
+}
