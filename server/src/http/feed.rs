@@ -166,6 +166,8 @@ fn is_about(entry: &Entry, client: &ServiceClient) -> bool {
 struct Reader {
     sender: Sender<Bytes>,
     cursor: u64,
+    /// As of when the reader knows everything.
+    as_of: Timestamp,
 }
 
 impl Reader {
@@ -177,10 +179,12 @@ impl Reader {
 
     /// Tells what the reader has not heard yet. `false`: end.
     async fn tell(&mut self, news: &News) -> bool {
-        if news.cursor < self.cursor && news.entries.is_empty() {
-            // A look from before the stream began.
-            return true;
+        if news.cursor < self.cursor {
+            // A look from before the stream began; or the database went back in time, and the reader has to hear that
+            // its cursor means nothing any more, before numbers come that it believes to have heard.
+            return news.as_of < self.as_of;
         }
+        self.as_of = self.as_of.max(news.as_of);
         let mut text = String::new();
         for entry in news.entries.iter().filter(|entry| entry.cursor > self.cursor) {
             // An entry is plain data with text keys; serialising it cannot fail.
@@ -210,7 +214,11 @@ async fn tell(
     client: ServiceClient,
     _place: OwnedSemaphorePermit,
 ) {
-    let mut reader = Reader { sender, cursor: 0 };
+    let mut reader = Reader {
+        sender,
+        cursor: 0,
+        as_of: first.as_of,
+    };
     let backend = &state.backend;
     // No token of the client lives longer; with a new one the reader comes again.
     let ends_at = backend.now().plus(client.access);

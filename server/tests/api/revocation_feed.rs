@@ -254,3 +254,44 @@ async fn streams_are_as_many_as_there_is_room_for() {
         .await
         .expect("there is room again");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_older_database_was_restored_readers_begin_anew_and_hear_what_comes() {
+    let app = TestApp::start("restored").await;
+    let node = Node::beside(&app, "a").await;
+    let (_, token) = node.service_token("reader", "revocations").await;
+    let person = app.add_person("max", &["member"], false).await;
+    let (first, second) = (
+        Remote::sign_in(&node, &person).await,
+        Remote::sign_in(&node, &person).await,
+    );
+    let mut stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+    assert_eq!(first.end(&node).await, StatusCode::OK);
+    stream.revoked().await;
+    app.execute("DELETE FROM revocations").await;
+    app.execute("UPDATE revocation_cursor SET last = 0").await;
+    stream.to_the_end().await;
+    assert_eq!(
+        node.get("/oauth/revocations/stream?cursor=1", &token).await.status(),
+        StatusCode::GONE
+    );
+    let mut stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+    assert_eq!(second.end(&node).await, StatusCode::OK);
+    assert_eq!(stream.revoked().await.data["sid"], short(&second.session_id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_nobody_called_out_is_found_within_a_second() {
+    let app = TestApp::start("not called").await;
+    let node = Node::beside(&app, "a").await;
+    let (_, token) = node.service_token("reader", "revocations").await;
+    let mut stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+    app.execute(
+        "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+         VALUES (1, 'key', 'lost', NULL, NULL, 0, 9000000000000)",
+    )
+    .await;
+    app.execute("UPDATE revocation_cursor SET last = 1").await;
+    let heard = tokio::time::timeout(Duration::from_secs(1), stream.revoked());
+    assert_eq!(heard.await.expect("in time").data["kid"], "lost");
+}

@@ -21,6 +21,10 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// Where the database is one's own, nodes call each other and services are told at once; a median beyond this says that
+/// somebody waits for the next look.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 /// How long until the answer is this one.
 async fn until(expected: StatusCode, program: &Remote, url: &str) -> Duration {
     let begun = now();
@@ -34,7 +38,8 @@ async fn until(expected: StatusCode, program: &Remote, url: &str) -> Duration {
     }
 }
 
-fn report(what: &str, mut times: Vec<Duration>) -> Duration {
+/// Median and 99th percentile.
+fn report(what: &str, mut times: Vec<Duration>) -> [Duration; 2] {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
     println!(
@@ -44,7 +49,7 @@ fn report(what: &str, mut times: Vec<Duration>) -> Duration {
         times[times.len() - 1].as_secs_f64() * 1e3,
         times.len()
     );
-    at(99)
+    [at(50), at(99)]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,9 +77,10 @@ async fn j8_revoked_at_one_node_is_refused_at_another_and_at_a_service_within_a_
         at_b.push(node);
         at_shop.push(service);
     }
-    let second = Duration::from_secs(1);
-    assert!(report("from a revocation at node A to the refusal at node B", at_b) < second);
-    assert!(report("from a revocation at node A to the refusal at the service", at_shop) < second);
+    for (place, times) in [("node B", at_b), ("the service", at_shop)] {
+        let [p50, p99] = report(&format!("from a revocation at node A to the refusal at {place}"), times);
+        assert!(p50 < AT_ONCE && p99 < Duration::from_secs(1), "{place}");
+    }
 }
 
 /// Changes the roles, as an administrator at this node would.
