@@ -239,15 +239,12 @@ async fn tell(
                 // It missed some: the reader comes again and reads them from the table.
                 Err(_) => false,
             },
-            _ = beat.tick() => match as_of.take() {
-                Some(as_of) => {
-                    missed = 0;
-                    reader.beat(as_of, backend.now()).await
-                }
-                None => {
-                    missed += 1;
-                    true
-                }
+            _ = beat.tick() => if let Some(as_of) = as_of.take() {
+                missed = 0;
+                reader.beat(as_of, backend.now()).await
+            } else {
+                missed += 1;
+                true
             },
         };
         if !goes_on {

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod audit;
 pub mod audit_seal;
 pub mod bootstrap;
+mod checked;
 pub mod demo;
 pub mod hashing;
 pub mod invitations;
@@ -103,6 +104,7 @@ pub struct Backend {
     keys: RwLock<Arc<KeyRing>>,
     refreshes: sessions::SessionLocks,
     revocations: revocations::Revocations,
+    checked: checked::Checked,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
 }
@@ -138,6 +140,7 @@ impl Backend {
             keys: RwLock::new(Arc::new(keys)),
             refreshes: sessions::SessionLocks::default(),
             revocations: revocations::Revocations::default(),
+            checked: checked::Checked::default(),
             sealed_before: std::sync::atomic::AtomicBool::new(false),
         }
     }

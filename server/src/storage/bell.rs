@@ -1,4 +1,4 @@
-//! Hearing at once that somebody revoked something: within this process by a [`Notify`], from other nodes by LISTEN.
+//! Hearing at once that somebody revoked something: from this process by its [`Changes`], from other nodes by LISTEN.
 //!
 //! Only a wake-up call: what was revoked is read from the table, and whoever waits also looks by themselves from time
 //! to time. A call that is lost costs time and nothing else.
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::Store;
+use super::changes::Changes;
 use super::connect::Pools;
 use super::revocations::CHANNEL;
 
@@ -20,14 +20,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Rings when something was revoked. Stops listening when dropped.
 #[derive(Debug)]
 pub struct Bell {
-    heard: Arc<Notify>,
+    heard: Arc<Changes>,
     listening: Option<JoinHandle<()>>,
 }
 
 impl Bell {
     /// Waits until something was revoked since the last time; may ring for nothing.
     pub async fn rings(&self) {
-        self.heard.notified().await;
+        self.heard.rings().await;
     }
 }
 
@@ -43,7 +43,7 @@ impl Store {
     /// Begins to listen. One at a time hears what this process itself revokes.
     #[must_use]
     pub fn bell(&self) -> Bell {
-        let heard = self.revoked.clone();
+        let heard = self.changes.clone();
         let Pools::Postgres { migration, .. } = &self.pools else {
             return Bell { heard, listening: None };
         };
@@ -62,7 +62,7 @@ impl Store {
                     loop {
                         // Also after a lost connection was made again: something may have been said meanwhile.
                         listener.try_recv().await?;
-                        notify.notify_one();
+                        notify.ring();
                     }
                     #[expect(unreachable_code, reason = "names the type of the error")]
                     Ok::<(), sqlx::Error>(())

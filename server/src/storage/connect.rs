@@ -9,8 +9,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
-use tokio::sync::Notify;
 
+use super::changes::Changes;
 use super::{Inner, StorageError, Tx};
 
 /// The longest wait for a connection or a lock before the answer is "unavailable".
@@ -38,8 +38,8 @@ impl fmt::Debug for DatabaseSettings {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) pools: Pools,
-    /// Rings when a transaction of this process has revoked something.
-    pub(super) revoked: Arc<Notify>,
+    /// What transactions of this process have committed.
+    pub(super) changes: Arc<Changes>,
 }
 
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl Store {
         };
         Ok(Self {
             pools,
-            revoked: Arc::default(),
+            changes: Arc::default(),
         })
     }
 
@@ -98,7 +98,7 @@ impl Store {
             Pools::Sqlite { readers, .. } => Inner::SqliteRead(readers.acquire().await?),
             Pools::Postgres { pool, .. } => Inner::PostgresRead(pool.acquire().await?),
         };
-        Ok(Tx::new(inner, self.revoked.clone()))
+        Ok(Tx::new(inner, self.changes.clone()))
     }
 
     /// A transaction to write with. SQLite: the only one at a time (`BEGIN IMMEDIATE`: it never has to be given up
@@ -113,7 +113,7 @@ impl Store {
                 Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
             }
         };
-        Ok(Tx::new(inner, self.revoked.clone()))
+        Ok(Tx::new(inner, self.changes.clone()))
     }
 
     /// Whether the database answers.

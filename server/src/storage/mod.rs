@@ -7,6 +7,7 @@
 //! statement on both databases; times come in as values; a lock is a conditional UPDATE that changes one row.
 
 mod bell;
+mod changes;
 mod columns;
 mod connect;
 mod error;
@@ -26,9 +27,9 @@ pub mod users;
 
 use std::sync::Arc;
 
+use changes::Changes;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
-use tokio::sync::Notify;
 
 pub use bell::Bell;
 pub use connect::{DatabaseSettings, Store};
@@ -40,8 +41,10 @@ pub struct Tx {
     inner: Inner,
     /// What it revokes; [`Tx::commit`] writes it down.
     revoked: Vec<revocations::Revocation>,
-    /// Hears of that commit.
-    heard: Arc<Notify>,
+    /// It saves a policy.
+    saves_policy: bool,
+    /// Hears of those commits.
+    changes: Arc<Changes>,
 }
 
 #[derive(Debug)]
@@ -59,11 +62,12 @@ enum Connection<'c> {
 }
 
 impl Tx {
-    const fn new(inner: Inner, heard: Arc<Notify>) -> Self {
+    const fn new(inner: Inner, changes: Arc<Changes>) -> Self {
         Self {
             inner,
             revoked: Vec::new(),
-            heard,
+            saves_policy: false,
+            changes,
         }
     }
 
@@ -81,17 +85,22 @@ impl Tx {
     /// # Errors
     /// When the database fails: then whether it was written is unknown, and the caller may not claim that it was.
     pub async fn commit(mut self) -> Result<(), StorageError> {
-        let revokes = !self.revoked.is_empty();
-        if revokes {
-            revocations::write_down(&mut self).await?;
-        }
+        let revoked = if self.revoked.is_empty() {
+            None
+        } else {
+            Some(revocations::write_down(&mut self).await?)
+        };
         match self.inner {
             Inner::SqliteWrite(transaction) => transaction.commit().await?,
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
         }
-        if revokes {
-            self.heard.notify_one();
+        // Before anybody can acknowledge it.
+        if let Some(last) = revoked {
+            self.changes.revoked_up_to(last);
+        }
+        if self.saves_policy {
+            self.changes.saved_policy();
         }
         Ok(())
     }

@@ -102,8 +102,8 @@ pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
     tx.revoke(Target::Token { id }, at, until);
 }
 
-/// Numbers and writes what the transaction has revoked. Called by the commit alone.
-pub(super) async fn write_down(tx: &mut Tx) -> Result<(), StorageError> {
+/// Numbers and writes what the transaction has revoked; the last number. Called by the commit alone.
+pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
     let revoked = std::mem::take(&mut tx.revoked);
     let count = i64::try_from(revoked.len()).unwrap_or(i64::MAX);
     let last: i64 = on_backend!(tx, |connection| sqlx::query_scalar(TAKE_NUMBERS)
@@ -137,7 +137,7 @@ pub(super) async fn write_down(tx: &mut Tx) -> Result<(), StorageError> {
     if let super::Connection::Postgres(connection) = tx.connection() {
         sqlx::raw_sql(NOTIFY).execute(connection).await?;
     }
-    Ok(())
+    TABLE.count("cursor", last)
 }
 
 /// The last number given: who has read the entries up to it has missed none.

@@ -12,6 +12,15 @@ pub(super) struct Event {
     pub(super) data: String,
 }
 
+/// What a line was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Part of an event, or of nothing.
+    Within,
+    /// The empty line that completes an event.
+    Last,
+}
+
 /// Puts events together out of the pieces that arrive.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
@@ -39,7 +48,9 @@ impl Reader {
             self.after_return = byte == b'\r';
             if ends {
                 let line = std::mem::take(&mut self.line);
-                events.extend(self.take(&line)?);
+                if self.take(&line)? == Line::Last {
+                    events.push(std::mem::take(&mut self.event));
+                }
             } else if self.line.len() < MOST_LINE_BYTES {
                 self.line.push(byte);
             } else {
@@ -49,16 +60,20 @@ impl Reader {
         Some(events)
     }
 
-    /// One line; at an empty one the event is complete.
-    fn take(&mut self, line: &[u8]) -> Option<Option<Event>> {
+    /// One line. `None`: this is no such stream.
+    fn take(&mut self, line: &[u8]) -> Option<Line> {
         let mut line = std::str::from_utf8(line).ok()?;
         if !self.begun {
             self.begun = true;
             line = line.strip_prefix('\u{feff}').unwrap_or(line);
         }
         if line.is_empty() {
-            let event = std::mem::take(&mut self.event);
-            return Some(std::mem::take(&mut self.has_data).then_some(event));
+            if std::mem::take(&mut self.has_data) {
+                return Some(Line::Last);
+            }
+            // Without data it is none.
+            self.event = Event::default();
+            return Some(Line::Within);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -77,6 +92,6 @@ impl Reader {
             // Comments, ids (they stand in the data, too), and fields of the future.
             _ => {}
         }
-        Some(None)
+        Some(Line::Within)
     }
 }

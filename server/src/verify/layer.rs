@@ -20,8 +20,8 @@ pub async fn require_token(State(checker): State<Arc<Checker>>, mut request: Req
         Ok(None) => return refuse(StatusCode::UNAUTHORIZED, "Bearer"),
         Err(()) => return refuse(StatusCode::BAD_REQUEST, "Bearer error=\"invalid_request\""),
     };
-    let checked = checker.check(token).await;
-    match checked {
+    let verdict = checker.check(token).await;
+    match verdict {
         Ok(claims) => {
             request.extensions_mut().insert(Arc::new(claims));
             next.run(request).await

@@ -265,15 +265,14 @@ impl Checker {
     /// A snapshot if there is none yet, then the stream until it ends.
     async fn follow_once(&self) -> Result<(), TransportError> {
         let broken = |error: Broken| TransportError::Failed(error.to_string());
-        let cursor = locked(&self.follower).cursor();
-        let cursor = match cursor {
-            Some(cursor) => cursor,
-            None => {
-                let sent_at = self.clock.now();
-                let body = within(self.transport.get(SNAPSHOT_PATH)).await?;
-                let read = locked(&self.follower).snapshot(&body, sent_at, self.clock.now());
-                read.map_err(broken)?
-            }
+        let known = locked(&self.follower).cursor();
+        let cursor = if let Some(cursor) = known {
+            cursor
+        } else {
+            let sent_at = self.clock.now();
+            let body = within(self.transport.get(SNAPSHOT_PATH)).await?;
+            let read = locked(&self.follower).snapshot(&body, sent_at, self.clock.now());
+            read.map_err(broken)?
         };
         let sent_at = self.clock.now();
         let opened = within(self.transport.open(&format!("{STREAM_PATH}?cursor={cursor}"))).await;

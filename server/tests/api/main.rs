@@ -20,6 +20,7 @@ mod abuse;
 mod access_tokens;
 mod architecture;
 mod authorization;
+mod checked_tokens;
 mod client_assertions;
 mod client_credentials;
 mod cookies;

@@ -170,6 +170,13 @@ impl Verifier {
         Ok(claims)
     }
 
+    /// Whether a person's token that was verified before is still within its times.
+    #[must_use]
+    pub fn is_in_time(&self, claims: &AccessClaims, now: Timestamp) -> bool {
+        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)
+            .is_ok()
+    }
+
     fn check_names(&self, iss: &str, aud: &str) -> Result<(), Refusal> {
         if iss != self.issuer {
             return Err(Refusal::Issuer);
