@@ -204,8 +204,14 @@ impl Remote {
             .expect("an answer");
         assert_eq!(said.status(), StatusCode::OK);
         let said: Value = said.json().await.expect("JSON");
-        self.access = said["access_token"].as_str().expect("a text").to_owned();
-        self.refresh = said["refresh_token"].as_str().expect("a text").to_owned();
+        said["access_token"]
+            .as_str()
+            .expect("a text")
+            .clone_into(&mut self.access);
+        said["refresh_token"]
+            .as_str()
+            .expect("a text")
+            .clone_into(&mut self.refresh);
     }
 }
 

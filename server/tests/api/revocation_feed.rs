@@ -37,7 +37,9 @@ impl Reader {
     /// The next event; none at the end.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some((event, rest)) = self.rest.split_once("\n\n") {
+            if let Some(end) = self.rest.find("\n\n") {
+                let rest = self.rest.split_off(end + 2);
+                let event = std::mem::replace(&mut self.rest, rest);
                 let field = |name: &str| {
                     let line = event.lines().find_map(|line| line.strip_prefix(name));
                     line.unwrap_or_else(|| panic!("{name} in {event}")).to_owned()
@@ -47,7 +49,6 @@ impl Reader {
                     id: field("id: ").parse().expect("a number"),
                     data: serde_json::from_str(&field("data: ")).expect("JSON"),
                 };
-                self.rest = rest.to_owned();
                 return Some(event);
             }
             let chunk = tokio::time::timeout(Duration::from_secs(10), self.response.chunk());
@@ -68,7 +69,7 @@ impl Reader {
     }
 
     /// Everything until the end.
-    async fn to_the_end(mut self) -> usize {
+    async fn read_to_end(mut self) -> usize {
         let read = async {
             let mut count = 0;
             while self.next().await.is_some() {
@@ -112,7 +113,7 @@ async fn r15_only_services_with_the_scope_read_the_feed() {
     let stream = Reader::open(&node, &reader, "/oauth/revocations/stream").await;
     let backend = &node.application.state().backend;
     assert!(backend.disable_client(&id).await.expect("the database answers"));
-    stream.to_the_end().await;
+    stream.read_to_end().await;
     assert_eq!(
         node.get("/oauth/revocations", &reader).await.status(),
         StatusCode::UNAUTHORIZED
@@ -224,7 +225,7 @@ async fn f75_streams_end_when_the_server_stops() {
     let (_, token) = node.service_token("reader", "revocations").await;
     let stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
     node.application.state().draining.begin();
-    stream.to_the_end().await;
+    stream.read_to_end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,7 +271,7 @@ async fn after_an_older_database_was_restored_readers_begin_anew_and_hear_what_c
     stream.revoked().await;
     app.execute("DELETE FROM revocations").await;
     app.execute("UPDATE revocation_cursor SET last = 0").await;
-    stream.to_the_end().await;
+    stream.read_to_end().await;
     assert_eq!(
         node.get("/oauth/revocations/stream?cursor=1", &token).await.status(),
         StatusCode::GONE

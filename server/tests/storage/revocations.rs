@@ -170,7 +170,11 @@ async fn each_act_that_revokes_is_written_down_with_it() {
     .await;
     written.sort_by_key(|target| format!("{target:?}"));
     assert_eq!(written, [whole(2), whole(3)]);
+}
 
+#[tokio::test]
+async fn a_removed_signing_key_and_a_single_token_are_written_down() {
+    let database = Database::new().await;
     let key = |id: &str, purpose, state| KeyRecord {
         id: id.into(),
         purpose,
