@@ -1,10 +1,11 @@
 // Owns: one server process with a data folder of its own. Knows nothing of pages.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { promisify } from "node:util";
 
 /** Longest time from start to the first answer, milliseconds. */
 const START_MS = 20_000;
@@ -20,6 +21,7 @@ export class Server {
     /** `http://localhost:port` */
     readonly url: string,
     private readonly folder: string,
+    private readonly env: NodeJS.ProcessEnv,
     private readonly child: ChildProcess,
   ) {
     child.stdout?.on("data", (data) => (this.log += data));
@@ -36,18 +38,15 @@ export class Server {
     const port = await freePort();
     const url = `http://localhost:${port}`;
     const folder = await mkdtemp(join(tmpdir(), "mayfly-end2end-"));
-    const child = spawn(binary(), ["serve"], {
-      cwd: folder,
-      env: {
-        PATH: process.env.PATH,
-        MAYFLY__DATA_DIR: join(folder, "data"),
-        MAYFLY__PUBLIC_URL: url,
-        MAYFLY__SERVER__ADDRESS: `127.0.0.1:${port}`,
-        MAYFLY__LOG__FORMAT: "text",
-      },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    const server = new Server(url, folder, child);
+    const env = {
+      PATH: process.env.PATH,
+      MAYFLY__DATA_DIR: join(folder, "data"),
+      MAYFLY__PUBLIC_URL: url,
+      MAYFLY__SERVER__ADDRESS: `127.0.0.1:${port}`,
+      MAYFLY__LOG__FORMAT: "text",
+    };
+    const child = spawn(binary(), ["serve"], { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
+    const server = new Server(url, folder, env, child);
     await server.ready();
     return server;
   }
@@ -55,6 +54,19 @@ export class Server {
   /** The one-time link that makes the first administrator, as printed at start. */
   async firstAdminLink(): Promise<string> {
     return this.until(() => this.log.match(/https?:\/\/\S+\/welcome\/open\/[\w-]+/)?.[0], "print the one-time link");
+  }
+
+  /** Runs another command of the program on the same data; what it printed. */
+  async command(...words: string[]): Promise<string> {
+    const { stdout } = await promisify(execFile)(binary(), words, { cwd: this.folder, env: this.env });
+    return stdout;
+  }
+
+  /** Puts a file into the server's folder; its path. */
+  async file(name: string, text: string): Promise<string> {
+    const path = join(this.folder, name);
+    await writeFile(path, text);
+    return path;
   }
 
   async stop(): Promise<void> {

@@ -258,6 +258,7 @@ async fn housekeeping(state: AppState) {
         }
         backend.forget_old_checks();
         state.limits.forget_rested();
+        backend.store().rest();
     }
 }
 

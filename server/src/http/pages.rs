@@ -25,7 +25,7 @@ use super::{AppState, caller, cookies, protect, web_session};
 use crate::domain::audit::Circumstances;
 use crate::http::client::ClientAddress;
 use crate::services::ServiceError;
-use crate::services::ports::{Visit, slot};
+use crate::services::ports::{Visit, slot, take};
 
 /// Pages, and the opening of one-time links.
 pub fn routes() -> Router<AppState> {
@@ -77,7 +77,7 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
     };
     // Pages whose own data carries the news take it themselves.
     let notice: Option<Notice> = if takes_notice && !carries_notice(request.uri.path()) {
-        web.remove(slot::NOTICE).await.map_err(|error| fault(error.into()))?
+        take(&web, slot::NOTICE).await?
     } else {
         None
     };

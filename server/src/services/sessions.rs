@@ -20,11 +20,11 @@ use crate::storage::{Tx, audit, sessions, users};
 
 /// Refreshes of one session run one at a time within this process: a fixed number of locks, so it is bounded.
 #[derive(Debug)]
-pub struct SessionLocks([Mutex<()>; 256]);
+pub struct SessionLocks([Mutex<()>; 1024]);
 
 impl Default for SessionLocks {
     fn default() -> Self {
-        Self([const { Mutex::const_new(()) }; 256])
+        Self([const { Mutex::const_new(()) }; 1024])
     }
 }
 
@@ -33,7 +33,7 @@ impl SessionLocks {
     pub async fn lock(&self, session: SessionId) -> MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         session.hash(&mut hasher);
-        let shard = usize::try_from(hasher.finish() % 256).unwrap_or(0);
+        let shard = usize::try_from(hasher.finish() % 1024).unwrap_or(0);
         self.0[shard].lock().await
     }
 }

@@ -4,10 +4,10 @@ use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
-use crate::domain::id::UserId;
-use crate::domain::jwt::{AccessClaims, Refusal};
+use crate::domain::id::{SessionId, UserId};
+use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::Limits;
-use crate::domain::refresh::{self, Decision, MAX_REISSUES};
+use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
 use crate::domain::user::User;
 use crate::storage::sessions::Rotation;
@@ -61,6 +61,17 @@ impl RefreshOutcome {
     }
 }
 
+/// What a refresh looks at, read together.
+type Known = (Session, User, Option<Limits>);
+
+/// The same once its secret is open.
+struct Read {
+    session: Session,
+    user: User,
+    limits: Option<Limits>,
+    secret: SessionSecret,
+}
+
 impl Backend {
     /// Checks an access token completely, the session's state included (TOKENS.md §4, steps 1 to 6).
     ///
@@ -80,7 +91,12 @@ impl Backend {
         let began = self.begin_check();
         let claims = match self.verifier.verify_access(&self.keys(), token, self.now()) {
             Ok(claims) => claims,
-            Err(refusal) => return Ok(AccessOutcome::Refused(refusal)),
+            Err(refusal) => {
+                if refusal == Refusal::ClaimMistyped(Claim::Sub) {
+                    self.record_service_at_persons_door(token, from).await?;
+                }
+                return Ok(AccessOutcome::Refused(refusal));
+            }
         };
         let outcome = self.authenticate_claims(&claims, is_activity, from).await?;
         if let AccessOutcome::Valid(live) = &outcome {
@@ -217,54 +233,103 @@ impl Backend {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
+        // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
+        let mut read = self.store.read().await?;
+        let known = self.find_for_refresh(&mut read, presented.session_id).await?;
+        drop(read);
+        let first = self.try_refresh(None, known, &presented, client, slides, from).await?;
+        if let Some(outcome) = first {
+            return Ok(outcome);
+        }
         loop {
+            // Something changed between reading and writing, or the decision is one that may rest on nothing old.
             let mut tx = self.store.write().await?;
-            let Some((session, user)) = sessions::find_session_with_user(&mut tx, presented.session_id).await? else {
-                return Ok(RefreshOutcome::Forged);
-            };
-            let secret = self.open_secret(&session)?;
-            let authentic = presented.is_authentic(&secret);
-            if !authentic || session.client != client {
-                let event = self
-                    .event(Kind::RefreshRefused, from)
-                    .outcome(Outcome::Denied)
-                    .subject(user.id)
-                    .session(session.id)
-                    .reason(if authentic { "other_client" } else { "forged" });
-                audit::append_events(&mut tx, &[event]).await?;
-                tx.commit().await?;
-                return Ok(RefreshOutcome::Forged);
-            }
-            let limits = self.limits_of(&mut tx, &user).await?;
-            let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
-            if let Some(outcome) = self
-                .carry_out(tx, decision, session, user, limits, presented.generation, slides, from)
-                .await?
-            {
+            let known = self.find_for_refresh(&mut tx, presented.session_id).await?;
+            let again = self
+                .try_refresh(Some(tx), known, &presented, client, slides, from)
+                .await?;
+            if let Some(outcome) = again {
                 return Ok(outcome);
             }
-            // Somebody else changed the row between reading and writing: read again and decide again.
+        }
+    }
+
+    async fn find_for_refresh(&self, tx: &mut Tx, id: SessionId) -> Result<Option<Known>, ServiceError> {
+        let Some((session, user)) = sessions::find_session_with_user(tx, id).await? else {
+            return Ok(None);
+        };
+        let limits = self.limits_of(tx, &user).await?;
+        Ok(Some((session, user, limits)))
+    }
+
+    /// Decides and carries it out. `tx`: the transaction that `known` was read in, if it was read in one that writes.
+    /// `None`: read again in such a one.
+    async fn try_refresh(
+        &self,
+        tx: Option<Tx>,
+        known: Option<Known>,
+        presented: &Presented,
+        client: Client,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<Option<RefreshOutcome>, ServiceError> {
+        let Some((session, user, limits)) = known else {
+            return Ok(Some(RefreshOutcome::Forged));
+        };
+        let secret = self.open_secret(&session)?;
+        let authentic = presented.is_authentic(&secret);
+        if !authentic || session.client != client {
+            let event = self
+                .event(Kind::RefreshRefused, from)
+                .outcome(Outcome::Denied)
+                .subject(user.id)
+                .session(session.id)
+                .reason(if authentic { "other_client" } else { "forged" });
+            let mut tx = self.writing(tx).await?;
+            audit::append_events(&mut tx, &[event]).await?;
+            tx.commit().await?;
+            return Ok(Some(RefreshOutcome::Forged));
+        }
+        let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
+        // An ending must not rest on what a commit under way may just be changing.
+        if tx.is_none() && matches!(decision, Decision::Over(_) | Decision::Reuse | Decision::Ahead) {
+            return Ok(None);
+        }
+        let read = Read {
+            session,
+            user,
+            limits,
+            secret,
+        };
+        self.carry_out(tx, decision, read, presented.generation, slides, from)
+            .await
+    }
+
+    async fn writing(&self, tx: Option<Tx>) -> Result<Tx, ServiceError> {
+        match tx {
+            Some(tx) => Ok(tx),
+            None => Ok(self.store.write().await?),
         }
     }
 
     /// Carries out a decision. `None` if the row had changed meanwhile.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one step of `refresh`, split off to be read on its own"
-    )]
     #[expect(clippy::too_many_lines, reason = "one arm for each row of the table in TOKENS.md §3")]
     async fn carry_out(
         &self,
-        mut tx: Tx,
+        tx: Option<Tx>,
         decision: Decision,
-        mut session: Session,
-        user: User,
-        limits: Option<Limits>,
+        read: Read,
         presented: u64,
         slides: bool,
         from: &Circumstances,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
         let now = self.now();
+        let Read {
+            mut session,
+            user,
+            limits,
+            secret,
+        } = read;
         let live = |session: Session, user: User| match limits.clone() {
             Some(limits) => Ok(Live { session, user, limits }),
             None => Err(ServiceError::Contradiction("a living session without limits")),
@@ -276,10 +341,7 @@ impl Backend {
                 Ok(Some(RefreshOutcome::Over(ending)))
             }
             Decision::Rotate(tight) => {
-                if tight.changed {
-                    sessions::tighten_session(&mut tx, session.id, &tight).await?;
-                    session.tighten(&tight);
-                }
+                session.tighten(&tight);
                 let rotation = Rotation {
                     id: session.id,
                     from_generation: session.generation,
@@ -289,9 +351,6 @@ impl Backend {
                     grant_epoch: user.grant_epoch,
                     counts_as_activity: slides,
                 };
-                if !sessions::rotate_session(&mut tx, &rotation).await? {
-                    return Ok(None);
-                }
                 session.generation += 1;
                 session.rotated_at = now;
                 session.child_confirmed = false;
@@ -302,24 +361,32 @@ impl Backend {
                     session.last_active_at = now;
                 }
                 let event = self.token_event(Kind::TokenRotated, &session, user.id, from);
-                let secret = self.open_secret(&session)?;
+                // Signed before the writer's turn, which is too narrow for it; handed out after the commit.
                 let issued = self.issue(live(session, user)?, &secret)?;
+                let mut tx = self.writing(tx).await?;
+                if tight.changed {
+                    sessions::tighten_session(&mut tx, rotation.id, &tight).await?;
+                }
+                if !sessions::rotate_session(&mut tx, &rotation).await? {
+                    return Ok(None);
+                }
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
                 Ok(Some(RefreshOutcome::Rotated(Box::new(issued))))
             }
             Decision::Reissue(_) => {
+                let mut tx = self.writing(tx).await?;
                 if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES).await? {
                     return Ok(None);
                 }
                 let event = self.token_event(Kind::TokenReissued, &session, user.id, from);
-                let secret = self.open_secret(&session)?;
                 let issued = self.issue(live(session, user)?, &secret)?;
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
                 Ok(Some(RefreshOutcome::Reissued(Box::new(issued))))
             }
             Decision::Fresh(tight) => {
+                let mut tx = self.writing(tx).await?;
                 sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
                 tx.commit().await?;
                 session.tighten(&tight);
@@ -341,6 +408,7 @@ impl Backend {
                     rule: None,
                     limit: None,
                 };
+                let mut tx = self.writing(tx).await?;
                 if !sessions::end_session(&mut tx, session.id, &ending).await? {
                     return Ok(None);
                 }

@@ -1,20 +1,19 @@
 //! Opening the database: pools, their limits and the durability they promise. Must not know any table.
 
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, SqlitePool};
 
 use super::changes::Changes;
+use super::sqlite::Sqlite;
 use super::{Inner, StorageError, Tx};
 
 /// The longest wait for a connection or a lock before the answer is "unavailable".
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,8 +43,8 @@ pub struct Store {
 
 #[derive(Clone)]
 pub(super) enum Pools {
-    /// One connection writes, so that writers queue here, in order, and not inside SQLite; the others only read.
-    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    /// The embedded database.
+    Sqlite(Sqlite),
     /// One pool; `migration` connects without the statement time limit.
     Postgres {
         pool: PgPool,
@@ -57,7 +56,7 @@ impl fmt::Debug for Pools {
     /// Only the kind: connection options hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Sqlite { .. } => "Sqlite",
+            Self::Sqlite(_) => "Sqlite",
             Self::Postgres { .. } => "Postgres",
         })
     }
@@ -71,7 +70,13 @@ impl Store {
     pub async fn connect(settings: &DatabaseSettings) -> Result<Self, StorageError> {
         let readers = settings.max_connections.max(1);
         let pools = if let Some(path) = settings.url.strip_prefix("sqlite:") {
-            connect_sqlite(path.strip_prefix("//").unwrap_or(path), readers).await?
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.contains([':', '?']) {
+                return Err(StorageError::Address(
+                    "after sqlite: comes the path of a file, without ':' or '?'",
+                ));
+            }
+            Pools::Sqlite(Sqlite::open(path, readers).await?)
         } else if settings.url.starts_with("postgres://") || settings.url.starts_with("postgresql://") {
             connect_postgres(&settings.url, settings.max_connections.max(2)).await?
         } else {
@@ -95,20 +100,20 @@ impl Store {
     /// When none is free within 5 seconds or the database cannot be reached.
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pools {
-            Pools::Sqlite { readers, .. } => Inner::SqliteRead(readers.acquire().await?),
+            Pools::Sqlite(sqlite) => Inner::SqliteRead(sqlite.read().await?),
             Pools::Postgres { pool, .. } => Inner::PostgresRead(pool.acquire().await?),
         };
         Ok(Tx::new(inner, self.changes.clone()))
     }
 
-    /// A transaction to write with. SQLite: the only one at a time (`BEGIN IMMEDIATE`: it never has to be given up
-    /// half way for another writer). PostgreSQL: READ COMMITTED; conditional updates wait for each other's rows.
+    /// A transaction to write with. SQLite: one at a time, in order of arrival; it sees what those before it wrote,
+    /// and shares their commit. PostgreSQL: READ COMMITTED; conditional updates wait for each other's rows.
     ///
     /// # Errors
     /// When its turn does not come within 5 seconds or the database cannot be reached.
     pub async fn write(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pools {
-            Pools::Sqlite { writer, .. } => Inner::SqliteWrite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Pools::Sqlite(sqlite) => Inner::SqliteWrite(sqlite.write().await?),
             Pools::Postgres { pool, .. } => {
                 Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
             }
@@ -124,68 +129,20 @@ impl Store {
         self.read().await?.ping().await
     }
 
+    /// Gives the memory of what is not needed any more back; for housekeeping.
+    pub fn rest(&self) {
+        if let Pools::Sqlite(sqlite) = &self.pools {
+            sqlite.forget_idle_readers();
+        }
+    }
+
     /// Closes all connections once they are given back; the readers first, so that the writer leaves a complete file.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite { writer, readers } => {
-                readers.close().await;
-                writer.close().await;
-            }
+            Pools::Sqlite(sqlite) => sqlite.close().await,
             Pools::Postgres { pool, .. } => pool.close().await,
         }
     }
-}
-
-async fn connect_sqlite(path: &str, readers: u32) -> Result<Pools, StorageError> {
-    if path.is_empty() || path.contains([':', '?']) {
-        return Err(StorageError::Address(
-            "after sqlite: comes the path of a file, without ':' or '?'",
-        ));
-    }
-    create_private(Path::new(path))?;
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .foreign_keys(true)
-        .busy_timeout(PATIENCE);
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .min_connections(1)
-        .acquire_timeout(PATIENCE)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_with(
-            options
-                .clone()
-                .journal_mode(SqliteJournalMode::Wal)
-                // An answer is given only when it is on the disk: power loss takes nothing back.
-                .synchronous(SqliteSynchronous::Full)
-                .pragma("cache_size", "-2048")
-                .pragma("journal_size_limit", "16777216"),
-        )
-        .await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(readers)
-        .acquire_timeout(PATIENCE)
-        // Idle readers give their memory back.
-        .idle_timeout(Some(Duration::from_mins(1)))
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_lazy_with(options.read_only(true).pragma("cache_size", "-1024"));
-    Ok(Pools::Sqlite { writer, readers })
-}
-
-/// Makes the file with mode 0600 before SQLite would make it with the process's usual mode. Its journal files take
-/// over its mode.
-fn create_private(path: &Path) -> Result<(), StorageError> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .map(drop)
-        .map_err(|error| StorageError::Database(sqlx::Error::Io(error)))
 }
 
 async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, StorageError> {

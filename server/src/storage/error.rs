@@ -1,5 +1,7 @@
 //! What can go wrong in storage, and which of it is only a matter of time.
 
+use std::sync::Arc;
+
 use sqlx::error::ErrorKind;
 use sqlx::migrate::MigrateError;
 
@@ -12,6 +14,12 @@ pub enum StorageError {
     /// The database failed, refused or could not be reached: 503 if [`StorageError::is_unavailable`], else 500.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// The commit that this write was part of failed: 503 or 500 as above.
+    #[error("the commit failed: {0}")]
+    Commit(Arc<sqlx::Error>),
+    /// An earlier statement failed in a way that left nothing to commit: 503.
+    #[error("nothing was written: a statement before had failed")]
+    Abandoned,
     /// A row that no code of ours writes: 500.
     #[error("a row of table {table} has an impossible value in column {column}")]
     Impossible {
@@ -62,6 +70,8 @@ impl StorageError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Database(error) | Self::Migration(MigrateError::Execute(error)) => is_unavailable(error),
+            Self::Commit(error) => is_unavailable(error),
+            Self::Abandoned => true,
             _ => false,
         }
     }

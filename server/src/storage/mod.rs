@@ -12,6 +12,7 @@ mod columns;
 mod connect;
 mod error;
 mod schema;
+mod sqlite;
 
 pub mod audit;
 pub mod authenticators;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use changes::Changes;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection as _, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, SqliteConnection, Transaction};
 
 pub use bell::Bell;
 pub use connect::{DatabaseSettings, Store};
@@ -49,8 +50,8 @@ pub struct Tx {
 
 #[derive(Debug)]
 enum Inner {
-    SqliteRead(PoolConnection<Sqlite>),
-    SqliteWrite(Transaction<'static, Sqlite>),
+    SqliteRead(sqlite::Reader),
+    SqliteWrite(sqlite::WriteTx),
     PostgresRead(PoolConnection<Postgres>),
     PostgresWrite(Transaction<'static, Postgres>),
 }
@@ -74,7 +75,7 @@ impl Tx {
     fn connection(&mut self) -> Connection<'_> {
         match &mut self.inner {
             Inner::SqliteRead(connection) => Connection::Sqlite(connection),
-            Inner::SqliteWrite(transaction) => Connection::Sqlite(transaction),
+            Inner::SqliteWrite(transaction) => Connection::Sqlite(transaction.connection()),
             Inner::PostgresRead(connection) => Connection::Postgres(connection),
             Inner::PostgresWrite(transaction) => Connection::Postgres(transaction),
         }
@@ -105,6 +106,14 @@ impl Tx {
         Ok(())
     }
 
+    /// Hands a statement's result on, having looked at it.
+    fn noting<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        if let (Err(error), Inner::SqliteWrite(transaction)) = (&result, &mut self.inner) {
+            transaction.note_failure(error);
+        }
+        result
+    }
+
     /// Asks the database for an answer.
     async fn ping(&mut self) -> Result<(), StorageError> {
         match self.connection() {
@@ -118,12 +127,13 @@ impl Tx {
 /// Runs the same expression on whichever database it is; its types are checked once for each. Not `sqlx::Any` (nine
 /// scalar types) and not a generic database (bounds without end).
 macro_rules! on_backend {
-    ($tx:expr, |$connection:ident| $body:expr) => {
-        match $tx.connection() {
+    ($tx:expr, |$connection:ident| $body:expr) => {{
+        let result = match $tx.connection() {
             $crate::storage::Connection::Sqlite($connection) => $body,
             $crate::storage::Connection::Postgres($connection) => $body,
-        }
-    };
+        };
+        $tx.noting(result)
+    }};
 }
 use on_backend;
 

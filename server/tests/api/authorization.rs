@@ -294,6 +294,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
         ),
         (Method::GET, "/api/v1/nowhere", [404, 404, 404, 404, 404, 401]),
         (Method::GET, "/.well-known/jwks.json", [200; 6]),
+        (Method::GET, "/.well-known/oauth-authorization-server", [200; 6]),
         (Method::GET, "/api/openapi.json", [200; 6]),
         (Method::GET, "/healthz", [200; 6]),
         (Method::GET, "/readyz", [200; 6]),
@@ -325,6 +326,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
     let paths: BTreeSet<&String> = document["paths"].as_object().expect("paths").keys().collect();
     let expected: BTreeSet<String> = [
         "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
         "/api/v1/me/sessions",
         "/api/v1/me/sessions/{id}",
         "/auth/login",
@@ -332,6 +334,9 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
         "/auth/mfa",
         "/auth/refresh",
         "/healthz",
+        "/oauth/introspect",
+        "/oauth/revoke",
+        "/oauth/token",
         "/readyz",
     ]
     .map(str::to_owned)

@@ -157,14 +157,14 @@ async fn r11_asking_about_a_token_keeps_nobody_signed_in() {
 async fn r13_a_challenge_says_how_strongly_and_how_recently_and_one_new_sign_in_meets_it() {
     let app = TestApp::start("r13").await;
     let asking = Service::resource_server(&app).await;
-    for (name, roles, with_factor, classes) in [
-        ("max", ["member"], false, "aal2 aal1"),
-        ("root", ["admin"], true, "aal2"),
+    for (name, roles, with_factor, classes, step_up) in [
+        ("max", ["member"], false, "aal2 aal1", 15 * 60),
+        ("root", ["admin"], true, "aal2", 10 * 60),
     ] {
         let person = app.add_person(name, &roles, with_factor).await;
         let target = Program::signed_in(&app, &person).await;
         let program = Program::signed_in(&app, &person).await;
-        app.pass(15 * 60 + 1);
+        app.pass(step_up + 1);
         let mut program = program;
         program.renew().await.expect(200);
         let old = asking.introspect(&program.access).await;

@@ -41,6 +41,14 @@ pub async fn post_text(app: &TestApp, path: &str, headers: &Pairs<'_>, body: &st
     app.send(SocketAddr::from(([192, 0, 2, 44], 45_000)), request).await
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "keys of others are not made by our own randomness"
+)]
+fn chance() -> SystemRandom {
+    SystemRandom::new()
+}
+
 /// A key pair of a client.
 #[derive(Clone)]
 pub enum Key {
@@ -54,7 +62,7 @@ impl Key {
     /// A new one on P-256.
     pub fn es256() -> Self {
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).expect("a key");
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &chance()).expect("a key");
         Self::Es256(Arc::new(
             EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).expect("our own key"),
         ))
@@ -62,7 +70,7 @@ impl Key {
 
     /// A new Ed25519 one.
     pub fn ed_dsa() -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&chance()).expect("a key");
         Self::EdDsa(Arc::new(
             Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("our own key"),
         ))
@@ -96,7 +104,7 @@ impl Key {
         let message = format!("{}.{}", part(header), part(claims));
         let signature = match self {
             Self::Es256(pair) => pair
-                .sign(&SystemRandom::new(), message.as_bytes())
+                .sign(&chance(), message.as_bytes())
                 .expect("a signature")
                 .as_ref()
                 .to_vec(),

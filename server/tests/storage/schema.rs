@@ -184,6 +184,93 @@ async fn a_dropped_transaction_leaves_nothing_and_a_committed_one_everything() {
     );
 }
 
+/// Roles by name.
+async fn roles(database: &Database) -> Vec<String> {
+    let mut roles: Vec<String> = users::list_roles(&mut database.read().await)
+        .await
+        .expect("lists")
+        .into_iter()
+        .map(|role| role.name)
+        .collect();
+    roles.sort();
+    roles
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_writers_at_once_exactly_those_who_committed_are_there() {
+    let database = Database::new().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..120_u32 {
+        let store = database.store.clone();
+        writers.spawn(async move {
+            let name = format!("role-{number:03}");
+            let mut tx = store.write().await?;
+            users::insert_role(&mut tx, &name, "", people::NOW).await?;
+            match number % 4 {
+                // Changes its mind, or is dropped in the middle of a statement.
+                0 => drop(tx),
+                1 => {
+                    let again = users::insert_role(&mut tx, "half", "", people::NOW);
+                    let _ = tokio::time::timeout(std::time::Duration::from_micros(u64::from(number)), again).await;
+                    drop(tx);
+                }
+                // A refused statement takes nothing of the rest with it.
+                2 if store.is_postgres() => tx.commit().await?,
+                2 => {
+                    let twice = users::insert_role(&mut tx, &name, "", people::NOW).await;
+                    assert!(twice.is_err_and(|error| error.is_unique_violation()));
+                    tx.commit().await?;
+                }
+                _ => tx.commit().await?,
+            }
+            Ok::<_, server::storage::StorageError>((number % 4 >= 2).then_some(name))
+        });
+    }
+    let mut committed = Vec::new();
+    while let Some(done) = writers.join_next().await {
+        let done = done.expect("no panic").expect("no failure");
+        if let Some(name) = done {
+            // Told "done", it is there for everybody.
+            assert!(roles(&database).await.contains(&name), "{name}");
+            committed.push(name);
+        }
+    }
+    committed.sort();
+    assert_eq!(committed.len(), 60);
+    assert_eq!(roles(&database).await, committed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_dropped_at_any_moment_leave_the_others_alone() {
+    let database = Database::new().await;
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..200_u32 {
+        let store = database.store.clone();
+        writers.spawn(async move {
+            let work = async {
+                let mut tx = store.write().await?;
+                users::insert_role(&mut tx, &format!("role-{number:03}"), "", people::NOW).await?;
+                tx.commit().await
+            };
+            let patience = std::time::Duration::from_micros(u64::from(number % 40) * 100);
+            match number % 2 {
+                0 => Some(work.await.is_ok()),
+                _ => tokio::time::timeout(patience, work).await.ok().map(|done| done.is_ok()),
+            }
+        });
+    }
+    let outcomes = writers.join_all().await;
+    let waited: Vec<bool> = outcomes.into_iter().flatten().collect();
+    assert!(waited.len() >= 100 && waited.iter().all(|done| *done), "{waited:?}");
+    let there = roles(&database).await;
+    assert!(there.len() >= waited.len(), "{} of {}", there.len(), waited.len());
+    for number in (0..200).step_by(2) {
+        assert!(there.contains(&format!("role-{number:03}")), "{number}");
+    }
+    database.write().await.commit().await.expect("works on");
+    database.store.close().await;
+}
+
 #[tokio::test]
 async fn readers_of_sqlite_cannot_write() {
     let database = Database::new().await;

@@ -15,8 +15,6 @@ use crate::storage::{audit, clients};
 /// A token for a service. There is no refresh token: the client can always ask again (RFC 6749, section 4.4.3).
 #[derive(Debug)]
 pub struct IssuedService {
-    /// Whose.
-    pub client: ServiceClient,
     /// The token.
     pub access: SecretString,
     /// What it is for.
@@ -64,48 +62,51 @@ impl Backend {
             Ok(claimant) => claimant,
             Err(refused) => return Ok(IssueOutcome::NotAuthenticated(refused)),
         };
-        let mut tx = self.store.write().await?;
-        let client = match claimant.consume(&mut tx).await? {
-            Ok(client) => client,
-            Err(refused) => return Ok(IssueOutcome::NotAuthenticated(refused)),
-        };
+        let client = &claimant.client;
         let scopes = requested.unwrap_or(&client.scopes).clone();
-        if scopes.is_empty() || !scopes.is_within(&client.scopes) {
+        let granted = !scopes.is_empty() && scopes.is_within(&client.scopes);
+        // Signed before it is this act's turn to write: writers stand in line.
+        let (event, issued) = if granted {
+            let now = self.now();
+            let claims = ServiceClaims {
+                iss: self.issuer.clone(),
+                aud: self.audience.clone(),
+                client_id: client.id.clone(),
+                scope: scopes.clone(),
+                jti: TokenId::new(now, self.random()),
+                iat: now.as_seconds(),
+                nbf: now.as_seconds(),
+                exp: now.plus(client.access).as_seconds(),
+            };
+            let event = self
+                .event(Kind::ServiceTokenIssued, from)
+                .fact("client_id", client.id.as_str())
+                .fact("scope", scopes.to_string())
+                .fact("jti", claims.jti.to_string())
+                .fact("lifetime_s", client.access.as_secs());
+            let issued = IssuedService {
+                access: sign_service(&self.keys(), &claims)?,
+                scopes,
+                expires_at: Timestamp::from_seconds(claims.exp),
+            };
+            (event, Some(issued))
+        } else {
             let event = self
                 .event(Kind::AccessDenied, from)
                 .outcome(Outcome::Denied)
                 .reason("scope_not_granted")
                 .fact("client_id", client.id.as_str());
-            audit::append_events(&mut tx, &[event]).await?;
-            tx.commit().await?;
-            return Ok(IssueOutcome::ScopeRefused);
-        }
-        let now = self.now();
-        let claims = ServiceClaims {
-            iss: self.issuer.clone(),
-            aud: self.audience.clone(),
-            client_id: client.id.clone(),
-            scope: scopes.clone(),
-            jti: TokenId::new(now, self.random()),
-            iat: now.as_seconds(),
-            nbf: now.as_seconds(),
-            exp: now.plus(client.access).as_seconds(),
+            (event, None)
         };
-        let access = sign_service(&self.keys(), &claims)?;
-        let event = self
-            .event(Kind::ServiceTokenIssued, from)
-            .fact("client_id", client.id.as_str())
-            .fact("scope", scopes.to_string())
-            .fact("jti", claims.jti.to_string())
-            .fact("lifetime_s", client.access.as_secs());
+        let mut tx = self.store.write().await?;
+        if let Err(refused) = claimant.consume(&mut tx).await? {
+            return Ok(IssueOutcome::NotAuthenticated(refused));
+        }
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
-        Ok(IssueOutcome::Issued(Box::new(IssuedService {
-            expires_at: Timestamp::from_seconds(claims.exp),
-            client,
-            access,
-            scopes,
-        })))
+        Ok(issued.map_or(IssueOutcome::ScopeRefused, |issued| {
+            IssueOutcome::Issued(Box::new(issued))
+        }))
     }
 
     /// Checks a service's token completely, the client's own state included, for a door that asks for this scope.
@@ -136,6 +137,23 @@ impl Backend {
             return Ok(ServiceOutcome::ScopeMissing);
         }
         Ok(ServiceOutcome::Valid(Box::new(client)))
+    }
+
+    /// Writes down that a service's token, good as it is, was shown where only people may pass.
+    pub(in crate::services) async fn record_service_at_persons_door(
+        &self,
+        token: &str,
+        from: &Circumstances,
+    ) -> Result<(), ServiceError> {
+        let Ok(claims) = self.verifier.verify_service(&self.keys(), token, self.now()) else {
+            return Ok(());
+        };
+        let event = self
+            .event(Kind::AccessDenied, from)
+            .outcome(Outcome::Denied)
+            .reason("service_token")
+            .fact("client_id", claims.client_id.as_str());
+        self.record(event).await
     }
 
     /// The client of a verified token, if it still gets tokens.

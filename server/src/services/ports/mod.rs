@@ -92,6 +92,21 @@ pub struct Visit {
     pub deliveries: Arc<Mutex<Vec<Delivery>>>,
 }
 
+/// Takes a value out of the session. A page that finds none writes nothing: the library counts every removal as a
+/// change, and a change is a durable write.
+///
+/// # Errors
+/// When the session cannot be read.
+pub async fn take<T: DeserializeOwned>(
+    web: &WebSession,
+    slot: &str,
+) -> Result<Option<T>, tower_sessions::session::Error> {
+    if web.get_value(slot).await?.is_none() {
+        return Ok(None);
+    }
+    web.remove(slot).await
+}
+
 impl Visit {
     /// The bundle that goes into the leptos context.
     #[must_use]
@@ -160,7 +175,7 @@ impl Visit {
     }
 
     async fn take<T: DeserializeOwned>(&self, slot: &str) -> Result<Option<T>, ServiceError> {
-        Ok(self.web.remove(slot).await?)
+        Ok(take(&self.web, slot).await?)
     }
 
     /// The news kept for this page; shown once.

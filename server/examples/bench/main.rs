@@ -1,0 +1,293 @@
+//! Figures of the release binary, as ratios to bare axum in the same run: `cargo xtask bench` runs it.
+//!
+//! The machine is noisy, so only ratios are worth comparing; each rate is the median of three runs. Everything stays
+//! on loopback, every loop is bounded in time, and each process is stopped by its id. With `MAYFLY_BENCH_POSTGRES_URL`
+//! (an administrator's connection) refreshes are measured on PostgreSQL too; `MAYFLY_BENCH_SESSIONS` says how many
+//! sessions the larger database holds.
+
+mod load;
+mod people;
+mod reference;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use load::{Same, exchange, get, median, now, wait_for};
+use people::{SESSIONS, Tokens};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Connections of the page figures, and the middle of those for refreshes.
+const CONNECTIONS: usize = 16;
+/// This program as the reference: a process of its own, as the server is one.
+const REFERENCE: &str = "--reference";
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let mut words = std::env::args().skip(1);
+    let word = words.next().ok_or("which binary? (cargo xtask bench passes it)")?;
+    if word == REFERENCE {
+        let port = words.next().ok_or("which port?")?.parse()?;
+        return reference::serve(port, words.next()).await;
+    }
+    let binary = PathBuf::from(word);
+    let folder = std::env::temp_dir().join(format!("mayfly-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let figures = Box::pin(measure(&binary, &folder)).await;
+    std::fs::remove_dir_all(&folder)?;
+    figures
+}
+
+async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
+    Box::pin(pages(binary, &folder.join("pages"))).await?;
+    let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(200_000), |text| text.parse())?;
+    for sessions in [10_000, large] {
+        let place = Place::sqlite(&folder.join(format!("sqlite-{sessions}")))?;
+        Box::pin(refreshes(binary, &place, "SQLite", sessions)).await?;
+    }
+    match std::env::var("MAYFLY_BENCH_POSTGRES_URL") {
+        Ok(url) => {
+            let place = Place::postgres(&folder.join("postgres"), &url).await?;
+            Box::pin(refreshes(binary, &place, "PostgreSQL", 10_000)).await
+        }
+        Err(_) => {
+            println!("PostgreSQL was not measured: MAYFLY_BENCH_POSTGRES_URL is not set");
+            Ok(())
+        }
+    }
+}
+
+/// Start, memory and pages.
+async fn pages(binary: &Path, folder: &Path) -> Result<(), Failure> {
+    let place = Place::sqlite(folder)?;
+    let access = Box::pin(people::with_sessions(&place)).await?;
+    let mut starts = Vec::new();
+    for _ in 0..3 {
+        let begun = now();
+        let server = Server::start(binary, &place).await?;
+        starts.push(now() - begun);
+        server.stop()?;
+    }
+    starts.sort();
+    println!(
+        "cold start with an existing database   {:>8.0} ms   (goal < 300)",
+        starts[1].as_secs_f64() * 1000.0
+    );
+    let server = Server::start(binary, &place).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    println!(
+        "resident memory, idle                  {:>8.1} MB   (goal < 30)",
+        server.resident_mb()?
+    );
+    let bare = Server::reference(None).await?;
+    let source = Arc::new(Same(get("/", bare.port, "")));
+    let hello = median(bare.port, CONNECTIONS, &source, Duration::ZERO).await?.rate;
+    println!("bare axum handler                      {hello:>8.0} /s");
+    // A browser brings the cookie of its first visit along.
+    let flow = first_visit(place.port).await?;
+    let visitor = format!("Cookie: {flow}\r\n");
+    let cookie = format!("Cookie: {flow}; __Host-Http-mayfly-at={}\r\n", access.expose_secret());
+    let navigation =
+        format!("{cookie}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\n");
+    for (name, path, headers) in [
+        ("devices page, 20 sessions", "/", navigation.as_str()),
+        ("sessions as JSON", "/api/v1/me/sessions", &cookie),
+        ("sign-in page, nobody there", "/sign-in", &visitor),
+        ("key set", "/.well-known/jwks.json", ""),
+    ] {
+        let source = Arc::new(Same(get(path, place.port, headers)));
+        let figures = median(place.port, CONNECTIONS, &source, Duration::ZERO).await?;
+        println!(
+            "{name:<38} {:>8.0} /s   {:.3} × bare handler   p99 {:.1} ms",
+            figures.rate,
+            figures.rate / hello,
+            figures.p99_ms
+        );
+    }
+    println!(
+        "resident memory after that, {SESSIONS} sessions {:>8.1} MB",
+        server.resident_mb()?
+    );
+    server.stop()
+}
+
+/// Rotations with their audit row and signature, each durable before it is answered, beside the reference.
+async fn refreshes(binary: &Path, place: &Place, database: &str, sessions: usize) -> Result<(), Failure> {
+    let begun = now();
+    let tokens = Arc::new(Tokens::new(
+        Box::pin(people::with_refresh_tokens(place, sessions)).await?,
+        place.port,
+    ));
+    println!(
+        "{database}, {sessions} sessions (made in {:.0} s)",
+        (now() - begun).as_secs_f64()
+    );
+    let server = Server::start(binary, place).await?;
+    let reference = Server::reference(Some(&place.reference)).await?;
+    let rows = Arc::new(reference::Rows::new(reference.port));
+    for connections in [1, CONNECTIONS, 64] {
+        let bare = median(reference.port, connections, &rows, Duration::ZERO).await?;
+        // A client that rotated less than ten seconds ago holds a fresh pair and is told so: every run needs rested
+        // tokens, and those of the last run rest while the next one's are taken.
+        let own = median(place.port, connections, &tokens, Duration::from_secs(8)).await?;
+        println!(
+            "refresh, {connections:>2} connections                {:>8.0} /s   {:.2} × one UPDATE and one signature ({:.0} /s)   p99 {:.1} ms ({:.1} ms)",
+            own.rate,
+            own.rate / bare.rate,
+            bare.rate,
+            own.p99_ms,
+            bare.p99_ms,
+        );
+    }
+    println!(
+        "resident memory after that             {:>8.1} MB",
+        server.resident_mb()?
+    );
+    server.stop()
+}
+
+/// Where a server keeps its things.
+struct Place {
+    folder: PathBuf,
+    port: u16,
+    /// None: SQLite in the folder.
+    database: Option<String>,
+    /// The reference's own database.
+    reference: String,
+}
+
+impl Place {
+    fn sqlite(folder: &Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            port: free_port()?,
+            database: None,
+            reference: format!("sqlite:{}", folder.join("reference.db").display()),
+        })
+    }
+
+    async fn postgres(folder: &Path, administrator: &str) -> Result<Self, Failure> {
+        let mut connection = sqlx::PgConnection::connect(administrator).await?;
+        let (server, _) = administrator.rsplit_once('/').ok_or("no database in the address")?;
+        for name in ["mayfly_bench", "mayfly_bench_reference"] {
+            for statement in [
+                format!("DROP DATABASE IF EXISTS {name}"),
+                format!("CREATE DATABASE {name}"),
+            ] {
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+            }
+        }
+        connection.close().await?;
+        Ok(Self {
+            database: Some(format!("{server}/mayfly_bench")),
+            reference: format!("{server}/mayfly_bench_reference"),
+            ..Self::sqlite(folder)?
+        })
+    }
+
+    /// As the environment says it to the server.
+    fn environment(&self) -> Vec<(String, String)> {
+        let unlimited = ["BURST", "EVERY_SECONDS"].map(|name| {
+            let value = if name == "BURST" { "4000000000" } else { "1" };
+            (format!("LIMITS__REFRESH__ADDRESS__{name}"), value.to_owned())
+        });
+        let database = self
+            .database
+            .iter()
+            .map(|url| ("DATABASE__URL".to_owned(), url.clone()));
+        [
+            ("DATA_DIR".to_owned(), self.folder.join("data").display().to_string()),
+            ("SERVER__ADDRESS".to_owned(), format!("127.0.0.1:{}", self.port)),
+            ("PUBLIC_URL".to_owned(), format!("http://localhost:{}", self.port)),
+            ("LOG__FILTER".to_owned(), "warn".to_owned()),
+        ]
+        .into_iter()
+        .chain(unlimited)
+        .chain(database)
+        .map(|(name, value)| (format!("MAYFLY__{name}"), value))
+        .collect()
+    }
+}
+
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Starts it and waits for its first answer.
+    async fn start(binary: &Path, place: &Place) -> Result<Self, Failure> {
+        let process = Command::new(binary)
+            .arg("serve")
+            .envs(place.environment())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let server = Self {
+            process,
+            port: place.port,
+        };
+        wait_for(place.port, "/healthz").await?;
+        Ok(server)
+    }
+
+    async fn reference(database: Option<&str>) -> Result<Self, Failure> {
+        let port = free_port()?;
+        let process = Command::new(std::env::current_exe()?)
+            .args([REFERENCE, &port.to_string()])
+            .args(database)
+            .spawn()?;
+        let server = Self { process, port };
+        wait_for(port, "/").await?;
+        Ok(server)
+    }
+
+    /// As an operator stops it.
+    fn stop(mut self) -> Result<(), Failure> {
+        let asked = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status()?;
+        if !asked.success() || !self.process.wait()?.success() {
+            return Err("the server did not end well".into());
+        }
+        Ok(())
+    }
+
+    fn resident_mb(&self) -> Result<f64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .ok_or("no VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib / 1024.0)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> Result<u16, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The cookie that a browser gets with its first page, as it sends it back.
+async fn first_visit(port: u16) -> Result<String, Failure> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut answer = Vec::new();
+    exchange(&mut stream, &get("/sign-in", port, ""), &mut answer).await?;
+    let text = String::from_utf8_lossy(&answer);
+    let cookie = text.lines().find_map(|line| line.strip_prefix("set-cookie: "));
+    let pair = cookie.and_then(|line| line.split(';').next());
+    Ok(pair.ok_or("no cookie with the first page")?.to_owned())
+}
