@@ -99,10 +99,17 @@ impl Presented {
     }
 }
 
-/// Derives the refresh token of a generation. The same input gives the same token, byte for byte.
+/// Derives the refresh token of a generation that began at `rotated_at`. The same input gives the same token, byte
+/// for byte, whatever edge key is active by now.
 #[must_use]
-pub fn derive(ring: &KeyRing, secret: &SessionSecret, session: SessionId, generation: u64) -> SecretString {
-    let (key_id, edge) = ring.edge_active();
+pub fn derive(
+    ring: &KeyRing,
+    secret: &SessionSecret,
+    session: SessionId,
+    generation: u64,
+    rotated_at: Timestamp,
+) -> SecretString {
+    let (key_id, edge) = ring.edge_at(rotated_at);
     let mut bytes = Zeroizing::new(Vec::with_capacity(LENGTH));
     bytes.extend_from_slice(&[VERSION, key_id]);
     bytes.extend_from_slice(session.0.as_bytes());

@@ -8,22 +8,18 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 use super::clock::Timestamp;
 use super::id::{SessionId, TokenId};
 use super::jwt::{AccessClaims, MAX_TOLERANCE};
+use super::policy::MAX_ACCESS;
 
 pub use line::LineError;
 pub use registry::{Registry, Verdict};
 
-/// The longest lifetime any policy may give an access token (M1).
-pub const LONGEST_ACCESS: Duration = Duration::from_hours(1);
-
 /// When no access token that was issued until `issued_until` can be accepted by anybody any more.
 #[must_use]
 pub fn all_expired_at(issued_until: Timestamp) -> Timestamp {
-    issued_until.plus(LONGEST_ACCESS).plus(MAX_TOLERANCE)
+    issued_until.plus(MAX_ACCESS).plus(MAX_TOLERANCE)
 }
 
 /// Whose tokens are refused.

@@ -89,7 +89,14 @@ impl Backend {
             return Ok(AccessOutcome::Valid(Box::new(live)));
         }
         let began = self.begin_check();
-        let claims = match self.verifier.verify_access(&self.keys(), token, self.now()) {
+        let now = self.now();
+        let mut verified = self.verifier.verify_access(&*self.current_keys().await?, token, now);
+        if matches!(verified, Err(Refusal::KeyUnknown)) {
+            verified = self
+                .verifier
+                .verify_access(&*self.keys_looked_at_anew().await?, token, now);
+        }
+        let claims = match verified {
             Ok(claims) => claims,
             Err(refusal) => {
                 if refusal == Refusal::ClaimMistyped(Claim::Sub) {
@@ -233,6 +240,8 @@ impl Backend {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
+        // What is signed below is signed with keys of now.
+        self.current_keys().await?;
         // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
         let mut read = self.store.read().await?;
         let known = self.find_for_refresh(&mut read, presented.session_id).await?;
@@ -290,7 +299,13 @@ impl Backend {
             tx.commit().await?;
             return Ok(Some(RefreshOutcome::Forged));
         }
-        let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
+        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
+            // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
+            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.rotated_at) => {
+                Decision::Rotate(tight)
+            }
+            decision => decision,
+        };
         // An ending must not rest on what a commit under way may just be changing.
         if tx.is_none() && matches!(decision, Decision::Over(_) | Decision::Reuse | Decision::Ahead) {
             return Ok(None);

@@ -26,7 +26,8 @@ use async_trait::async_trait;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::jwt::{AccessClaims, Refusal, Verifier, key_id};
 use crate::domain::keys::PublicKeys;
-use crate::domain::revocation::{LONGEST_ACCESS, Presented, Verdict};
+use crate::domain::policy::MAX_ACCESS;
+use crate::domain::revocation::{Presented, Verdict};
 
 pub use follower::{Broken, Follower};
 pub use keys::KeyCache;
@@ -144,7 +145,7 @@ impl Checker {
                 issuer: expected.issuer,
                 audience: expected.audience,
                 tolerance: expected.clock_tolerance,
-                max_lifetime: LONGEST_ACCESS,
+                max_lifetime: MAX_ACCESS,
             },
             transport,
             clock,

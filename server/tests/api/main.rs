@@ -28,6 +28,7 @@ mod csrf;
 mod factors;
 mod headers;
 mod introspection;
+mod keys;
 mod oauth_endpoints;
 mod passwords;
 mod redirects;

@@ -1,5 +1,7 @@
 //! The registry against a model that keeps everything and looks at each entry.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
