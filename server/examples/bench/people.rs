@@ -54,7 +54,7 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<S
     drop(tx);
     let mut session = template.ok_or("the session is not there")?;
     // Long enough ago for all of them to be due.
-    session.rotated_at = session.rotated_at.minus(REST);
+    session.handed_out_at = session.handed_out_at.minus(REST);
     let ring = backend.keys();
     let mut tokens = Vec::with_capacity(sessions);
     while tokens.len() < sessions {

@@ -115,6 +115,8 @@ impl Backend {
                 .seal("session", id.0.as_bytes(), secret.expose(), self.random()),
             generation: 0,
             rotated_at: now,
+            handed_out_at: now,
+            superseded_at: now,
             child_confirmed: false,
             reissues: 0,
             access_expires_at: now,

@@ -178,7 +178,7 @@ impl Backend {
                 sessions::tighten_session(&mut tx, session.id, tight).await?;
             }
             if confirms {
-                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
                 session.child_confirmed = true;
             }
             if touches {
@@ -301,7 +301,7 @@ impl Backend {
         }
         let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
             // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
-            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.rotated_at) => {
+            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at) => {
                 Decision::Rotate(tight)
             }
             decision => decision,
@@ -360,6 +360,7 @@ impl Backend {
                 let rotation = Rotation {
                     id: session.id,
                     from_generation: session.generation,
+                    last_issued_at: session.handed_out_at,
                     now,
                     access_expires_at: access_end(&session, now),
                     auth_epoch: session.auth_epoch,
@@ -368,6 +369,8 @@ impl Backend {
                 };
                 session.generation += 1;
                 session.rotated_at = now;
+                session.handed_out_at = now;
+                session.superseded_at = now;
                 session.child_confirmed = false;
                 session.reissues = 0;
                 session.access_expires_at = rotation.access_expires_at;
@@ -391,7 +394,7 @@ impl Backend {
             }
             Decision::Reissue(_) => {
                 let mut tx = self.writing(tx).await?;
-                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES).await? {
+                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES, now).await? {
                     return Ok(None);
                 }
                 let event = self.token_event(Kind::TokenReissued, &session, user.id, from);
@@ -402,7 +405,7 @@ impl Backend {
             }
             Decision::Fresh(tight) => {
                 let mut tx = self.writing(tx).await?;
-                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
                 tx.commit().await?;
                 session.tighten(&tight);
                 Ok(Some(RefreshOutcome::Fresh(Box::new(live(session, user)?))))
@@ -438,7 +441,7 @@ impl Backend {
                     .fact("presented_generation", presented)
                     .fact("signed_in_address", session.address.clone())
                     .fact("signed_in_user_agent", session.user_agent.clone())
-                    .fact("last_rotation", session.rotated_at.as_millis());
+                    .fact("last_issue", session.handed_out_at.as_millis());
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
                 tracing::error!(session = %session.id, reason = reason.as_str(), "a session was ended on suspicion");

@@ -324,6 +324,7 @@ async fn j12_a_lost_refresh_token_is_made_again_byte_for_byte_across_a_rotation_
     assert_eq!(again.header("mayfly-refresh"), Some("reissued"));
     assert_eq!(again.json()["refresh_token"], lost);
     program.refresh = lost.as_str().expect("a token").to_owned();
+    app.pass(10);
     program.renew().await.expect(200);
     let byte = |token: &str| {
         data_encoding::BASE64URL_NOPAD

@@ -135,6 +135,7 @@ async fn each_act_that_revokes_is_written_down_with_it() {
             id: id(2),
             grant_epoch: 2,
             from_generation: 5,
+            last_issued_at: later(20),
             ..rotation(later(40))
         };
         assert!(rotate_session(tx, &next).await.expect("rotates"));
@@ -322,6 +323,7 @@ async fn f53_of_a_role_change_and_refreshes_at_once_no_token_with_old_roles_stay
             let found = find_session(tx, id(1)).await.expect("reads").expect("is there");
             let with_old_roles = Rotation {
                 from_generation: found.generation,
+            last_issued_at: found.handed_out_at,
                 ..rotation(later(20))
             };
             rotate_session(tx, &with_old_roles).await.expect("asks")
