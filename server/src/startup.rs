@@ -23,7 +23,7 @@ use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
 use crate::http::{
-    AppState, api, assets, auth, client, error, health, listen, oauth, pages, protect, viewer, web_session,
+    AppState, api, assets, auth, client, error, feed, health, listen, oauth, pages, protect, viewer, web_session,
 };
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
@@ -52,6 +52,7 @@ impl Application {
             limits,
             assets: assets::load()?,
             draining: health::Draining::default(),
+            streams: feed::Streams::default(),
         };
         let router = router(&state);
         Ok(Self { state, router })
@@ -82,10 +83,15 @@ impl Application {
             );
         }
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
-        let following = tokio::spawn(follow_keys(backend.clone()));
+        let following = tokio::spawn({
+            let backend = backend.clone();
+            async move { backend.follow_revocations().await }
+        });
+        let following_keys = tokio::spawn(follow_keys(backend.clone()));
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
         following.abort();
+        following_keys.abort();
         backend.store().close().await;
         Ok(served?)
     }
@@ -124,10 +130,14 @@ fn router(state: &AppState) -> Router {
         .layer(flow)
         .layer(from_fn(web_session::delete_completely))
         .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let public = Router::new().merge(api::public_routes()).merge(oauth::routes()).route(
-        protect::REPORT_PATH,
-        post(protect::csp_report).with_state(protection.clone()),
-    );
+    let public = Router::new()
+        .merge(api::public_routes())
+        .merge(oauth::routes())
+        .merge(feed::routes())
+        .route(
+            protect::REPORT_PATH,
+            post(protect::csp_report).with_state(protection.clone()),
+        );
     let limits = &state.settings.server;
     public
         .merge(actions)
@@ -251,9 +261,13 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.forget_old_flows().await {
             tracing::error!(%error, "old flows could not be removed; will try again");
         }
+        if let Err(error) = backend.forget_old_revocations().await {
+            tracing::error!(%error, "old revocations could not be removed; will try again");
+        }
         if let Err(error) = backend.forget_old_assertions().await {
             tracing::error!(%error, "old assertions could not be removed; will try again");
         }
+        backend.forget_old_checks();
         state.limits.forget_rested();
         backend.store().rest();
     }

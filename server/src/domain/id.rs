@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -26,6 +27,27 @@ macro_rules! id {
                 random.fill(&mut bytes);
                 let millis = u64::try_from(now.as_millis()).unwrap_or(0);
                 Self(uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
+            }
+
+            /// The moment in it, if it is one of ours (`UUIDv7`).
+            #[must_use]
+            pub fn created_at(self) -> Option<Timestamp> {
+                let (seconds, nanos) = (self.0.get_version_num() == 7).then(|| self.0.get_timestamp())??.to_unix();
+                let seconds = i64::try_from(seconds).ok()?;
+                Some(Timestamp::from_millis(seconds.checked_mul(1000)? + i64::from(nanos / 1_000_000)))
+            }
+
+            /// The shortest form, as it stands in tokens: base64url of the 16 bytes, 22 characters.
+            #[must_use]
+            pub fn to_short(self) -> String {
+                BASE64URL_NOPAD.encode(self.0.as_bytes())
+            }
+
+            /// From exactly that form.
+            #[must_use]
+            pub fn from_short(text: &str) -> Option<Self> {
+                let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+                Uuid::from_slice(&bytes).ok().map(Self)
             }
         }
 

@@ -15,7 +15,7 @@ pub use assertion::{Assertion, AssertionRefusal, ExpectedAssertion, Proven};
 pub use claims::{AccessClaims, Claim};
 pub use compact::MAX_TOKEN_BYTES;
 pub use service::ServiceClaims;
-pub use verify::{MAX_TOLERANCE, Refusal, Verifier};
+pub use verify::{MAX_TOLERANCE, Refusal, Verifier, key_id};
 
 use jsonwebtoken::Header;
 use secrecy::SecretString;

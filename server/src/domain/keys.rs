@@ -5,12 +5,14 @@
 
 mod encryption;
 mod file;
+mod jwks;
 pub mod lifecycle;
 mod record;
 mod ring;
 
 pub use encryption::KeyEncryptionKey;
 pub use file::{KeyFileError, load_or_create_key_file};
+pub use jwks::{JwksError, PublicKeys, VerifyingKeys};
 pub use record::{Algorithm, KeyAlgorithm, KeyPurpose, KeyRecord, KeyState, edge_byte};
 pub use ring::{EdgeKey, KeyRing, SigningKey, VerifyingKey};
 

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod random;
 pub mod refresh;
 pub mod return_path;
+pub mod revocation;
 pub mod session;
 pub mod sign_in;
 pub mod user;

@@ -50,6 +50,8 @@ pub fn public_routes() -> Router<AppState> {
         end_session,
         end_other_sessions,
         jwks,
+        super::feed::revocations,
+        super::feed::stream,
         oauth::metadata,
         oauth::token,
         oauth::revoke,

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod client;
 pub mod cookies;
 pub mod error;
+pub mod feed;
 pub mod health;
 pub mod limits;
 pub mod listen;
@@ -49,6 +50,8 @@ pub struct AppState {
     pub assets: Assets,
     /// Readiness is false once the server is asked to stop.
     pub draining: health::Draining,
+    /// Streams of the revocation feed.
+    pub streams: feed::Streams,
 }
 
 /// A browser says where a request comes from; programs do not.

@@ -64,7 +64,7 @@ impl Refusal {
     pub fn fault(error: &ServiceError) -> Self {
         match error {
             ServiceError::Storage(error) => Problem::from(error).into(),
-            ServiceError::Busy | ServiceError::Flow(_) | ServiceError::Checkpoint(_) => {
+            ServiceError::Busy | ServiceError::AccountChanged | ServiceError::Flow(_) | ServiceError::Checkpoint(_) => {
                 tracing::warn!(%error, "not answered for now");
                 Problem::unavailable().into()
             }

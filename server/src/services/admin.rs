@@ -316,7 +316,7 @@ impl Backend {
         if user.has_role(ADMIN) && !users::any_other_active_admin(&mut tx, id).await? {
             return Ok(Err(Refused::LastAdmin));
         }
-        if !users::set_status(&mut tx, id, user.status, UserStatus::Disabled, true).await? {
+        if !users::set_status(&mut tx, id, user.status, UserStatus::Disabled, Some(self.now())).await? {
             return Ok(Err(Refused::Conflict));
         }
         let ended = self
@@ -350,7 +350,7 @@ impl Backend {
         } else {
             UserStatus::Invited
         };
-        if !users::set_status(&mut tx, id, UserStatus::Disabled, to, false).await? {
+        if !users::set_status(&mut tx, id, UserStatus::Disabled, to, None).await? {
             return Ok(Err(Refused::Conflict));
         }
         let event = self
@@ -381,7 +381,7 @@ impl Backend {
         if demotes && user.status == UserStatus::Active && !users::any_other_active_admin(&mut tx, id).await? {
             return Ok(Err(Refused::LastAdmin));
         }
-        users::set_roles(&mut tx, id, &roles).await?;
+        users::set_roles(&mut tx, id, &roles, self.now()).await?;
         let event = self
             .event(Kind::RolesChanged, from)
             .subject(id)

@@ -223,7 +223,7 @@ impl Backend {
             users::set_profile(&mut tx, user.id, &user.username, email, name).await?;
         }
         users::update_password(&mut tx, user.id, &phc, now, true).await?;
-        if !users::set_status(&mut tx, user.id, UserStatus::Invited, UserStatus::Active, false).await? {
+        if !users::set_status(&mut tx, user.id, UserStatus::Invited, UserStatus::Active, None).await? {
             return Ok(AcceptOutcome::LinkDead);
         }
         events.push(self.event(Kind::InvitationAccepted, &caller.from).by_subject(user.id));

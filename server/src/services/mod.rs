@@ -9,6 +9,7 @@ pub mod admin;
 pub mod audit;
 pub mod audit_seal;
 pub mod bootstrap;
+mod checked;
 pub mod demo;
 pub mod hashing;
 pub mod invitations;
@@ -16,6 +17,7 @@ pub mod keys;
 pub mod lifetimes;
 pub mod oauth;
 pub mod ports;
+pub mod revocations;
 pub mod sessions;
 pub mod sign_in;
 pub mod tokens;
@@ -62,6 +64,9 @@ pub enum ServiceError {
     /// The checkpoint of the audit log could not be read or written: 503.
     #[error("the checkpoint of the audit log: {0}")]
     Checkpoint(std::io::Error),
+    /// Password, status or roles changed while the person was signing in: 503, and the next try sees what is new.
+    #[error("the account changed while its owner was signing in")]
+    AccountChanged,
     /// A row that contradicts another one: 500.
     #[error("contradiction in the database: {0}")]
     Contradiction(&'static str),
@@ -102,6 +107,8 @@ pub struct Backend {
     ring: keys::LiveRing,
     key_rules: Rules,
     refreshes: sessions::SessionLocks,
+    revocations: revocations::Revocations,
+    checked: checked::Checked,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
 }
@@ -141,6 +148,8 @@ impl Backend {
             ring,
             key_rules,
             refreshes: sessions::SessionLocks::default(),
+            revocations: revocations::Revocations::default(),
+            checked: checked::Checked::default(),
             sealed_before: std::sync::atomic::AtomicBool::new(false),
         }
     }

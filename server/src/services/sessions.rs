@@ -178,7 +178,9 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<(), ServiceError> {
         // One sign-in of a person at a time, or two at once would both count the same (S13).
-        users::lock_user(tx, user.id).await?;
+        if !users::lock_user(tx, user).await? {
+            return Err(ServiceError::AccountChanged);
+        }
         let mut oldest =
             sessions::list_oldest_living_sessions(tx, user.id, limits.lifetimes.max_sessions.saturating_sub(1)).await?;
         oldest.retain(|session| Some(session.id) != replaced);

@@ -3,6 +3,7 @@
 use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
+use crate::domain::clock::Timestamp;
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::Limits;
@@ -84,6 +85,10 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
+        if let Some(live) = self.checked_before(token, is_activity) {
+            return Ok(AccessOutcome::Valid(Box::new(live)));
+        }
+        let began = self.begin_check();
         let now = self.now();
         let claims = match self
             .verify(|keys| self.verifier.verify_access(keys, token, now))
@@ -97,7 +102,11 @@ impl Backend {
                 return Ok(AccessOutcome::Refused(refusal));
             }
         };
-        self.authenticate_claims(&claims, is_activity, from).await
+        let outcome = self.authenticate_claims(&claims, is_activity, from).await?;
+        if let AccessOutcome::Valid(live) = &outcome {
+            self.remember_check(token, claims, live, began);
+        }
+        Ok(outcome)
     }
 
     /// Step 6: what the session's state says about verified claims.
@@ -159,7 +168,7 @@ impl Backend {
         confirms: bool,
     ) -> Result<Live, ServiceError> {
         let now = self.now();
-        let touches = is_activity && now.since(session.last_active_at).as_millis() >= 1000;
+        let touches = is_activity && is_new_activity(&session, now);
         if confirms || touches || tight.changed {
             let mut tx = self.store.write().await?;
             if tight.changed {
@@ -466,4 +475,9 @@ impl Backend {
         tx.commit().await?;
         Ok(())
     }
+}
+
+/// Activity is written down once a second.
+pub(super) fn is_new_activity(session: &Session, now: Timestamp) -> bool {
+    now.since(session.last_active_at).as_millis() >= 1000
 }

@@ -8,6 +8,7 @@ use crate::domain::client::{
 };
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::jwt::Proven;
+use crate::domain::revocation::{Target, all_expired_at};
 
 const TABLE: Table = Table("clients");
 
@@ -116,16 +117,23 @@ pub async fn list_clients(tx: &mut Tx) -> Result<Vec<ServiceClient>, StorageErro
     rows.into_iter().map(ServiceClient::try_from).collect()
 }
 
-/// Disables a client for good. Whether it was active.
+/// Disables a client for good; its tokens are refused. Whether it was active.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn disable_client(tx: &mut Tx, id: &ClientId) -> Result<bool, StorageError> {
+pub async fn disable_client(tx: &mut Tx, id: &ClientId, now: Timestamp) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(DISABLE_CLIENT)
         .bind(id.as_str())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
+    if changed == 1 {
+        let target = Target::Subject {
+            sub: id.to_string(),
+            before: now,
+        };
+        tx.revoke(target, now, all_expired_at(now));
+    }
     Ok(changed == 1)
 }
 

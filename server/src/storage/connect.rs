@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+use super::changes::Changes;
 use super::sqlite::Sqlite;
 use super::{Inner, StorageError, Tx};
 
@@ -35,6 +37,8 @@ impl fmt::Debug for DatabaseSettings {
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) pools: Pools,
+    /// What transactions of this process have committed.
+    pub(super) changes: Arc<Changes>,
 }
 
 #[derive(Clone)]
@@ -78,7 +82,10 @@ impl Store {
         } else {
             return Err(StorageError::Address("it must begin with sqlite: or postgres://"));
         };
-        Ok(Self { pools })
+        Ok(Self {
+            pools,
+            changes: Arc::default(),
+        })
     }
 
     /// Runs on PostgreSQL.
@@ -92,10 +99,11 @@ impl Store {
     /// # Errors
     /// When none is free within 5 seconds or the database cannot be reached.
     pub async fn read(&self) -> Result<Tx, StorageError> {
-        Ok(Tx(match &self.pools {
+        let inner = match &self.pools {
             Pools::Sqlite(sqlite) => Inner::SqliteRead(sqlite.read().await?),
             Pools::Postgres { pool, .. } => Inner::PostgresRead(pool.acquire().await?),
-        }))
+        };
+        Ok(Tx::new(inner, self.changes.clone()))
     }
 
     /// A transaction to write with. SQLite: one at a time, in order of arrival; it sees what those before it wrote,
@@ -104,12 +112,13 @@ impl Store {
     /// # Errors
     /// When its turn does not come within 5 seconds or the database cannot be reached.
     pub async fn write(&self) -> Result<Tx, StorageError> {
-        Ok(Tx(match &self.pools {
+        let inner = match &self.pools {
             Pools::Sqlite(sqlite) => Inner::SqliteWrite(sqlite.write().await?),
             Pools::Postgres { pool, .. } => {
                 Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
             }
-        }))
+        };
+        Ok(Tx::new(inner, self.changes.clone()))
     }
 
     /// Whether the database answers.

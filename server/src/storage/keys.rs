@@ -3,7 +3,8 @@
 use super::columns::{Table, millis};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
-use crate::domain::keys::{KeyRecord, KeyState};
+use crate::domain::keys::{KeyPurpose, KeyRecord, KeyState};
+use crate::domain::revocation::{Target, all_expired_at};
 
 const TABLE: Table = Table("keys");
 
@@ -93,7 +94,7 @@ pub async fn keys_version(tx: &mut Tx) -> Result<i64, StorageError> {
 }
 
 /// Writes down that a key went from one state to the one it has now, with its dates and what is left of its private
-/// part. Whether it still was in that state. Retire the active key before activating the next one.
+/// part. Whether it still was in that state. Of a signing key that is removed everybody hears. Retire the active key before activating the next one.
 ///
 /// # Errors
 /// A unique violation if another key of that purpose is active.
@@ -109,5 +110,11 @@ pub async fn set_key_state(tx: &mut Tx, key: &KeyRecord, from: KeyState) -> Resu
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
+    if changed == 1
+        && key.purpose == KeyPurpose::Signing
+        && let Some(at) = key.removed_at
+    {
+        tx.revoke(Target::Key { id: key.id.clone() }, at, all_expired_at(at));
+    }
     Ok(changed == 1)
 }

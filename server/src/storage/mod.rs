@@ -6,6 +6,8 @@
 //! Habits: all SQL is `const` inside [`statements!`] with `$1…` placeholders, so that one test can prepare every
 //! statement on both databases; times come in as values; a lock is a conditional UPDATE that changes one row.
 
+mod bell;
+mod changes;
 mod columns;
 mod connect;
 mod error;
@@ -20,18 +22,31 @@ pub mod flows;
 pub mod keys;
 pub mod one_time_links;
 pub mod policies;
+pub mod revocations;
 pub mod sessions;
 pub mod users;
 
+use std::sync::Arc;
+
+use changes::Changes;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, SqliteConnection, Transaction};
 
+pub use bell::Bell;
 pub use connect::{DatabaseSettings, Store};
 pub use error::StorageError;
 
 /// A connection to read with, or a transaction to write with. Dropping it without [`Tx::commit`] rolls back.
 #[derive(Debug)]
-pub struct Tx(Inner);
+pub struct Tx {
+    inner: Inner,
+    /// What it revokes; [`Tx::commit`] writes it down.
+    revoked: Vec<revocations::Revocation>,
+    /// It saves a policy.
+    saves_policy: bool,
+    /// Hears of those commits.
+    changes: Arc<Changes>,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -48,8 +63,17 @@ enum Connection<'c> {
 }
 
 impl Tx {
+    const fn new(inner: Inner, changes: Arc<Changes>) -> Self {
+        Self {
+            inner,
+            revoked: Vec::new(),
+            saves_policy: false,
+            changes,
+        }
+    }
+
     fn connection(&mut self) -> Connection<'_> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::SqliteRead(connection) => Connection::Sqlite(connection),
             Inner::SqliteWrite(transaction) => Connection::Sqlite(transaction.connection()),
             Inner::PostgresRead(connection) => Connection::Postgres(connection),
@@ -57,22 +81,34 @@ impl Tx {
         }
     }
 
-    /// Makes everything written since [`Store::write`] durable. After [`Store::read`] it only gives the connection back.
+    /// Makes everything written since [`Store::write`] durable, and what it revoked known. After [`Store::read`] it only gives the connection back.
     ///
     /// # Errors
     /// When the database fails: then whether it was written is unknown, and the caller may not claim that it was.
-    pub async fn commit(self) -> Result<(), StorageError> {
-        match self.0 {
+    pub async fn commit(mut self) -> Result<(), StorageError> {
+        let revoked = if self.revoked.is_empty() {
+            None
+        } else {
+            Some(revocations::write_down(&mut self).await?)
+        };
+        match self.inner {
             Inner::SqliteWrite(transaction) => transaction.commit().await?,
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
+        }
+        // Before anybody can acknowledge it.
+        if let Some(last) = revoked {
+            self.changes.revoked_up_to(last);
+        }
+        if self.saves_policy {
+            self.changes.saved_policy();
         }
         Ok(())
     }
 
     /// Hands a statement's result on, having looked at it.
     fn noting<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        if let (Err(error), Inner::SqliteWrite(transaction)) = (&result, &mut self.0) {
+        if let (Err(error), Inner::SqliteWrite(transaction)) = (&result, &mut self.inner) {
             transaction.note_failure(error);
         }
         result
@@ -122,6 +158,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         keys::STATEMENTS,
         one_time_links::STATEMENTS,
         policies::STATEMENTS,
+        revocations::STATEMENTS,
         sessions::STATEMENTS,
         users::STATEMENTS,
         users::roles::STATEMENTS,

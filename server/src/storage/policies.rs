@@ -106,6 +106,7 @@ pub async fn insert_policy(tx: &mut Tx, policy: &Policy) -> Result<(), StorageEr
         .execute(connection)
         .await
         .map(drop))?;
+    tx.saves_policy = true;
     Ok(())
 }
 

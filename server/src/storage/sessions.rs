@@ -6,11 +6,12 @@ mod row;
 
 use uuid::Uuid;
 
-use super::columns::bigint;
+use super::columns::{Table, bigint};
 use super::users::user_columns;
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
+use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::session::{Ending, Session, Tightened};
 use crate::domain::user::User;
 use row::{EndingColumns, SessionRow, SessionWithUserRow, session_columns};
@@ -36,15 +37,20 @@ statements! {
     LIST_OVERDUE = concat!("SELECT ", session_columns!(), " FROM sessions s \
         WHERE s.ended_at IS NULL AND (s.absolute_expires_at <= $1 OR s.last_active_at + s.idle_ms <= $1) LIMIT $2");
     // Access tokens of the old grants must not become good again because the session now carries the new ones:
-    // they fall below the smallest generation accepted.
+    // they fall below the smallest generation accepted. A smallest generation ahead of the session says that its roles
+    // have changed: PostgreSQL looks at the row of the session again after waiting for it, but not at that of the
+    // account, and would otherwise go on with the old roles.
     ROTATE = "UPDATE sessions SET generation = generation + 1, rotated_at = $3, handed_out_at = $3, \
         superseded_at = $3, child_confirmed = 0, reissues = 0, access_expires_at = $4, \
         min_generation = CASE WHEN grant_epoch = $6 THEN min_generation ELSE generation + 1 END, grant_epoch = $6, \
         last_active_at = CASE WHEN $7 = 1 AND last_active_at < $3 THEN $3 ELSE last_active_at END \
         WHERE id = $1 AND generation = $2 AND handed_out_at = $8 AND ended_at IS NULL AND absolute_expires_at > $3 \
         AND last_active_at + idle_ms > $3 AND auth_epoch = $5 \
+        AND (min_generation <= generation OR grant_epoch <> $6) \
         AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active' \
-        AND u.auth_epoch = $5 AND u.grant_epoch = $6)";
+        AND u.auth_epoch = $5 AND u.grant_epoch = $6) RETURNING min_generation";
+    REFUSE_GENERATIONS_SO_FAR = "UPDATE sessions SET min_generation = generation + 1 \
+        WHERE user_id = $1 AND ended_at IS NULL RETURNING id, min_generation, rotated_at";
     COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
         WHERE id = $1 AND generation = $2 AND child_confirmed = 0 AND reissues < $3 AND ended_at IS NULL";
     CONFIRM = "UPDATE sessions SET child_confirmed = 1, superseded_at = $3 \
@@ -61,9 +67,9 @@ statements! {
         absolute_expires_at = CASE WHEN $6 < absolute_expires_at THEN $6 ELSE absolute_expires_at END \
         WHERE id = $1 AND ended_at IS NULL";
     END = "UPDATE sessions SET ended_at = $2, end_reason = $3, end_rule_role = $4, end_rule_version = $5, \
-        end_limit_ms = $6 WHERE id = $1 AND ended_at IS NULL";
+        end_limit_ms = $6 WHERE id = $1 AND ended_at IS NULL RETURNING rotated_at";
     END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $4, end_rule_role = $5, end_rule_version = $6, \
-        end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id";
+        end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id, rotated_at";
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
@@ -239,7 +245,7 @@ pub async fn list_overdue_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> R
 /// # Errors
 /// When the database fails.
 pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, StorageError> {
-    let changed = on_backend!(tx, |connection| sqlx::query(ROTATE)
+    let least: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(ROTATE)
         .bind(rotation.id.0)
         .bind(bigint(rotation.from_generation))
         .bind(rotation.now.as_millis())
@@ -248,10 +254,35 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
         .bind(rotation.grant_epoch)
         .bind(i64::from(rotation.counts_as_activity))
         .bind(rotation.last_issued_at.as_millis())
-        .execute(connection)
-        .await
-        .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
+        .fetch_optional(connection)
+        .await)?;
+    let Some(least) = least else { return Ok(false) };
+    let least = Table("sessions").count("min_generation", least)?;
+    if least == rotation.from_generation + 1 {
+        // Whatever came before had other roles.
+        refuse_below(tx, rotation.id, least, rotation.now, rotation.now);
+    }
+    Ok(true)
+}
+
+/// Refuses the session's tokens of smaller generations, the last of which was issued at `issued_until`.
+fn refuse_below(tx: &mut Tx, id: SessionId, below: u64, now: Timestamp, issued_until: Timestamp) {
+    let below = Some(below);
+    tx.revoke(Target::Session { id, below }, now, all_expired_at(issued_until));
+}
+
+/// Refuses all access tokens that the person's living sessions have had; each goes on by refreshing. Whoever refreshes
+/// at this moment either is seen here, or sees it and decides again.
+pub(super) async fn refuse_generations_so_far(tx: &mut Tx, user: UserId, now: Timestamp) -> Result<(), StorageError> {
+    let rows: Vec<(Uuid, i64, i64)> = on_backend!(tx, |connection| sqlx::query_as(REFUSE_GENERATIONS_SO_FAR)
+        .bind(user.0)
+        .fetch_all(connection)
+        .await)?;
+    for (id, least, rotated_at) in rows {
+        let least = Table("sessions").count("min_generation", least)?;
+        refuse_below(tx, SessionId(id), least, now, Timestamp::from_millis(rotated_at));
+    }
+    Ok(())
 }
 
 /// Counts that the child of the current generation is handed out again, now. `false` if it is confirmed, was handed out
@@ -339,17 +370,25 @@ pub async fn tighten_session(tx: &mut Tx, id: SessionId, tight: &Tightened) -> R
 /// When the database fails.
 pub async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
     let columns = EndingColumns::from(ending);
-    let changed = on_backend!(tx, |connection| sqlx::query(END)
+    let rotated_at: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(END)
         .bind(id.0)
         .bind(columns.at)
         .bind(columns.reason)
         .bind(columns.role)
         .bind(columns.version)
         .bind(columns.limit)
-        .execute(connection)
-        .await
-        .map(|done| done.rows_affected()))?;
-    Ok(changed == 1)
+        .fetch_optional(connection)
+        .await)?;
+    if let Some(rotated_at) = rotated_at {
+        revoke_session(tx, id, ending, rotated_at);
+    }
+    Ok(rotated_at.is_some())
+}
+
+/// No token of a session was issued after its last rotation.
+fn revoke_session(tx: &mut Tx, id: SessionId, ending: &Ending, rotated_at: i64) {
+    let until = all_expired_at(Timestamp::from_millis(rotated_at));
+    tx.revoke(Target::Session { id, below: None }, ending.at, until);
 }
 
 /// Ends all living sessions of the person but one. Which, and on which devices.
@@ -365,7 +404,7 @@ pub async fn end_sessions_of_user(
     let columns = EndingColumns::from(ending);
     // No session has the nil id.
     let except = except.map_or(Uuid::nil(), |session| session.0);
-    let rows: Vec<(Uuid, Option<Uuid>)> = on_backend!(tx, |connection| sqlx::query_as(END_OF_USER)
+    let rows: Vec<(Uuid, Option<Uuid>, i64)> = on_backend!(tx, |connection| sqlx::query_as(END_OF_USER)
         .bind(user.0)
         .bind(except)
         .bind(columns.at)
@@ -375,9 +414,12 @@ pub async fn end_sessions_of_user(
         .bind(columns.limit)
         .fetch_all(connection)
         .await)?;
+    for (id, _, rotated_at) in &rows {
+        revoke_session(tx, SessionId(*id), ending, *rotated_at);
+    }
     Ok(rows
         .into_iter()
-        .map(|(id, device)| (SessionId(id), device.map(DeviceId)))
+        .map(|(id, device, _)| (SessionId(id), device.map(DeviceId)))
         .collect())
 }
 

@@ -11,6 +11,7 @@ use super::columns::{Table, is_storable, millis};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::UserId;
+use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::user::{User, UserStatus, canonical};
 
 pub use roles::{
@@ -35,7 +36,7 @@ statements! {
     INSERT_USER = "INSERT INTO users (id, username, username_canonical, email, email_canonical, display_name, status, \
         password_hash, password_changed_at, auth_epoch, grant_epoch, created_at, search_text) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
-    LOCK_USER = "UPDATE users SET auth_epoch = auth_epoch WHERE id = $1";
+    LOCK_USER = "UPDATE users SET auth_epoch = auth_epoch WHERE id = $1 AND auth_epoch = $2 AND grant_epoch = $3";
     FIND_USER = concat!("SELECT ", user_columns!(), " FROM users u WHERE u.id = $1");
     FIND_USER_BY_IDENTIFIER = concat!("SELECT ", user_columns!(), " FROM users u \
         WHERE u.username_canonical = $1 OR u.email_canonical = $1");
@@ -208,6 +209,9 @@ pub async fn update_password(
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
+    if changed == 1 && raise_epoch {
+        revoke_all_before(tx, id, now);
+    }
     Ok(changed == 1)
 }
 
@@ -231,7 +235,17 @@ pub async fn update_password_hash_only(
     Ok(changed == 1)
 }
 
-/// Changes the status if it still is `from`; `raise_epoch` ends all sessions. Whether it did.
+/// The auth epoch went up: whatever was issued before is refused.
+fn revoke_all_before(tx: &mut Tx, id: UserId, now: Timestamp) {
+    let target = Target::Subject {
+        sub: id.to_string(),
+        before: now,
+    };
+    tx.revoke(target, now, all_expired_at(now));
+}
+
+/// Changes the status if it still is `from`; with `ends_sessions_at` (now) it raises the auth epoch, which ends all
+/// sessions. Whether it did.
 ///
 /// # Errors
 /// When the database fails.
@@ -240,16 +254,21 @@ pub async fn set_status(
     id: UserId,
     from: UserStatus,
     to: UserStatus,
-    raise_epoch: bool,
+    ends_sessions_at: Option<Timestamp>,
 ) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(SET_STATUS)
         .bind(id.0)
         .bind(from.as_str())
         .bind(to.as_str())
-        .bind(i64::from(raise_epoch))
+        .bind(i64::from(ends_sessions_at.is_some()))
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
+    if changed == 1
+        && let Some(now) = ends_sessions_at
+    {
+        revoke_all_before(tx, id, now);
+    }
     Ok(changed == 1)
 }
 
@@ -279,13 +298,17 @@ pub async fn set_profile(
 }
 
 /// Lets whoever else is about to sign this person in wait until this transaction is over, so that "most sessions at
-/// once" is counted by one at a time. Whether the account exists.
+/// once" is counted by one at a time. `false` if the account has other epochs than these by now, or is gone: what the
+/// caller knows of password, status or roles is out of date, and a session made of it would be dead on arrival, with
+/// an access token that nobody has revoked.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn lock_user(tx: &mut Tx, id: UserId) -> Result<bool, StorageError> {
+pub async fn lock_user(tx: &mut Tx, user: &User) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(LOCK_USER)
-        .bind(id.0)
+        .bind(user.id.0)
+        .bind(user.auth_epoch)
+        .bind(user.grant_epoch)
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;

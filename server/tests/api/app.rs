@@ -206,6 +206,11 @@ impl TestApp {
         Self(Arc::new(Inner { running, place }))
     }
 
+    /// Settings of another node on the same database.
+    pub fn settings(&self, changes: &[(&str, &str)]) -> Settings {
+        Settings::from_sources(None, variables(&self.0.place, changes)).expect("the tests' settings are valid")
+    }
+
     /// The services, for what no request can do.
     pub fn backend(&self) -> &Backend {
         &self.state_of_handlers().backend

@@ -104,6 +104,36 @@ fn storage_knows_neither_http_nor_pages_nor_services() {
 }
 
 #[test]
+fn the_verifier_for_other_services_knows_nothing_of_the_inside() {
+    names_none(
+        "server/src/verify",
+        &[
+            "sqlx",
+            "sea_query",
+            "storage",
+            "services",
+            "http",
+            "startup",
+            "config",
+            "leptos",
+            "app",
+            "reqwest",
+        ],
+    );
+    for (path, text) in files(&root().join("server/src/verify"), &[".rs"]) {
+        for inside in [
+            "crate::storage",
+            "crate::services",
+            "crate::http",
+            "crate::startup",
+            "crate::config",
+        ] {
+            assert!(!code(&text).contains(inside), "{}: {inside}", path.display());
+        }
+    }
+}
+
+#[test]
 fn the_edge_knows_no_sql() {
     names_none("server/src/http", &["sqlx", "sea_query"]);
 }

@@ -335,6 +335,8 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
         "/auth/refresh",
         "/healthz",
         "/oauth/introspect",
+        "/oauth/revocations",
+        "/oauth/revocations/stream",
         "/oauth/revoke",
         "/oauth/token",
         "/readyz",

@@ -165,7 +165,7 @@ async fn overdue_sessions_are_found_to_the_millisecond_and_old_ones_deleted_late
 async fn s13_of_fifty_sign_ins_at_once_ten_sessions_stay() {
     let database = with_people("member", 1..=1).await;
     let made = at_once(&database.store, 50, async |tx, index| {
-        assert!(users::lock_user(tx, user_id(1)).await.expect("locks"));
+        assert!(users::lock_user(tx, &crate::people::user(1, &[])).await.expect("locks"));
         for old in list_oldest_living_sessions(tx, user_id(1), 9).await.expect("lists") {
             end_session(tx, old.id, &ending(EndReason::TooManySessions))
                 .await
@@ -193,7 +193,7 @@ async fn s7_disabling_during_refreshes_never_leaves_a_living_session() {
         if index == 7 {
             let (active, disabled) = (UserStatus::Active, UserStatus::Disabled);
             assert!(
-                users::set_status(tx, user_id(1), active, disabled, true)
+                users::set_status(tx, user_id(1), active, disabled, Some(NOW))
                     .await
                     .expect("writes")
             );

@@ -4,6 +4,7 @@ mod audit;
 mod database;
 mod endings;
 mod people;
+mod revocations;
 mod schema;
 mod secrets;
 mod sessions;

@@ -169,23 +169,23 @@ async fn changes_of_an_account_are_conditional_and_raise_the_right_epoch() {
 
     let (active, disabled) = (UserStatus::Active, UserStatus::Disabled);
     assert!(
-        users::set_status(&mut tx, id, active, disabled, true)
+        users::set_status(&mut tx, id, active, disabled, Some(NOW))
             .await
             .expect("writes")
     );
     assert!(
-        !users::set_status(&mut tx, id, active, disabled, true)
+        !users::set_status(&mut tx, id, active, disabled, Some(NOW))
             .await
             .expect("writes")
     );
     assert_eq!(find(&mut tx, 1).await.auth_epoch, 3);
 
     assert!(
-        users::set_roles(&mut tx, id, &["auditor".into(), "admin".into()])
+        users::set_roles(&mut tx, id, &["auditor".into(), "admin".into()], NOW)
             .await
             .expect("writes")
     );
-    assert!(!users::set_roles(&mut tx, user_id(9), &[]).await.expect("writes"));
+    assert!(!users::set_roles(&mut tx, user_id(9), &[], NOW).await.expect("writes"));
     let found = find(&mut tx, 1).await;
     assert_eq!(
         (found.roles.join(" ").as_str(), found.grant_epoch, found.auth_epoch),
@@ -295,7 +295,7 @@ async fn f56_two_administrators_who_demote_each_other_leave_one() {
             let (mine, other) = if index == 0 { (1, 2) } else { (2, 1) };
             assert_ne!(mine, other);
             let may = users::any_other_active_admin(tx, user_id(other)).await.expect("reads");
-            may && users::set_roles(tx, user_id(other), &["member".into()])
+            may && users::set_roles(tx, user_id(other), &["member".into()], NOW)
                 .await
                 .expect("writes")
         })
@@ -309,7 +309,7 @@ async fn f56_two_administrators_who_demote_each_other_leave_one() {
         );
         let mut tx = database.write().await;
         for number in 1..=2 {
-            users::set_roles(&mut tx, user_id(number), &["admin".into()])
+            users::set_roles(&mut tx, user_id(number), &["admin".into()], NOW)
                 .await
                 .expect("writes");
         }

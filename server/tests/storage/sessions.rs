@@ -243,7 +243,7 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
 async fn after_a_role_change_tokens_of_the_older_generations_stay_refused() {
     let database = with_sessions(&[session(1)]).await;
     let mut tx = database.write().await;
-    users::set_roles(&mut tx, user_id(1), &["auditor".into()])
+    users::set_roles(&mut tx, user_id(1), &["auditor".into()], NOW)
         .await
         .expect("writes");
     let with_new_roles = Rotation {

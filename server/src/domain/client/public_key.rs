@@ -55,6 +55,18 @@ impl PublicKey {
         self.kid.as_deref()
     }
 
+    /// Its one algorithm.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// 0x04 | x | y on P-256, 32 bytes on Ed25519.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Whether a token that says `alg` may be this key's. Ed25519 has two names (RFC 8037 and RFC 9864).
     #[must_use]
     pub fn signs_as(&self, alg: &str) -> bool {
@@ -77,7 +89,8 @@ impl PublicKey {
         Ok(Self { kid, algorithm, bytes })
     }
 
-    fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, PublicKeyError> {
+    /// Only public keys of our two kinds, for signatures.
+    pub(in crate::domain) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, PublicKeyError> {
         if ["d", "k", "p", "q"].iter().any(|member| jwk.contains_key(*member)) {
             return Err(PublicKeyError::Private);
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
 use super::claims::{AccessClaims, Claim};
@@ -11,7 +12,7 @@ use super::service::ServiceClaims;
 use super::{TokenKind, library_algorithm};
 use crate::domain::client::LONGEST_ACCESS;
 use crate::domain::clock::{Timestamp, millis};
-use crate::domain::keys::{KeyRing, VerifyingKey};
+use crate::domain::keys::{Algorithm, VerifyingKeys};
 
 /// Most clock tolerance there can be, whatever the configuration says.
 pub const MAX_TOLERANCE: Duration = Duration::from_mins(2);
@@ -141,8 +142,13 @@ impl Verifier {
     ///
     /// # Errors
     /// The first [`Refusal`] met.
-    pub fn verify_access(&self, ring: &KeyRing, token: &str, now: Timestamp) -> Result<AccessClaims, Refusal> {
-        let claims = AccessClaims::read(signed_claims(ring, token)?)?;
+    pub fn verify_access(
+        &self,
+        keys: &dyn VerifyingKeys,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<AccessClaims, Refusal> {
+        let claims = AccessClaims::read(signed_claims(keys, token)?)?;
         self.check_names(&claims.iss, &claims.aud)?;
         self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)?;
         Ok(claims)
@@ -152,11 +158,23 @@ impl Verifier {
     ///
     /// # Errors
     /// The first [`Refusal`] met.
-    pub fn verify_service(&self, ring: &KeyRing, token: &str, now: Timestamp) -> Result<ServiceClaims, Refusal> {
-        let claims = ServiceClaims::read(signed_claims(ring, token)?)?;
+    pub fn verify_service(
+        &self,
+        keys: &dyn VerifyingKeys,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<ServiceClaims, Refusal> {
+        let claims = ServiceClaims::read(signed_claims(keys, token)?)?;
         self.check_names(&claims.iss, &claims.aud)?;
         self.check_times([claims.iat, claims.nbf, claims.exp], LONGEST_ACCESS, now)?;
         Ok(claims)
+    }
+
+    /// Whether a person's token that was verified before is still within its times.
+    #[must_use]
+    pub fn is_in_time(&self, claims: &AccessClaims, now: Timestamp) -> bool {
+        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)
+            .is_ok()
     }
 
     fn check_names(&self, iss: &str, aud: &str) -> Result<(), Refusal> {
@@ -191,9 +209,9 @@ impl Verifier {
 }
 
 /// Steps 1 to 3: what an access token of ours claims.
-fn signed_claims(ring: &KeyRing, token: &str) -> Result<Map<String, Value>, Refusal> {
+fn signed_claims(keys: &dyn VerifyingKeys, token: &str) -> Result<Map<String, Value>, Refusal> {
     let token = Compact::parse(token)?;
-    let key = check_header(&token.header, TokenKind::Access, ring)?;
+    let key = check_header(&token.header, TokenKind::Access, keys)?;
     check_signature(&token, key)?;
     Ok(token.claims)
 }
@@ -202,8 +220,26 @@ fn signed_claims(ring: &KeyRing, token: &str) -> Result<Map<String, Value>, Refu
 fn check_header<'r>(
     header: &Map<String, Value>,
     kind: TokenKind,
-    ring: &'r KeyRing,
-) -> Result<&'r VerifyingKey, Refusal> {
+    keys: &'r dyn VerifyingKeys,
+) -> Result<(Algorithm, &'r DecodingKey), Refusal> {
+    let key_id = check_members(header, kind)?;
+    let key = keys.find(key_id).ok_or(Refusal::KeyUnknown)?;
+    if header.get("alg").and_then(Value::as_str) != Some(key.0.as_str()) {
+        return Err(Refusal::Algorithm);
+    }
+    Ok(key)
+}
+
+/// The id of the key that an access token names, for looking it up. Nothing of the token is to be trusted yet.
+///
+/// # Errors
+/// The first [`Refusal`] of steps 1 and 2 met.
+pub fn key_id(token: &str) -> Result<String, Refusal> {
+    check_members(&Compact::parse(token)?.header, TokenKind::Access).map(str::to_owned)
+}
+
+/// The members of a header but for what the key says about them; its `kid`.
+fn check_members(header: &Map<String, Value>, kind: TokenKind) -> Result<&str, Refusal> {
     if header.keys().any(|name| FORBIDDEN.contains(&name.as_str())) {
         return Err(Refusal::HeaderForbidden);
     }
@@ -214,12 +250,7 @@ fn check_header<'r>(
     if text("typ") != Some(kind.typ()) {
         return Err(Refusal::Typ);
     }
-    let key_id = text("kid").filter(|id| is_safe_key_id(id)).ok_or(Refusal::KeyId)?;
-    let key = ring.verifying(key_id).ok_or(Refusal::KeyUnknown)?;
-    if text("alg") != Some(key.algorithm().as_str()) {
-        return Err(Refusal::Algorithm);
-    }
-    Ok(key)
+    text("kid").filter(|id| is_safe_key_id(id)).ok_or(Refusal::KeyId)
 }
 
 fn is_safe_key_id(kid: &str) -> bool {
@@ -230,9 +261,9 @@ fn is_safe_key_id(kid: &str) -> bool {
 }
 
 /// Step 3. The algorithm handed to the library is the key's; the library sees nothing else of the token.
-fn check_signature(token: &Compact<'_>, key: &VerifyingKey) -> Result<(), Refusal> {
-    let algorithm = library_algorithm(key.algorithm());
-    match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), key.decoding(), algorithm) {
+fn check_signature(token: &Compact<'_>, (algorithm, key): (Algorithm, &DecodingKey)) -> Result<(), Refusal> {
+    let algorithm = library_algorithm(algorithm);
+    match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), key, algorithm) {
         Ok(true) => Ok(()),
         Ok(false) | Err(_) => Err(Refusal::Signature),
     }

@@ -101,7 +101,7 @@ impl Backend {
     /// Infrastructure.
     pub async fn disable_client(&self, id: &ClientId) -> Result<bool, ServiceError> {
         let mut tx = self.store.write().await?;
-        if !clients::disable_client(&mut tx, id).await? {
+        if !clients::disable_client(&mut tx, id, self.now()).await? {
             return Ok(false);
         }
         let event = self

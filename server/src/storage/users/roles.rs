@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::super::columns::{Table, is_storable};
+use super::super::sessions;
 use super::super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::UserId;
@@ -48,12 +49,12 @@ pub(super) async fn insert_user_roles(tx: &mut Tx, user: UserId, roles: &[String
     Ok(())
 }
 
-/// Replaces the roles and raises the grant epoch, so that access tokens with the old roles are refused. Whether the
-/// account exists.
+/// Replaces the roles and raises the grant epoch and the smallest generation of every living session, so that access
+/// tokens with the old roles are refused everywhere. Whether the account exists.
 ///
 /// # Errors
 /// An unknown reference if a role does not exist.
-pub async fn set_roles(tx: &mut Tx, id: UserId, roles: &[String]) -> Result<bool, StorageError> {
+pub async fn set_roles(tx: &mut Tx, id: UserId, roles: &[String], now: Timestamp) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(RAISE_GRANT_EPOCH)
         .bind(id.0)
         .execute(connection)
@@ -68,6 +69,7 @@ pub async fn set_roles(tx: &mut Tx, id: UserId, roles: &[String]) -> Result<bool
         .await
         .map(drop))?;
     insert_user_roles(tx, id, roles).await?;
+    sessions::refuse_generations_so_far(tx, id, now).await?;
     Ok(true)
 }
 

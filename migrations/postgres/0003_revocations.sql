@@ -1,0 +1,26 @@
+-- What access tokens that are still alive have to be refused: read by our own nodes and, as a feed, by other services.
+
+CREATE TABLE revocations (
+    -- Given in the order of the commits: who has seen n has seen everything up to n.
+    cursor           BIGINT  NOT NULL PRIMARY KEY CHECK (cursor > 0),
+    kind             TEXT    NOT NULL CHECK (kind IN ('session', 'subject', 'key', 'token')),
+    -- Id of the session, the subject, the key or the token.
+    value            TEXT    NOT NULL,
+    -- Of a session: only tokens of a smaller generation.
+    below_generation BIGINT,
+    -- Of a subject: only tokens issued before.
+    issued_before    BIGINT,
+    at               BIGINT  NOT NULL,
+    -- No token it concerns lives any longer.
+    until            BIGINT  NOT NULL,
+    CHECK ((kind = 'subject') = (issued_before IS NOT NULL)),
+    CHECK (kind = 'session' OR below_generation IS NULL)
+);
+CREATE INDEX revocations_by_until ON revocations (until);
+
+-- One row, raised as the last act of a transaction that revokes: its lock puts such commits into one order.
+CREATE TABLE revocation_cursor (
+    one  BIGINT  NOT NULL PRIMARY KEY CHECK (one = 1),
+    last BIGINT  NOT NULL
+);
+INSERT INTO revocation_cursor (one, last) VALUES (1, 0);

@@ -1,0 +1,53 @@
+//! A small service beside Mayfly: it lets people in with Mayfly's access tokens, checks them by itself, and refuses a
+//! revoked one within a second.
+//!
+//! ```text
+//! ORDERS_ISSUER=http://localhost:3000 ORDERS_CLIENT_ID=svc-… ORDERS_CLIENT_SECRET=mcs_… \
+//!     cargo run --package server --example orders
+//! ```
+//!
+//! The client needs the scope `revocations`. `ORDERS_AUDIENCE` is the issuer unless set otherwise, and the service
+//! listens on `ORDERS_ADDRESS`, 127.0.0.1:3100 if not set. Its requests go over plain HTTP on loopback; a service
+//! elsewhere gives `reqwest` TLS.
+
+mod issuer;
+mod shop;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use issuer::Issuer;
+use server::domain::clock::{Clock, SystemClock};
+use server::domain::jwt::install_crypto;
+use server::verify::{BOUND, Checker, Expected};
+use tokio::net::TcpListener;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    install_crypto();
+    let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
+    let url = variable("ORDERS_ISSUER")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let issuer = Issuer::new(
+        url.clone(),
+        variable("ORDERS_CLIENT_ID")?,
+        variable("ORDERS_CLIENT_SECRET")?.into(),
+        clock.clone(),
+    )?;
+    let expected = Expected {
+        audience: variable("ORDERS_AUDIENCE").unwrap_or_else(|_| url.clone()),
+        issuer: url,
+        clock_tolerance: Duration::from_secs(30),
+        bound: BOUND,
+    };
+    let checker = Arc::new(Checker::new(expected, Arc::new(issuer), clock));
+    let address = variable("ORDERS_ADDRESS").unwrap_or_else(|_| "127.0.0.1:3100".to_owned());
+    let listener = TcpListener::bind(&address).await?;
+    println!("Serving on http://{}", listener.local_addr()?);
+    tokio::select! {
+        served = axum::serve(listener, shop::routes(checker.clone())) => served?,
+        () = checker.follow() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What was revoked, numbered in the order of the commits, for our own nodes and for the feed.
+//!
+//! Every storage function that ends a session, raises an epoch or a smallest generation, or removes a key says so with
+//! [`Tx::revoke`]; [`Tx::commit`] writes it down in the same transaction, as its last act. So nobody can revoke without
+//! the others hearing of it, the row that gives the numbers is locked for no longer than the commit takes, and since it
+//! is always the last lock, nobody can wait for it in a circle.
+//!
+//! What it costs: one UPDATE and one INSERT for each revocation, and on PostgreSQL a NOTIFY and waiting for the commit
+//! of whoever revokes at the same moment. Refreshes and checks write nothing here.
+
+use uuid::Uuid;
+
+use super::columns::{Table, bigint, millis};
+use super::{StorageError, Tx, on_backend, statements};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{SessionId, TokenId};
+use crate::domain::revocation::{Entry, Target};
+
+const TABLE: Table = Table("revocations");
+
+/// The channel of PostgreSQL on which nodes hear that there is something new.
+pub(super) const CHANNEL: &str = "mayfly_revocations";
+/// Of PostgreSQL alone; delivered with the commit, and not at all without it.
+const NOTIFY: &str = "NOTIFY mayfly_revocations";
+
+statements! {
+    // The lock on this row puts the commits of all that revoke into one order: a number that can be seen has no
+    // smaller one after it.
+    TAKE_NUMBERS = "UPDATE revocation_cursor SET last = last + $1 WHERE one = 1 RETURNING last";
+    FIND_LAST = "SELECT last FROM revocation_cursor WHERE one = 1";
+    INSERT_REVOCATION = "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    LIST_AFTER = "SELECT cursor, kind, value, below_generation, issued_before, at, until FROM revocations \
+        WHERE cursor > $1 AND cursor <= $2 AND until > $3 ORDER BY cursor LIMIT $4";
+    DELETE_PAST = "DELETE FROM revocations WHERE cursor IN (SELECT r.cursor FROM revocations r \
+        WHERE r.until <= $1 ORDER BY r.until LIMIT $2)";
+}
+
+/// A revocation that has no number yet.
+#[derive(Clone, Debug)]
+pub(super) struct Revocation {
+    target: Target,
+    at: Timestamp,
+    until: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    cursor: i64,
+    kind: String,
+    value: String,
+    below_generation: Option<i64>,
+    issued_before: Option<i64>,
+    at: i64,
+    until: i64,
+}
+
+impl TryFrom<Row> for Entry {
+    type Error = StorageError;
+
+    fn try_from(row: Row) -> Result<Self, StorageError> {
+        let id = || Uuid::try_parse(&row.value).map_err(|_| TABLE.impossible("value"));
+        let target = match row.kind.as_str() {
+            "session" => Target::Session {
+                id: SessionId(id()?),
+                below: row
+                    .below_generation
+                    .map(|below| TABLE.count("below_generation", below))
+                    .transpose()?,
+            },
+            "subject" => Target::Subject {
+                before: row
+                    .issued_before
+                    .map(Timestamp::from_millis)
+                    .ok_or_else(|| TABLE.impossible("issued_before"))?,
+                sub: row.value,
+            },
+            "key" => Target::Key { id: row.value },
+            "token" => Target::Token { id: TokenId(id()?) },
+            _ => return Err(TABLE.impossible("kind")),
+        };
+        Ok(Self {
+            cursor: TABLE.count("cursor", row.cursor)?,
+            target,
+            at: Timestamp::from_millis(row.at),
+            until: Timestamp::from_millis(row.until),
+        })
+    }
+}
+
+impl Tx {
+    /// Has the revocation written down with the commit, unless no token can live any more that it would concern.
+    pub(super) fn revoke(&mut self, target: Target, at: Timestamp, until: Timestamp) {
+        if until > at {
+            self.revoked.push(Revocation { target, at, until });
+        }
+    }
+}
+
+/// Refuses one access token that lives until `until` at the latest. Written with the commit.
+pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
+    tx.revoke(Target::Token { id }, at, until);
+}
+
+/// Numbers and writes what the transaction has revoked; the last number. Called by the commit alone.
+pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
+    let revoked = std::mem::take(&mut tx.revoked);
+    let count = i64::try_from(revoked.len()).unwrap_or(i64::MAX);
+    let last: i64 = on_backend!(tx, |connection| sqlx::query_scalar(TAKE_NUMBERS)
+        .bind(count)
+        .fetch_one(connection)
+        .await)?;
+    for (cursor, revocation) in (last - count + 1..).zip(revoked) {
+        let (kind, value) = match &revocation.target {
+            Target::Session { id, .. } => ("session", id.to_string()),
+            Target::Subject { sub, .. } => ("subject", sub.clone()),
+            Target::Key { id } => ("key", id.clone()),
+            Target::Token { id } => ("token", id.to_string()),
+        };
+        let (below, before) = match revocation.target {
+            Target::Session { below, .. } => (below, None),
+            Target::Subject { before, .. } => (None, Some(before)),
+            Target::Key { .. } | Target::Token { .. } => (None, None),
+        };
+        on_backend!(tx, |connection| sqlx::query(INSERT_REVOCATION)
+            .bind(cursor)
+            .bind(kind)
+            .bind(&value)
+            .bind(below.map(bigint))
+            .bind(millis(before))
+            .bind(revocation.at.as_millis())
+            .bind(revocation.until.as_millis())
+            .execute(connection)
+            .await
+            .map(drop))?;
+    }
+    if let super::Connection::Postgres(connection) = tx.connection() {
+        sqlx::raw_sql(NOTIFY).execute(connection).await?;
+    }
+    TABLE.count("cursor", last)
+}
+
+/// The last number given: who has read the entries up to it has missed none.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_last_cursor(tx: &mut Tx) -> Result<u64, StorageError> {
+    let last: i64 = on_backend!(tx, |connection| sqlx::query_scalar(FIND_LAST)
+        .fetch_one(connection)
+        .await)?;
+    Table("revocation_cursor").count("last", last)
+}
+
+/// Entries after one number up to another that still matter, in their order.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_revocations(
+    tx: &mut Tx,
+    after: u64,
+    up_to: u64,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<Entry>, StorageError> {
+    let rows: Vec<Row> = on_backend!(tx, |connection| sqlx::query_as(LIST_AFTER)
+        .bind(bigint(after))
+        .bind(bigint(up_to))
+        .bind(now.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    rows.into_iter().map(Entry::try_from).collect()
+}
+
+/// Deletes at most `limit` entries that matter no more at that moment. How many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_past_revocations(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<u64, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query(DELETE_PAST)
+        .bind(now.as_millis())
+        .bind(i64::from(limit))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?)
+}

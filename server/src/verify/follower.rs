@@ -1,0 +1,188 @@
+//! What a service knows of revocations, and as of when. Takes what arrived and the time; asks nobody.
+//!
+//! **The date.** The issuer's node says by its own clock as of when it knows everything (`as_of`) and what its clock
+//! shows (`at`). The two clocks are never compared. The first `at` of an answer was read after our request was sent, so
+//! a later moment of the node's clock lies, by ours, at the sending plus the difference, or later still. Counting from
+//! there errs on the old side only: by the time the request took to arrive, and by all that holds events up on the way.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::events::Reader;
+use crate::domain::clock::Timestamp;
+use crate::domain::revocation::{Entry, Presented, Registry, Verdict};
+
+/// Most entries that are kept: about 6 MB.
+const CAPACITY: usize = 100_000;
+
+/// The stream says something that makes no sense: give it up and open it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// No server-sent events.
+    #[error("this is no stream of events")]
+    Stream,
+    /// A snapshot or an event of ours in another form.
+    #[error("what the feed says is not understood")]
+    Content,
+}
+
+#[derive(Deserialize)]
+struct Snapshot {
+    cursor: u64,
+    as_of: i64,
+    at: i64,
+    revocations: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Heartbeat {
+    cursor: u64,
+    as_of: i64,
+    at: i64,
+}
+
+/// When a request was sent by our clock, and what the node's clock showed after that.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    sent_at: Timestamp,
+    node_at: Timestamp,
+}
+
+impl Anchor {
+    /// By our clock, not later than the node's `moment`.
+    fn earliest(self, moment: Timestamp) -> Timestamp {
+        if moment >= self.node_at {
+            self.sent_at.plus(moment.since(self.node_at))
+        } else {
+            self.sent_at.minus(self.node_at.since(moment))
+        }
+    }
+}
+
+/// The knowledge.
+#[derive(Debug)]
+pub struct Follower {
+    bound: Duration,
+    registry: Registry,
+    cursor: Option<u64>,
+    as_of: Option<Timestamp>,
+    /// Of the stream that is open.
+    sent_at: Option<Timestamp>,
+    anchor: Option<Anchor>,
+    reader: Reader,
+}
+
+impl Follower {
+    /// Knows nothing. `bound`: the age that knowledge may have.
+    #[must_use]
+    pub fn new(bound: Duration) -> Self {
+        Self {
+            bound,
+            registry: Registry::new(CAPACITY),
+            cursor: None,
+            as_of: None,
+            sent_at: None,
+            anchor: None,
+            reader: Reader::default(),
+        }
+    }
+
+    /// Where to go on from; none: take a snapshot.
+    #[must_use]
+    pub const fn cursor(&self) -> Option<u64> {
+        self.cursor
+    }
+
+    /// As of when it knows everything.
+    #[must_use]
+    pub const fn as_of(&self) -> Option<Timestamp> {
+        self.as_of
+    }
+
+    /// Takes a snapshot that was asked for at `sent_at`. The cursor to open the stream with.
+    ///
+    /// # Errors
+    /// [`Broken`]; nothing was taken then.
+    pub fn snapshot(&mut self, body: &[u8], sent_at: Timestamp, now: Timestamp) -> Result<u64, Broken> {
+        let snapshot: Snapshot = serde_json::from_slice(body).map_err(|_| Broken::Content)?;
+        let anchor = Anchor {
+            sent_at,
+            node_at: Timestamp::from_millis(snapshot.at),
+        };
+        self.registry.apply(&snapshot.revocations, now);
+        self.cursor = Some(snapshot.cursor);
+        self.know_as_of(anchor.earliest(Timestamp::from_millis(snapshot.as_of)), now);
+        Ok(snapshot.cursor)
+    }
+
+    /// The stream that was asked for at `sent_at` is open.
+    pub fn opened(&mut self, sent_at: Timestamp) {
+        self.sent_at = Some(sent_at);
+        self.anchor = None;
+        self.reader = Reader::default();
+    }
+
+    /// The issuer does not know our cursor. What was revoked stays revoked.
+    pub fn begin_anew(&mut self) {
+        self.cursor = None;
+        self.as_of = None;
+    }
+
+    /// Takes a piece of the stream.
+    ///
+    /// # Errors
+    /// [`Broken`]: what came before it in this piece was taken.
+    pub fn received(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), Broken> {
+        for event in self.reader.read(bytes).ok_or(Broken::Stream)? {
+            match event.kind.as_str() {
+                "revoked" => {
+                    let entry: Entry = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
+                    self.cursor = self.cursor.max(Some(entry.cursor));
+                    self.registry.apply(&[entry], now);
+                }
+                "heartbeat" => {
+                    let beat: Heartbeat = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
+                    self.beat(&beat, now)?;
+                }
+                // Kinds of events that a later issuer may add say nothing of tokens; revocations are `revoked`.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn beat(&mut self, beat: &Heartbeat, now: Timestamp) -> Result<(), Broken> {
+        let sent_at = self.sent_at.ok_or(Broken::Content)?;
+        let anchor = *self.anchor.get_or_insert(Anchor {
+            sent_at,
+            node_at: Timestamp::from_millis(beat.at),
+        });
+        self.cursor = self.cursor.max(Some(beat.cursor));
+        self.know_as_of(anchor.earliest(Timestamp::from_millis(beat.as_of)), now);
+        self.registry.forget(now);
+        Ok(())
+    }
+
+    /// Never in the future: a node's clock that was set forward must not make knowledge younger than its arrival.
+    fn know_as_of(&mut self, as_of: Timestamp, now: Timestamp) {
+        let before = self.as_of.filter(|before| *before <= now);
+        self.as_of = Some(as_of.min(now)).max(before);
+    }
+
+    /// Knowledge is no older than the bound. A date in the future says that our clock was set back.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.as_of
+            .is_some_and(|as_of| now.since(as_of) <= self.bound && as_of.since(now) <= self.bound)
+    }
+
+    /// What is known of a token now.
+    #[must_use]
+    pub fn verdict(&self, token: &Presented<'_>, now: Timestamp) -> Verdict {
+        match self.registry.verdict(token, now) {
+            Verdict::NotRevoked if !self.is_fresh(now) => Verdict::Unknown,
+            verdict => verdict,
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! For other services in Rust: checks people's access tokens completely and by itself, revocations included.
+//!
+//! [`Checker::check`] is the strict verification of TOKENS.md §4: the token itself as our own server judges it
+//! (`domain::jwt`), against the published keys; then revocation, from what the feed has told. A service runs
+//! [`Checker::follow`] beside its listener and puts [`layer::require_token`] in front of its routes; how requests to the
+//! issuer travel is its own choice ([`Transport`]).
+//!
+//! **Fails closed.** What is known of revocations has a date. Older than the bound (one second, unless set otherwise),
+//! nobody is let in any more: 503, not 401, since the token may well be good. The date is counted from before the
+//! request that opened the stream, so slow or held-up connections make knowledge old, never young.
+//!
+//! Must not know storage, services, or anything else of the issuer but its published interface.
+
+mod events;
+mod follower;
+mod keys;
+pub mod layer;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::jwt::{AccessClaims, Refusal, Verifier, key_id};
+use crate::domain::keys::PublicKeys;
+use crate::domain::policy::MAX_ACCESS;
+use crate::domain::revocation::{Presented, Verdict};
+
+pub use follower::{Broken, Follower};
+pub use keys::KeyCache;
+
+/// Path of the published keys.
+pub const KEYS_PATH: &str = "/.well-known/jwks.json";
+/// Path of the snapshot of revocations.
+pub const SNAPSHOT_PATH: &str = "/oauth/revocations";
+/// Path of the stream of revocations.
+pub const STREAM_PATH: &str = "/oauth/revocations/stream";
+/// The longest wait for an answer of the issuer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pauses before asking again after something went wrong: doubled each time, from the first to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+/// Published keys are read again after so long (their `Cache-Control` says the same).
+const KEYS_MAX_AGE: Duration = Duration::from_mins(5);
+
+/// What a service expects.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// `iss`, exactly.
+    pub issuer: String,
+    /// `aud`, exactly.
+    pub audience: String,
+    /// Tolerance for clock differences in `exp`, `nbf`, `iat`.
+    pub clock_tolerance: Duration,
+    /// How old knowledge of revocations may be; [`BOUND`] suits most.
+    pub bound: Duration,
+}
+
+/// Usual age that knowledge of revocations may have.
+pub const BOUND: Duration = Duration::from_secs(1);
+
+/// Why a request of ours to the issuer brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// The issuer answered with this status.
+    #[error("the issuer answered {0}")]
+    Status(u16),
+    /// No answer, or a broken one.
+    #[error("the issuer cannot be reached: {0}")]
+    Failed(String),
+}
+
+/// How requests reach the issuer. The service adds its own access token with the scope `revocations`, renewed in time.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// The body of a GET, at most some megabytes.
+    ///
+    /// # Errors
+    /// Any other status than 200, or no answer.
+    async fn get(&self, path: &str) -> Result<Vec<u8>, TransportError>;
+
+    /// A GET whose body is read bit by bit.
+    ///
+    /// # Errors
+    /// Any other status than 200, or no answer.
+    async fn open(&self, path: &str) -> Result<Box<dyn Chunks>, TransportError>;
+}
+
+/// The body of a stream.
+#[async_trait]
+pub trait Chunks: Send {
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, TransportError>;
+}
+
+/// Why a token does not let its bearer in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// It is no token of the issuer, or not for here and now: 401.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// It was revoked: 401.
+    #[error("revoked")]
+    Revoked,
+    /// Whether it is good cannot be said at the moment: 503.
+    #[error("cannot be told for now: {0}")]
+    Unknown(&'static str),
+}
+
+/// Checks tokens.
+pub struct Checker {
+    verifier: Verifier,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    keys: RwLock<Arc<PublicKeys>>,
+    cache: Mutex<KeyCache>,
+    follower: Mutex<Follower>,
+    /// One reads the keys anew, others wait for what comes of it.
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Checker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checker")
+            .field("issuer", &self.verifier.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Checker {
+    /// One that knows nothing yet: until [`Checker::follow`] has begun nobody is let in.
+    #[must_use]
+    pub fn new(expected: Expected, transport: Arc<dyn Transport>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            verifier: Verifier {
+                issuer: expected.issuer,
+                audience: expected.audience,
+                tolerance: expected.clock_tolerance,
+                max_lifetime: MAX_ACCESS,
+            },
+            transport,
+            clock,
+            keys: RwLock::default(),
+            cache: Mutex::default(),
+            follower: Mutex::new(Follower::new(expected.bound)),
+            reading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Checks a person's access token completely.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn check(&self, token: &str) -> Result<AccessClaims, Denied> {
+        let kid = key_id(token).map_err(Denied::Refused)?;
+        let claims = match self.verify(token) {
+            // Perhaps a new key, read at most twice a minute whatever is sent here (J13).
+            Err(Refusal::KeyUnknown) if self.read_keys(Some(&kid)).await? => self.verify(token),
+            verified => verified,
+        }
+        .map_err(Denied::Refused)?;
+        let sub = claims.sub.to_string();
+        let presented = Presented::of(&claims, &kid, &sub);
+        match locked(&self.follower).verdict(&presented, self.clock.now()) {
+            Verdict::NotRevoked => Ok(claims),
+            Verdict::Revoked => Err(Denied::Revoked),
+            Verdict::Unknown => Err(Denied::Unknown("revocations are not known")),
+        }
+    }
+
+    /// What is known of revocations is no older than the bound.
+    #[must_use]
+    pub fn is_up_to_date(&self) -> bool {
+        locked(&self.follower).is_fresh(self.clock.now())
+    }
+
+    fn verify(&self, token: &str) -> Result<AccessClaims, Refusal> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.verifier.verify_access(&keys, token, self.clock.now())
+    }
+
+    /// Reads the published keys, for a key that is not known or because their time has come. Whether they were read
+    /// since the caller last looked.
+    async fn read_keys(&self, unknown: Option<&str>) -> Result<bool, Denied> {
+        use crate::domain::keys::VerifyingKeys as _;
+        let _turn = self.reading.lock().await;
+        let known = |kid: &str| {
+            let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+            keys.find(kid).is_some()
+        };
+        if unknown.is_some_and(known) {
+            return Ok(true);
+        }
+        if !locked(&self.cache).begin(unknown.is_none(), self.clock.now()) {
+            let never = !locked(&self.cache).has_keys();
+            return if never {
+                Err(Denied::Unknown("keys are not known"))
+            } else {
+                Ok(false)
+            };
+        }
+        let read = within(self.transport.get(KEYS_PATH))
+            .await
+            .and_then(|body| PublicKeys::read(&body).map_err(|error| TransportError::Failed(error.to_string())));
+        match read {
+            Ok(keys) => {
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                locked(&self.cache).done();
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the issuer's keys could not be read");
+                // With the keys it has it goes on; what they do not verify is not known to be wrong.
+                if unknown.is_some() {
+                    Err(Denied::Unknown("keys cannot be read"))
+                } else {
+                    Ok(false)
+                }
+            }
+        }
+    }
+
+    /// Follows the feed and the keys, for as long as the service runs.
+    pub async fn follow(&self) {
+        tokio::join!(self.follow_feed(), self.follow_keys());
+    }
+
+    async fn follow_keys(&self) {
+        loop {
+            let pause = match self.read_keys(None).await {
+                Ok(true) => KEYS_MAX_AGE,
+                Ok(false) | Err(_) => PAUSES[1],
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn follow_feed(&self) {
+        let mut pause = PAUSES[0];
+        loop {
+            let began_at = self.clock.now();
+            match self.follow_once().await {
+                Ok(()) => tracing::debug!("the stream of revocations ended; opening it again"),
+                Err(error) => tracing::warn!(%error, "the stream of revocations broke; opening it again"),
+            }
+            // A stream that went on for a while was well.
+            let was_well = self.clock.now().since(began_at) > PAUSES[1];
+            pause = if was_well {
+                PAUSES[0]
+            } else {
+                (pause * 2).min(PAUSES[1])
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A snapshot if there is none yet, then the stream until it ends.
+    async fn follow_once(&self) -> Result<(), TransportError> {
+        let broken = |error: Broken| TransportError::Failed(error.to_string());
+        let known = locked(&self.follower).cursor();
+        let cursor = if let Some(cursor) = known {
+            cursor
+        } else {
+            let sent_at = self.clock.now();
+            let body = within(self.transport.get(SNAPSHOT_PATH)).await?;
+            let read = locked(&self.follower).snapshot(&body, sent_at, self.clock.now());
+            read.map_err(broken)?
+        };
+        let sent_at = self.clock.now();
+        let opened = within(self.transport.open(&format!("{STREAM_PATH}?cursor={cursor}"))).await;
+        if opened.as_ref().err() == Some(&TransportError::Status(410)) {
+            // The issuer went back in time: begin anew, and go on refusing what was refused.
+            locked(&self.follower).begin_anew();
+        }
+        let mut chunks = opened?;
+        locked(&self.follower).opened(sent_at);
+        while let Some(chunk) = within(chunks.next()).await? {
+            let received = locked(&self.follower).received(&chunk, self.clock.now());
+            received.map_err(broken)?;
+        }
+        Ok(())
+    }
+
+    /// When knowledge was last complete; for a service's own health page.
+    #[must_use]
+    pub fn as_of(&self) -> Option<Timestamp> {
+        locked(&self.follower).as_of()
+    }
+}
+
+/// A stream says something several times a second, and an answer does not take for ever.
+async fn within<T>(act: impl Future<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
+    tokio::time::timeout(PATIENCE, act)
+        .await
+        .unwrap_or_else(|_| Err(TransportError::Failed("no answer in time".to_owned())))
+}

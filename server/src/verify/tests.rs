@@ -1,0 +1,366 @@
+//! The parts of a verifier without any network: events, dates, readings of keys.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use super::events::{Event, Reader};
+use super::*;
+use crate::domain::clock::ManualClock;
+use crate::domain::id::{SessionId, TokenId, UserId};
+use crate::domain::jwt::{install_crypto, sign_access};
+use crate::domain::keys::{Algorithm, JwksError, KeyEncryptionKey, KeyRecord, KeyRing, VerifyingKeys as _};
+use crate::domain::random::Random;
+
+const NOW: Timestamp = Timestamp::from_seconds(1_795_251_600);
+
+#[derive(Debug)]
+struct Counting(AtomicU32);
+
+impl Random for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = u8::try_from(self.0.fetch_add(1, Ordering::Relaxed) % 251).expect("small");
+        }
+    }
+}
+
+fn ring() -> KeyRing {
+    install_crypto();
+    let random = Counting(AtomicU32::new(1));
+    let kek = KeyEncryptionKey::from_base64(&data_encoding::BASE64.encode(&std::array::from_fn::<u8, 32, _>(|i| {
+        u8::try_from(i * 7 + 3).expect("small")
+    })))
+    .expect("a key");
+    let mut signing = KeyRecord::generate_signing(Algorithm::Es256, &kek, NOW, &random).expect("a key");
+    signing.activate(NOW).expect("next");
+    let mut edge = KeyRecord::generate_edge(1, &kek, NOW, &random).expect("a key");
+    edge.activate(NOW).expect("next");
+    KeyRing::open(vec![signing, edge], &kek).expect("a ring")
+}
+
+fn claims(session: SessionId, user: UserId, rg: u64) -> AccessClaims {
+    let random = Counting(AtomicU32::new(77));
+    AccessClaims {
+        iss: "https://id.example".into(),
+        aud: "orders".into(),
+        sub: user,
+        client_id: "mayfly-native".into(),
+        sid: session,
+        rg,
+        jti: TokenId::new(NOW, &random),
+        iat: NOW.as_seconds(),
+        nbf: NOW.as_seconds(),
+        exp: NOW.as_seconds() + 600,
+        auth_time: NOW.as_seconds(),
+        acr: "aal1".into(),
+        amr: vec!["pwd".into()],
+        roles: vec!["member".into()],
+    }
+}
+
+/// An issuer that counts who asks for its keys, and has no feed.
+struct Issuer {
+    keys: Mutex<Result<Vec<u8>, TransportError>>,
+    asked: AtomicU32,
+}
+
+#[async_trait]
+impl Transport for Issuer {
+    async fn get(&self, path: &str) -> Result<Vec<u8>, TransportError> {
+        assert_eq!(path, KEYS_PATH);
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        locked(&self.keys).clone()
+    }
+
+    async fn open(&self, _: &str) -> Result<Box<dyn Chunks>, TransportError> {
+        Err(TransportError::Status(404))
+    }
+}
+
+struct World {
+    ring: KeyRing,
+    issuer: Arc<Issuer>,
+    clock: Arc<ManualClock>,
+    checker: Checker,
+    session: SessionId,
+    user: UserId,
+}
+
+impl World {
+    fn new() -> Self {
+        let ring = ring();
+        let issuer = Arc::new(Issuer {
+            keys: Mutex::new(Ok(ring.jwks().to_string().into_bytes())),
+            asked: AtomicU32::new(0),
+        });
+        let clock = Arc::new(ManualClock::new(NOW));
+        let expected = Expected {
+            issuer: "https://id.example".into(),
+            audience: "orders".into(),
+            clock_tolerance: Duration::from_secs(30),
+            bound: BOUND,
+        };
+        let random = Counting(AtomicU32::new(5));
+        Self {
+            checker: Checker::new(expected, issuer.clone(), clock.clone()),
+            ring,
+            issuer,
+            clock,
+            session: SessionId::new(NOW, &random),
+            user: UserId::new(NOW, &random),
+        }
+    }
+
+    fn token(&self, rg: u64) -> String {
+        let signed = sign_access(&self.ring, &claims(self.session, self.user, rg)).expect("signs");
+        signed.expose_secret().to_owned()
+    }
+
+    /// Opens the stream at this moment and hears that nothing is missing as of now.
+    fn hear(&self, entries: &[serde_json::Value]) {
+        let now = self.clock.now();
+        let mut follower = locked(&self.checker.follower);
+        follower.opened(now);
+        let revoked = |entry: &serde_json::Value| format!("event: revoked\nid: 1\ndata: {entry}\n\n");
+        let text = entries
+            .iter()
+            .map(revoked)
+            .chain([beat(9, now, now)])
+            .collect::<String>();
+        follower.received(text.as_bytes(), now).expect("understood");
+    }
+}
+
+fn beat(cursor: u64, as_of: Timestamp, at: Timestamp) -> String {
+    let data = json!({ "cursor": cursor, "as_of": as_of.as_millis(), "at": at.as_millis() });
+    format!("event: heartbeat\nid: {cursor}\ndata: {data}\n\n")
+}
+
+#[tokio::test]
+async fn a_good_token_passes_a_revoked_one_and_old_knowledge_do_not() {
+    let world = World::new();
+    let token = world.token(3);
+    let unknown = Err(Denied::Unknown("revocations are not known"));
+    assert_eq!(
+        world.checker.check(&token).await.map(drop),
+        unknown,
+        "before anything was heard"
+    );
+    world.hear(&[]);
+    assert_eq!(world.checker.check(&token).await.expect("good").sid, world.session);
+
+    world.clock.advance(BOUND);
+    world.checker.check(&token).await.expect("just within the bound");
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(world.checker.check(&token).await.map(drop), unknown);
+
+    let until = NOW.as_millis() + 900_000;
+    let sid = world.session.to_short();
+    world.hear(&[json!({ "cursor": 1, "sid": sid, "below": 3, "at": 0, "until": until })]);
+    world.checker.check(&token).await.expect("of this generation");
+    assert_eq!(world.checker.check(&world.token(2)).await, Err(Denied::Revoked));
+    world.hear(&[json!({ "cursor": 2, "sid": sid, "at": 0, "until": until })]);
+    assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked));
+    world.clock.advance(Duration::from_mins(1));
+    assert_eq!(
+        world.checker.check(&token).await,
+        Err(Denied::Revoked),
+        "known for certain, however old"
+    );
+}
+
+#[tokio::test]
+async fn each_kind_of_revocation_refuses_the_tokens_it_is_about() {
+    let until = NOW.as_millis() + 900_000;
+    let before = |millis: i64| json!({ "cursor": 1, "before": NOW.as_millis() + millis, "at": 0, "until": until });
+    let named = |mut entry: serde_json::Value, name: &str, value: String| {
+        entry[name] = value.into();
+        entry
+    };
+    let plain = json!({ "cursor": 1, "at": 0, "until": until });
+    let world = World::new();
+    let kid = world.ring.active_signing().kid().to_owned();
+    let jti = claims(world.session, world.user, 0).jti.to_short();
+    let cases = [
+        (named(plain.clone(), "kid", kid), true),
+        (named(plain.clone(), "kid", "another".into()), false),
+        (named(plain.clone(), "jti", jti), true),
+        (named(before(1), "sub", world.user.to_string()), true),
+        (named(before(0), "sub", world.user.to_string()), false),
+        (named(before(1), "sub", "somebody else".into()), false),
+    ];
+    for (entry, revoked) in cases {
+        let world = World::new();
+        let token = {
+            // The same session and key in every world.
+            world.hear(std::slice::from_ref(&entry));
+            world.token(0)
+        };
+        let checked = world.checker.check(&token).await;
+        // Each world has a key of its own.
+        if entry.get("kid").is_none() {
+            assert_eq!(checked.is_err(), revoked, "{entry}: {checked:?}");
+        }
+    }
+    let world = World::new();
+    let kid = world.ring.active_signing().kid().to_owned();
+    world.hear(&[named(plain, "kid", kid)]);
+    assert_eq!(world.checker.check(&world.token(0)).await, Err(Denied::Revoked));
+}
+
+#[tokio::test]
+async fn j13_ten_thousand_unknown_keys_cost_one_reading_in_thirty_seconds() {
+    let world = World::new();
+    world.hear(&[]);
+    let good = world.token(0);
+    world.checker.check(&good).await.expect("the first reading");
+    assert_eq!(world.issuer.asked.load(Ordering::SeqCst), 1);
+    let rest = good.split_once('.').expect("three parts").1;
+    let with_kid = |kid: &str| {
+        let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": kid }).to_string();
+        format!("{}.{rest}", data_encoding::BASE64URL_NOPAD.encode(header.as_bytes()))
+    };
+    world.clock.advance(keys::PAUSE);
+    for n in 0..10_000 {
+        let refused = world.checker.check(&with_kid(&format!("invented-{n}"))).await;
+        assert_eq!(refused, Err(Denied::Refused(Refusal::KeyUnknown)));
+    }
+    assert_eq!(world.issuer.asked.load(Ordering::SeqCst), 2);
+    world.clock.advance(Duration::from_millis(29_999));
+    assert!(world.checker.check(&with_kid("another")).await.is_err());
+    assert_eq!(world.issuer.asked.load(Ordering::SeqCst), 2);
+    world.clock.advance(Duration::from_millis(1));
+    assert!(world.checker.check(&with_kid("another")).await.is_err());
+    assert_eq!(world.issuer.asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_is_not_known_to_be_wrong() {
+    let world = World::new();
+    world.hear(&[]);
+    *locked(&world.issuer.keys) = Err(TransportError::Failed("no route".into()));
+    let token = world.token(0);
+    assert_eq!(
+        world.checker.check(&token).await,
+        Err(Denied::Unknown("keys cannot be read"))
+    );
+    assert_eq!(
+        world.checker.check(&token).await,
+        Err(Denied::Unknown("keys are not known"))
+    );
+    let garbage = world.checker.check("a.b.c").await;
+    assert!(
+        matches!(garbage, Err(Denied::Refused(_))),
+        "what is no token at all is still refused"
+    );
+}
+
+#[test]
+fn published_keys_are_read_strictly() {
+    let ring = ring();
+    let good = ring.jwks();
+    let key = good["keys"][0].clone();
+    let read = |document: serde_json::Value| PublicKeys::read(document.to_string().as_bytes()).map(drop);
+    let keys = PublicKeys::read(good.to_string().as_bytes()).expect("ours");
+    assert!(keys.find(ring.active_signing().kid()).is_some());
+    assert_eq!(read(json!({ "keys": [key, key] })), Err(JwksError::Twice));
+    let mut private = key.clone();
+    private["d"] = "AA".into();
+    assert_eq!(read(json!({ "keys": [private] })), Err(JwksError::Private));
+    assert_eq!(read(json!({ "keys": vec![key.clone(); 65] })), Err(JwksError::TooMany));
+    assert_eq!(read(json!([])), Err(JwksError::Form));
+    for (member, value) in [
+        ("kty", "RSA"),
+        ("crv", "P-384"),
+        ("use", "enc"),
+        ("alg", "HS256"),
+        ("x", "AA"),
+    ] {
+        let mut other = key.clone();
+        other[member] = value.into();
+        let keys = PublicKeys::read(json!({ "keys": [other] }).to_string().as_bytes()).expect("a set");
+        assert!(keys.find(ring.active_signing().kid()).is_none(), "{member}={value}");
+    }
+}
+
+#[test]
+fn knowledge_held_up_on_the_way_is_old_when_it_arrives() {
+    let at = |seconds: u64| NOW.plus(Duration::from_secs(seconds));
+    // The node's clock is an hour ahead of ours.
+    let node = |seconds: u64| at(seconds + 3600);
+    let mut follower = Follower::new(BOUND);
+    // Sent at 0; everything takes five seconds.
+    follower.opened(at(0));
+    follower
+        .received(beat(1, node(0), node(0)).as_bytes(), at(5))
+        .expect("reads");
+    assert!(!follower.is_fresh(at(5)), "as of 0 at best");
+    follower
+        .received(beat(1, node(4), node(4)).as_bytes(), at(9))
+        .expect("reads");
+    assert!(!follower.is_fresh(at(9)));
+    // It catches up.
+    follower
+        .received(beat(1, node(10), node(10)).as_bytes(), at(10))
+        .expect("reads");
+    assert!(follower.is_fresh(at(10)) && follower.is_fresh(at(11)) && !follower.is_fresh(at(12)));
+    // The node's clock jumps ahead: not fresher than its arrival.
+    follower
+        .received(beat(1, node(999), node(999)).as_bytes(), at(13))
+        .expect("reads");
+    assert!(follower.is_fresh(at(14)) && !follower.is_fresh(at(15)));
+    // The node itself has lost touch with its database.
+    follower.opened(at(20));
+    follower
+        .received(beat(1, node(15), node(20)).as_bytes(), at(20))
+        .expect("reads");
+    assert!(!follower.is_fresh(at(20)));
+    // Our own clock is set back.
+    follower
+        .received(beat(1, node(20), node(20)).as_bytes(), at(20))
+        .expect("reads");
+    assert!(follower.is_fresh(at(20)) && !follower.is_fresh(at(1)));
+}
+
+#[test]
+fn what_makes_no_sense_breaks_the_stream() {
+    let now = NOW;
+    let opened = || {
+        let mut follower = Follower::new(BOUND);
+        follower.opened(now);
+        follower
+    };
+    for text in [
+        "event: revoked\ndata: {\"cursor\":1,\"until\":5,\"device\":\"x\"}\n\n",
+        "event: revoked\ndata: nothing\n\n",
+        "event: heartbeat\ndata: {}\n\n",
+    ] {
+        assert_eq!(opened().received(text.as_bytes(), now), Err(Broken::Content), "{text}");
+    }
+    assert_eq!(opened().received(&vec![b'x'; 70_000], now), Err(Broken::Stream));
+    assert_eq!(opened().received(b"data: \xff\n", now), Err(Broken::Stream));
+    opened()
+        .received(b": a comment\n\nevent: later\ndata: x\n\n", now)
+        .expect("ignored");
+    assert_eq!(Follower::new(BOUND).snapshot(b"[]", now, now), Err(Broken::Content));
+}
+
+#[test]
+fn events_are_put_together_however_they_are_cut() {
+    let text = "\u{feff}event: a\r\ndata: one\rdata:two\nid: 7\n\ndata\n\nevent: none\n\n:c\ndata:  x\n\n";
+    let expected = [("a", "one\ntwo"), ("", ""), ("", " x")].map(|(kind, data)| Event {
+        kind: kind.into(),
+        data: data.into(),
+    });
+    for size in 1..text.len() {
+        let mut reader = Reader::default();
+        let events: Vec<Event> = text
+            .as_bytes()
+            .chunks(size)
+            .flat_map(|piece| reader.read(piece).expect("a stream"))
+            .collect();
+        assert_eq!(events, expected, "in pieces of {size}");
+    }
+}
