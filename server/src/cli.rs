@@ -1,6 +1,7 @@
 //! The command line.
 
 mod clients;
+mod keys;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,9 @@ enum Command {
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Keys of tokens; while the server runs or while it does not.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -125,7 +129,15 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             }
         }
         Command::Clients(command) => {
-            clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            clients::execute(command, &backend).await?;
+            backend.store().close().await;
+        }
+        Command::Keys(command) => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            let said = keys::execute(command, &backend).await?;
+            backend.store().close().await;
+            print!("{said}");
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
-use figment::providers::{Format, Toml};
+use figment::providers::{Format, Serialized, Toml};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -83,6 +83,8 @@ pub struct Settings {
     pub database: Database,
     /// Signed tokens.
     pub tokens: Tokens,
+    /// The life of keys.
+    pub keys: Keys,
     /// Cost of password hashing.
     pub password: Password,
     /// The key-encryption key.
@@ -101,6 +103,7 @@ impl Default for Settings {
             server: Server::default(),
             database: Database::default(),
             tokens: Tokens::default(),
+            keys: Keys::default(),
             password: Password::default(),
             secrets: Secrets::default(),
             limits: LimitSettings::default(),
@@ -191,7 +194,7 @@ impl Default for Database {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tokens {
-    /// Algorithm of new signing keys; existing ones keep theirs.
+    /// Algorithm of signing keys; a change begins a rotation at the next start, and the old key verifies on.
     #[serde(deserialize_with = "algorithm")]
     pub algorithm: Algorithm,
     /// The one tolerance for other machines' clocks (M19).
@@ -207,6 +210,20 @@ impl Default for Tokens {
             clock_tolerance_seconds: 30,
             audience: None,
         }
+    }
+}
+
+/// The life of keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Age at which signing keys and edge keys are replaced.
+    pub rotate_days: u64,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { rotate_days: 30 }
     }
 }
 
@@ -250,7 +267,7 @@ pub struct Secrets {
 }
 
 /// A bucket of tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// Tries at once.
@@ -260,7 +277,7 @@ pub struct Rate {
 }
 
 /// Rates of one kind of request; what each protects stands in [`crate::http::limits`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KindRates {
     /// From one network (IPv4 address, IPv6 /64), whatever the account.
@@ -272,7 +289,7 @@ pub struct KindRates {
 }
 
 /// Rates.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
     /// Password tries.
@@ -419,7 +436,8 @@ impl Settings {
         file: Option<&Path>,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut figment = Figment::new();
+        // One number of a limit can be set without repeating the others.
+        let mut figment = Figment::from(Serialized::default("limits", LimitSettings::default()));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
                 path: path.to_path_buf(),
@@ -446,14 +464,11 @@ impl Settings {
             .unwrap_or_else(|| SecretString::from(format!("sqlite:{}", self.data_dir.join("mayfly.db").display())))
     }
 
-    /// File of the key-encryption key, unless the key itself was given.
+    /// File of the key-encryption key, for when the key itself is not given.
     #[must_use]
-    pub fn key_file(&self) -> Option<PathBuf> {
-        if self.secrets.key_encryption_key.is_some() {
-            return None;
-        }
+    pub fn key_file(&self) -> PathBuf {
         let given = self.secrets.key_encryption_key_file.clone();
-        Some(given.unwrap_or_else(|| self.data_dir.join("key-encryption-key")))
+        given.unwrap_or_else(|| self.data_dir.join("secrets").join("key-encryption-key"))
     }
 
     /// `aud` of our own tokens.

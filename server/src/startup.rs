@@ -26,8 +26,9 @@ use crate::http::{
     AppState, api, assets, auth, client, error, health, listen, oauth, pages, protect, viewer, web_session,
 };
 use crate::services::hashing::Hasher;
+use crate::services::keys::LOOK_EVERY;
 use crate::services::{Backend, Parts};
-use crate::storage::{DatabaseSettings, Store};
+use crate::storage::{DatabaseSettings, Store, keys};
 
 /// The product, ready to serve.
 pub struct Application {
@@ -42,6 +43,7 @@ impl Application {
     /// One clear sentence about what cannot be opened.
     pub async fn build(settings: Settings, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, CliError> {
         let backend = Arc::new(open_backend(&settings, clock.clone(), random).await?);
+        backend.adopt_algorithm(settings.tokens.algorithm).await?;
         let limits = Arc::new(Limits::new(&settings.limits, clock));
         let settings = Arc::new(settings);
         let state = AppState {
@@ -80,8 +82,10 @@ impl Application {
             );
         }
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
+        let following = tokio::spawn(follow_keys(backend.clone()));
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
+        following.abort();
         backend.store().close().await;
         Ok(served?)
     }
@@ -177,7 +181,7 @@ pub async fn open_backend(
 ) -> Result<Backend, CliError> {
     install_crypto();
     let store = open_store(settings, true).await?;
-    let kek = open_key(settings, random.as_ref())?;
+    let kek = open_key(settings, &store, random.as_ref()).await?;
     let password = &settings.password;
     let params = HashParams::new(password.memory_kib, password.iterations, password.parallelism)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -196,22 +200,20 @@ pub async fn open_backend(
         issuer: settings.public_url.as_str().to_owned(),
         audience: settings.audience().to_owned(),
         clock_tolerance: Duration::from_secs(settings.tokens.clock_tolerance_seconds),
+        rotate_keys_every: Duration::from_hours(24 * settings.keys.rotate_days),
     };
     Ok(Backend::start(parts, settings.tokens.algorithm).await?)
 }
 
-fn open_key(settings: &Settings, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
+async fn open_key(settings: &Settings, store: &Store, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
     if let Some(text) = &settings.secrets.key_encryption_key {
         return Ok(KeyEncryptionKey::from_base64(text.expose_secret())?);
     }
-    // Made once, in the data folder; a file that the operator named has to exist.
-    let create = settings.secrets.key_encryption_key_file.is_none();
-    let path = settings
-        .secrets
-        .key_encryption_key_file
-        .clone()
-        .unwrap_or_else(|| settings.data_dir.join("secrets").join("key-encryption-key"));
-    Ok(load_or_create_key_file(&path, create, random)?)
+    // Made once, in the data folder, for a new database. A file that the operator named has to exist, and so has the
+    // one that an old database was sealed with: another one would open nothing.
+    let is_new = keys::keys_version(&mut store.read().await?).await? == 0;
+    let create = is_new && settings.secrets.key_encryption_key_file.is_none();
+    Ok(load_or_create_key_file(&settings.key_file(), create, random)?)
 }
 
 #[cfg(unix)]
@@ -224,15 +226,24 @@ fn prepare_data_dir(path: &Path) -> Result<(), CliError> {
         .map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()).into())
 }
 
-/// Work that nobody waits for: sealing the audit log, writing down ends, forgetting old flows and rate limits.
+/// Work that nobody waits for: sealing the audit log, rotating keys, writing down ends, forgetting old flows and rate limits.
 async fn housekeeping(state: AppState) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let key_file = state.settings.key_file();
+    let mut had_key_file = state.settings.secrets.key_encryption_key.is_none();
     loop {
         every.tick().await;
         let backend = &state.backend;
+        if had_key_file && !key_file.exists() {
+            had_key_file = false;
+            tracing::error!(file = %key_file.display(), "the key file is gone: this server goes on, the next start will not");
+        }
         if let Err(error) = backend.seal_audit(&checkpoint_path(&state.settings)).await {
             tracing::error!(%error, "the audit log could not be sealed; will try again");
+        }
+        if let Err(error) = backend.keep_keys().await {
+            tracing::error!(%error, "the keys could not be kept in order; will try again");
         }
         if let Err(error) = backend.sweep_expired().await {
             tracing::error!(%error, "ended sessions could not be written down; will try again");
@@ -245,6 +256,25 @@ async fn housekeeping(state: AppState) {
         }
         state.limits.forget_rested();
         backend.store().rest();
+    }
+}
+
+/// Hears of keys that another node or the command line made or removed.
+async fn follow_keys(backend: Arc<Backend>) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        every.tick().await;
+        match backend.follow_keys().await {
+            Ok(()) => failing = false,
+            // Once is enough: every request that needs them says so too.
+            Err(error) if !failing => {
+                failing = true;
+                tracing::error!(%error, "the keys could not be compared with the database; will try again");
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
+use server::cli::CliError;
 use server::config::Settings;
 use server::domain::audit::Circumstances;
 use server::domain::clock::SystemClock;
@@ -52,6 +53,8 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<S
     let template = find_session(&mut tx, signed_in.issued.live.session.id).await?;
     drop(tx);
     let mut session = template.ok_or("the session is not there")?;
+    // Long enough ago for all of them to be due.
+    session.handed_out_at = session.handed_out_at.minus(REST);
     let ring = backend.keys();
     let mut tokens = Vec::with_capacity(sessions);
     while tokens.len() < sessions {
@@ -63,7 +66,7 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<S
             session.secret_sealed = kek.seal("session", session.id.0.as_bytes(), secret.expose(), &random);
             insert_session(&mut tx, &session).await?;
             tokens.push(
-                derive(&ring, &secret, session.id, session.generation)
+                derive(&ring, &secret, session.id, session.generation, session.rotated_at)
                     .expose_secret()
                     .to_owned(),
             );
@@ -76,9 +79,9 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<S
 
 const PASSWORD: &str = "a long enough phrase";
 
-async fn open(place: &Place) -> Result<Backend, Failure> {
+async fn open(place: &Place) -> Result<Backend, CliError> {
     let settings = Settings::from_sources(None, place.environment())?;
-    Ok(open_backend(&settings, Arc::new(SystemClock), Arc::new(SystemRandom::default())).await?)
+    open_backend(&settings, Arc::new(SystemClock), Arc::new(SystemRandom::default())).await
 }
 
 fn caller(client: Client) -> Caller {

@@ -39,6 +39,8 @@ impl fmt::Display for Settings {
         writeln!(f, "clock_tolerance_seconds = {}", self.tokens.clock_tolerance_seconds)?;
         writeln!(f, "audience = {}", quoted(&self.audience()))?;
 
+        writeln!(f, "\n[keys]\nrotate_days = {}", self.keys.rotate_days)?;
+
         let password = &self.password;
         writeln!(
             f,
@@ -53,9 +55,9 @@ impl fmt::Display for Settings {
         writeln!(f, "queue = {}", password.queue)?;
 
         writeln!(f, "\n[secrets]")?;
-        match self.key_file() {
-            Some(path) => writeln!(f, "key_encryption_key_file = {}", quoted(&path.display()))?,
-            None => writeln!(f, "key_encryption_key = {}", quoted(&REDACTED))?,
+        match self.secrets.key_encryption_key {
+            None => writeln!(f, "key_encryption_key_file = {}", quoted(&self.key_file().display()))?,
+            Some(_) => writeln!(f, "key_encryption_key = {}", quoted(&REDACTED))?,
         }
 
         let limits = &self.limits;

@@ -30,7 +30,21 @@ fn defaults_are_valid_and_safe() {
     assert_eq!(settings.public_url.as_str(), "http://localhost:3000");
     assert_eq!(settings.audience(), "http://localhost:3000");
     assert!(settings.server.address.ip().is_loopback());
-    assert_eq!(settings.key_file(), Some(PathBuf::from("data/key-encryption-key")));
+    assert_eq!(settings.key_file(), PathBuf::from("data/secrets/key-encryption-key"));
+    assert_eq!(settings.keys.rotate_days, 30);
+}
+
+#[test]
+fn one_number_of_a_limit_can_be_set_alone() {
+    let settings = Settings::from_sources(None, env(&[("MAYFLY__LIMITS__CODE__ADDRESS__BURST", "9")])).unwrap();
+    let usual = LimitSettings::default();
+    assert_eq!(settings.limits.code.address.burst, 9);
+    assert_eq!(
+        settings.limits.code.address.every_seconds,
+        usual.code.address.every_seconds
+    );
+    assert_eq!(settings.limits.code.account, usual.code.account);
+    assert_eq!(settings.limits.sign_in, usual.sign_in);
 }
 
 #[test]
@@ -83,7 +97,7 @@ fn m10_values_come_from_mounted_files_and_the_key_file_stays_a_path() {
         "postgres://mayfly:s3cret@db/mayfly",
         "the trailing newline goes"
     );
-    assert_eq!(settings.key_file(), Some(PathBuf::from("/run/secrets/kek")));
+    assert_eq!(settings.key_file(), PathBuf::from("/run/secrets/kek"));
 
     let twice = read(
         "",
@@ -114,7 +128,7 @@ fn unknown_names_are_refused_and_named() {
 fn f16_every_value_outside_its_range_is_named_at_once() {
     let result = read(
         "[server]\naddress = \"0.0.0.0:80\"\nrequest_timeout_seconds = 0\nmax_body_bytes = 10\n\
-         [tokens]\nclock_tolerance_seconds = 121\n[password]\nmemory_kib = 19455\niterations = 1\nparallelism = 0\n\
+         [tokens]\nclock_tolerance_seconds = 121\n[keys]\nrotate_days = 1\n[password]\nmemory_kib = 19455\niterations = 1\nparallelism = 0\n\
          [secrets]\nkey_encryption_key = \"a\"\nkey_encryption_key_file = \"b\"\n\
          [limits]\nmax_keys = 1\n[log]\nfilter = \"a=b=c\"",
         &[("MAYFLY__LIMITS__MAX_KEYS", "1")],
@@ -126,6 +140,7 @@ fn f16_every_value_outside_its_range_is_named_at_once() {
             "server.request_timeout_seconds",
             "server.max_body_bytes",
             "tokens.clock_tolerance_seconds",
+            "keys.rotate_days",
             "password.memory_kib",
             "password.iterations",
             "password.parallelism",

@@ -26,6 +26,8 @@ impl Settings {
         let audience = self.audience();
         let fits = (1..=255).contains(&audience.len()) && audience.bytes().all(|byte| byte.is_ascii_graphic());
         check.that(fits, "tokens.audience", "allowed are 1 to 255 visible ASCII characters");
+        // Edge keys are kept for the longest session, 400 days, and 255 of them have a byte: not every day a new one.
+        check.range("keys.rotate_days", self.keys.rotate_days, 2, 365);
         check.range(
             "password.memory_kib",
             self.password.memory_kib,

@@ -95,7 +95,7 @@ kinds! {
     CsrfRefused = "malicious_csrf",
     /// Two cookies of the same name.
     DuplicateCookie = "duplicate_cookie",
-    /// Keys made.
+    /// A key was made.
     KeyCreated = "key_created",
     /// A client was added: other software that gets tokens in its own name.
     ClientAdded = "client_added",
@@ -105,6 +105,12 @@ kinds! {
     ClientAuthenticationFailed = "client_authentication_failed",
     /// A client got an access token.
     ServiceTokenIssued = "service_token_issued",
+    /// A key came into use.
+    KeyActivated = "key_activated",
+    /// A key went out of use and still verifies.
+    KeyRetired = "key_retired",
+    /// A key is gone: nothing of it is accepted.
+    KeyRemoved = "key_removed",
     /// Server started.
     ServerStarted = "sys_startup",
     /// A handler panicked.

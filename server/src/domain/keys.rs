@@ -5,12 +5,13 @@
 
 mod encryption;
 mod file;
+pub mod lifecycle;
 mod record;
 mod ring;
 
 pub use encryption::KeyEncryptionKey;
 pub use file::{KeyFileError, load_or_create_key_file};
-pub use record::{Algorithm, KeyAlgorithm, KeyPurpose, KeyRecord, KeyState};
+pub use record::{Algorithm, KeyAlgorithm, KeyPurpose, KeyRecord, KeyState, edge_byte};
 pub use ring::{EdgeKey, KeyRing, SigningKey, VerifyingKey};
 
 /// What can be wrong with a key. No message carries key bytes.
@@ -42,6 +43,12 @@ pub enum KeyError {
         /// State asked for.
         to: &'static str,
     },
+    /// 255 edge keys are still needed; their bytes in refresh tokens are all taken.
+    #[error("255 edge keys are still in use: no other can be made until one of them goes")]
+    NoFreeByte,
+    /// A step of the plan names a key that is not there.
+    #[error("the key {0} is not there")]
+    Unknown(String),
     /// The cryptographic library refused to make a key.
     #[error("no new key could be made")]
     Generation,

@@ -9,6 +9,11 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
+/// Longest lifetime of an access token that a policy may allow (M1). A signing key is kept this long after its use.
+pub const MAX_ACCESS: Duration = Duration::from_hours(1);
+/// Longest life of a session that a policy may allow. An edge key is kept this long after its use.
+pub const MAX_ABSOLUTE: Duration = Duration::from_hours(400 * 24);
+
 /// Whether a second factor is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mfa {
@@ -188,9 +193,9 @@ pub fn validate(role: &str, values: &Lifetimes, justified: bool) -> Result<(), P
         }
     };
     // M1: 5–60 minutes; 1 minute is the least that service clients may have (M16).
-    within(F::Access, values.access, MINUTE, HOUR)?;
+    within(F::Access, values.access, MINUTE, MAX_ACCESS.as_secs())?;
     within(F::Idle, values.idle, MINUTE, 90 * DAY)?;
-    within(F::Absolute, values.absolute, 5 * MINUTE, 400 * DAY)?;
+    within(F::Absolute, values.absolute, 5 * MINUTE, MAX_ABSOLUTE.as_secs())?;
     within(F::IdleWarning, values.idle_warning, 0, HOUR)?;
     // Remembering devices is not built yet: a policy that asks for it would promise what does not happen.
     within(F::RememberDevice, values.remember_device, 0, 0)?;

@@ -13,7 +13,7 @@ use super::clock::Timestamp;
 use super::id::SessionId;
 use super::keys::KeyRing;
 use super::policy::Limits;
-use super::session::{Ending, Session, Standing, Tightened};
+use super::session::{Client, Ending, Session, Standing, Tightened};
 use super::user::User;
 
 const PREFIX: &str = "mfr_";
@@ -23,7 +23,8 @@ const TAG: usize = 16;
 const HEAD: usize = 1 + 1 + 16 + 8;
 const LENGTH: usize = HEAD + TAG + TAG;
 
-/// A client that rotated less than this ago already holds a fresh pair.
+/// A client that was given tokens less than this ago already holds a fresh pair. Rotations therefore lie at least
+/// this far apart, and no answer that is quicker can put an older token over a newer one into a cookie jar.
 pub const FRESH: Duration = Duration::from_secs(10);
 /// A token superseded less than this ago lost a race between tabs.
 pub const SUPERSEDED: Duration = Duration::from_mins(1);
@@ -99,10 +100,17 @@ impl Presented {
     }
 }
 
-/// Derives the refresh token of a generation. The same input gives the same token, byte for byte.
+/// Derives the refresh token of a generation that began at `rotated_at`. The same input gives the same token, byte
+/// for byte, whatever edge key is active by now.
 #[must_use]
-pub fn derive(ring: &KeyRing, secret: &SessionSecret, session: SessionId, generation: u64) -> SecretString {
-    let (key_id, edge) = ring.edge_active();
+pub fn derive(
+    ring: &KeyRing,
+    secret: &SessionSecret,
+    session: SessionId,
+    generation: u64,
+    rotated_at: Timestamp,
+) -> SecretString {
+    let (key_id, edge) = ring.edge_at(rotated_at);
     let mut bytes = Zeroizing::new(Vec::with_capacity(LENGTH));
     bytes.extend_from_slice(&[VERSION, key_id]);
     bytes.extend_from_slice(session.0.as_bytes());
@@ -161,22 +169,37 @@ pub fn decide(session: &Session, user: &User, limits: Option<&Limits>, presented
         Standing::Alive(tight) => tight,
     };
     // A clock that went back must neither withhold tokens nor cry theft.
-    let went_back = now < session.rotated_at;
-    let age = now.since(session.rotated_at);
+    let went_back = now < session.handed_out_at;
+    let age = now.since(session.handed_out_at);
     if presented > session.generation {
         Decision::Ahead
     } else if presented == session.generation {
         let grants_changed = user.grant_epoch != session.grant_epoch;
-        if age >= FRESH || went_back || grants_changed {
+        // A browser is served on the strength of the refresh token alone; a program that was given an expired access
+        // token again would be stuck with it.
+        let usable = session.client == Client::Browser || now < session.access_expires_at;
+        if age >= FRESH || went_back || grants_changed || !usable {
             Decision::Rotate(tight)
         } else {
             Decision::Fresh(tight)
         }
     } else if presented + 1 == session.generation && !session.child_confirmed && session.reissues < MAX_REISSUES {
         Decision::Reissue(tight)
-    } else if age < SUPERSEDED {
+    } else if superseded_for(session, presented, now) < SUPERSEDED {
         Decision::Superseded(tight)
     } else {
         Decision::Reuse
     }
+}
+
+/// How long a token of a past generation has been good for nothing, at the least.
+///
+/// Of the current one's parent that is known. An older token's child was shown at the latest when it was exchanged
+/// itself, and rotations lie at least [`FRESH`] apart: without that, a thief who rotates once a minute would keep the
+/// victim's token forever young, and the theft would never come to light.
+fn superseded_for(session: &Session, presented: u64, now: Timestamp) -> Duration {
+    let behind = session.generation.saturating_sub(presented);
+    let rotations_since = u32::try_from(behind.saturating_sub(2)).unwrap_or(u32::MAX);
+    let known = now.since(session.superseded_at);
+    known.saturating_add(FRESH.saturating_mul(rotations_since))
 }

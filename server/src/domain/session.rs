@@ -122,8 +122,13 @@ pub struct Session {
     pub secret_sealed: Vec<u8>,
     /// One step per rotation; the refresh token of this generation is the child.
     pub generation: u64,
-    /// Last rotation.
+    /// When this generation began. It says which edge key tags its refresh token, so it never moves.
     pub rotated_at: Timestamp,
+    /// When tokens of this generation were last handed out: by the rotation, or by a re-issue after it.
+    pub handed_out_at: Timestamp,
+    /// Since when the parent is good for nothing: the client first showed the child, or the child was handed out for
+    /// the last time.
+    pub superseded_at: Timestamp,
     /// The client itself has shown something of this generation.
     pub child_confirmed: bool,
     /// How often the child was handed out again.

@@ -16,6 +16,7 @@ use super::{AppState, auth, oauth, protect};
 use crate::domain::audit::Circumstances;
 use crate::domain::device::{coarse_network, describe};
 use crate::domain::id::SessionId;
+use crate::domain::keys::lifecycle::JWKS_CACHE;
 use crate::domain::policy::Mfa;
 use crate::domain::session::{Session, acr};
 use crate::services::account::EndOutcome;
@@ -233,10 +234,13 @@ pub async fn end_other_sessions(
 /// The public signing keys (RFC 7517).
 #[utoipa::path(get, path = "/.well-known/jwks.json", responses((status = 200, description = "JWK set")))]
 pub async fn jwks(State(state): State<AppState>) -> impl IntoResponse {
-    (
-        [(CACHE_CONTROL, "public, max-age=300")],
-        Json(state.backend.keys().jwks()),
-    )
+    let keys = state.backend.current_keys().await.unwrap_or_else(|error| {
+        // Others can still verify while our database is away; what they accept is limited by the tokens' own end.
+        tracing::warn!(%error, "the key set is served as it is in memory");
+        state.backend.keys()
+    });
+    let cache = format!("public, max-age={}", JWKS_CACHE.as_secs());
+    ([(CACHE_CONTROL, cache)], Json(keys.jwks()))
 }
 
 async fn openapi() -> Json<utoipa::openapi::OpenApi> {

@@ -19,7 +19,7 @@ use serde_json::json;
 pub trait Readiness: Send + Sync {
     /// The database answers.
     async fn database(&self) -> bool;
-    /// There is an active signing key and an active edge key.
+    /// There is an active signing key and an active edge key, and the stored keys are the ones in memory.
     async fn keys(&self) -> bool;
 }
 

@@ -64,16 +64,15 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
     let live = extensions
         .get::<Viewer>()
         .and_then(|viewer| viewer.0.as_deref().cloned());
-    let form_token = match web_session::kept_form_token(&web).await? {
-        Some(kept) => kept,
-        None => {
-            // A browser that was not here before costs a row; whoever throws the cookie away may not fill the disk.
-            state
-                .limits
-                .check(LimitKind::Form, address.0, None, false)
-                .map_err(|wait| Refusal::too_many(wait.seconds))?;
-            web_session::new_form_token(&web, state.backend.random()).await?
-        }
+    let form_token = if let Some(kept) = web_session::kept_form_token(&web).await? {
+        kept
+    } else {
+        // A browser that was not here before costs a row; whoever throws the cookie away may not fill the disk.
+        state
+            .limits
+            .check(LimitKind::Form, address.0, None, false)
+            .map_err(|wait| Refusal::too_many(wait.seconds))?;
+        web_session::new_form_token(&web, state.backend.random()).await?
     };
     // Pages whose own data carries the news take it themselves.
     let notice: Option<Notice> = if takes_notice && !carries_notice(request.uri.path()) {

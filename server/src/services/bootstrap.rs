@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use super::keys::make_missing_keys;
 use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::EventId;
-use crate::domain::keys::{Algorithm, KeyPurpose, KeyRecord, KeyRing, KeyState};
+use crate::domain::keys::{Algorithm, KeyRing};
 use crate::domain::policy::{Lifetimes, Mfa, Policy, presets};
 use crate::domain::random::Random;
 use crate::domain::user::{ADMIN, AUDITOR, MEMBER};
@@ -22,7 +23,7 @@ impl Backend {
         let mut tx = parts.store.write().await?;
         // One node at a time: whoever comes second finds everything there.
         users::lock_bootstrap(&mut tx).await?;
-        create_missing_keys(&mut tx, &parts, algorithm).await?;
+        make_missing_keys(&mut tx, &parts, algorithm).await?;
         for (name, description, lifetimes) in built_in_roles() {
             create_role(
                 &mut tx,
@@ -61,40 +62,6 @@ impl Backend {
             .fact("version", env!("CARGO_PKG_VERSION"));
         self.record(event).await
     }
-}
-
-async fn create_missing_keys(tx: &mut Tx, parts: &Parts, algorithm: Algorithm) -> Result<(), ServiceError> {
-    let existing = keys::list_keys(tx).await?;
-    let has_active = |purpose| {
-        existing
-            .iter()
-            .any(|key| key.purpose == purpose && key.state == KeyState::Active)
-    };
-    let (now, random) = (parts.clock.now(), parts.random.as_ref());
-    let mut made: Vec<KeyRecord> = Vec::new();
-    if !has_active(KeyPurpose::Signing) {
-        made.push(KeyRecord::generate_signing(algorithm, &parts.kek, now, random)?);
-    }
-    if !has_active(KeyPurpose::Edge) {
-        made.push(KeyRecord::generate_edge(1, &parts.kek, now, random)?);
-    }
-    for mut key in made {
-        // The very first key has no verifier that could still lack it: it is used at once.
-        key.state = KeyState::Active;
-        key.activated_at = Some(now);
-        keys::insert_key(tx, &key).await?;
-        let event = Event::new(
-            EventId::new(now, random),
-            now,
-            Kind::KeyCreated,
-            &Circumstances::default(),
-        )
-        .fact("key", key.id.clone())
-        .fact("purpose", key.purpose.as_str())
-        .fact("algorithm", key.algorithm.as_str());
-        audit::append_events(tx, &[event]).await?;
-    }
-    Ok(())
 }
 
 /// Makes a role with the first version of its policy, if it does not exist.

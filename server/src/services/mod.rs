@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod demo;
 pub mod hashing;
 pub mod invitations;
+pub mod keys;
 pub mod lifetimes;
 pub mod oauth;
 pub mod ports;
@@ -19,7 +20,7 @@ pub mod sessions;
 pub mod sign_in;
 pub mod tokens;
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -28,8 +29,9 @@ use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::id::{EventId, UserId};
 use crate::domain::jwt::Verifier;
+use crate::domain::keys::lifecycle::Rules;
 use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
-use crate::domain::policy::{Limits, strictest};
+use crate::domain::policy::{Limits, MAX_ACCESS, strictest};
 use crate::domain::random::Random;
 use crate::domain::user::{User, canonical};
 use crate::storage::{StorageError, Store, Tx, flows, policies, users};
@@ -83,6 +85,8 @@ pub struct Parts {
     pub audience: String,
     /// The one tolerance for clock differences.
     pub clock_tolerance: Duration,
+    /// Age at which keys are replaced.
+    pub rotate_keys_every: Duration,
 }
 
 /// The services and what they share.
@@ -95,7 +99,8 @@ pub struct Backend {
     issuer: String,
     audience: String,
     verifier: Verifier,
-    keys: RwLock<Arc<KeyRing>>,
+    ring: keys::LiveRing,
+    key_rules: Rules,
     refreshes: sessions::SessionLocks,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
@@ -117,9 +122,13 @@ impl Backend {
             issuer: parts.issuer.clone(),
             audience: parts.audience.clone(),
             tolerance: parts.clock_tolerance,
-            // The longest that any policy may grant (M1).
-            max_lifetime: Duration::from_hours(1),
+            max_lifetime: MAX_ACCESS,
         };
+        let key_rules = Rules {
+            rotate_every: parts.rotate_keys_every,
+            tolerance: parts.clock_tolerance,
+        };
+        let ring = keys::LiveRing::new(keys, parts.clock.now());
         Self {
             store: parts.store,
             clock: parts.clock,
@@ -129,7 +138,8 @@ impl Backend {
             issuer: parts.issuer,
             audience: parts.audience,
             verifier,
-            keys: RwLock::new(Arc::new(keys)),
+            ring,
+            key_rules,
             refreshes: sessions::SessionLocks::default(),
             sealed_before: std::sync::atomic::AtomicBool::new(false),
         }
@@ -186,13 +196,10 @@ impl Backend {
         &self.issuer
     }
 
-    /// The key ring in force.
+    /// The key ring as it is in memory, to sign with; see [`Self::current_keys`] for one to verify with.
     #[must_use]
     pub fn keys(&self) -> Arc<KeyRing> {
-        self.keys
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.ring.get()
     }
 
     /// A new audit event of this moment.

@@ -18,13 +18,16 @@ use crate::domain::user::User;
 use crate::domain::{random, session};
 use crate::storage::{Tx, audit, sessions, users};
 
+/// How many sessions can refresh at once without ever waiting for another one by chance.
+const LOCKS: u64 = 1024;
+
 /// Refreshes of one session run one at a time within this process: a fixed number of locks, so it is bounded.
 #[derive(Debug)]
-pub struct SessionLocks([Mutex<()>; 1024]);
+pub struct SessionLocks(Box<[Mutex<()>]>);
 
 impl Default for SessionLocks {
     fn default() -> Self {
-        Self([const { Mutex::const_new(()) }; 1024])
+        Self((0..LOCKS).map(|_| Mutex::new(())).collect())
     }
 }
 
@@ -33,7 +36,7 @@ impl SessionLocks {
     pub async fn lock(&self, session: SessionId) -> MutexGuard<'_, ()> {
         let mut hasher = DefaultHasher::new();
         session.hash(&mut hasher);
-        let shard = usize::try_from(hasher.finish() % 1024).unwrap_or(0);
+        let shard = usize::try_from(hasher.finish() % LOCKS).unwrap_or(0);
         self.0[shard].lock().await
     }
 }
@@ -112,6 +115,8 @@ impl Backend {
                 .seal("session", id.0.as_bytes(), secret.expose(), self.random()),
             generation: 0,
             rotated_at: now,
+            handed_out_at: now,
+            superseded_at: now,
             child_confirmed: false,
             reissues: 0,
             access_expires_at: now,
@@ -214,7 +219,7 @@ impl Backend {
         Ok(Issued {
             access: sign_access(&ring, &claims)?,
             access_expires_at: session.access_expires_at,
-            refresh: refresh::derive(&ring, secret, session.id, session.generation),
+            refresh: refresh::derive(&ring, secret, session.id, session.generation, session.rotated_at),
             live,
         })
     }

@@ -5,6 +5,7 @@ use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
+use crate::domain::keys::KeyRing;
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
@@ -84,7 +85,11 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
-        let claims = match self.verifier.verify_access(&self.keys(), token, self.now()) {
+        let now = self.now();
+        let verified = self
+            .verify(|ring| self.verifier.verify_access(ring, token, now))
+            .await?;
+        let claims = match verified {
             Ok(claims) => claims,
             Err(refusal) => {
                 if refusal == Refusal::ClaimMistyped(Claim::Sub) {
@@ -94,6 +99,19 @@ impl Backend {
             }
         };
         self.authenticate_claims(&claims, is_activity, from).await
+    }
+
+    /// Steps 1 to 5, with the keys as they are in the database; once more if another node may just have made the one
+    /// that is missing.
+    pub(super) async fn verify<T>(
+        &self,
+        verify: impl Fn(&KeyRing) -> Result<T, Refusal>,
+    ) -> Result<Result<T, Refusal>, ServiceError> {
+        let verified = verify(&*self.current_keys().await?);
+        if matches!(verified, Err(Refusal::KeyUnknown)) {
+            return Ok(verify(&*self.keys_looked_at_anew().await?));
+        }
+        Ok(verified)
     }
 
     /// Step 6: what the session's state says about verified claims.
@@ -162,7 +180,7 @@ impl Backend {
                 sessions::tighten_session(&mut tx, session.id, tight).await?;
             }
             if confirms {
-                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
                 session.child_confirmed = true;
             }
             if touches {
@@ -224,6 +242,8 @@ impl Backend {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
+        // What is signed below is signed with keys of now.
+        self.current_keys().await?;
         // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
         let mut read = self.store.read().await?;
         let known = self.find_for_refresh(&mut read, presented.session_id).await?;
@@ -281,7 +301,13 @@ impl Backend {
             tx.commit().await?;
             return Ok(Some(RefreshOutcome::Forged));
         }
-        let decision = refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now());
+        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
+            // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
+            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at) => {
+                Decision::Rotate(tight)
+            }
+            decision => decision,
+        };
         // An ending must not rest on what a commit under way may just be changing.
         if tx.is_none() && matches!(decision, Decision::Over(_) | Decision::Reuse | Decision::Ahead) {
             return Ok(None);
@@ -336,6 +362,7 @@ impl Backend {
                 let rotation = Rotation {
                     id: session.id,
                     from_generation: session.generation,
+                    last_issued_at: session.handed_out_at,
                     now,
                     access_expires_at: access_end(&session, now),
                     auth_epoch: session.auth_epoch,
@@ -344,6 +371,8 @@ impl Backend {
                 };
                 session.generation += 1;
                 session.rotated_at = now;
+                session.handed_out_at = now;
+                session.superseded_at = now;
                 session.child_confirmed = false;
                 session.reissues = 0;
                 session.access_expires_at = rotation.access_expires_at;
@@ -367,7 +396,7 @@ impl Backend {
             }
             Decision::Reissue(_) => {
                 let mut tx = self.writing(tx).await?;
-                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES).await? {
+                if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES, now).await? {
                     return Ok(None);
                 }
                 let event = self.token_event(Kind::TokenReissued, &session, user.id, from);
@@ -378,7 +407,7 @@ impl Backend {
             }
             Decision::Fresh(tight) => {
                 let mut tx = self.writing(tx).await?;
-                sessions::confirm_generation(&mut tx, session.id, session.generation).await?;
+                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
                 tx.commit().await?;
                 session.tighten(&tight);
                 Ok(Some(RefreshOutcome::Fresh(Box::new(live(session, user)?))))
@@ -414,7 +443,7 @@ impl Backend {
                     .fact("presented_generation", presented)
                     .fact("signed_in_address", session.address.clone())
                     .fact("signed_in_user_agent", session.user_agent.clone())
-                    .fact("last_rotation", session.rotated_at.as_millis());
+                    .fact("last_issue", session.handed_out_at.as_millis());
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
                 tracing::error!(session = %session.id, reason = reason.as_str(), "a session was ended on suspicion");

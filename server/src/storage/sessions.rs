@@ -20,8 +20,8 @@ statements! {
         child_confirmed, reissues, access_expires_at, min_generation, auth_epoch, grant_epoch, started_at, \
         authenticated_at, last_active_at, access_ms, idle_ms, idle_rule_role, idle_rule_version, absolute_expires_at, \
         absolute_rule_role, absolute_rule_version, amr, address, user_agent, ended_at, end_reason, end_rule_role, \
-        end_rule_version, end_limit_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, \
-        $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)";
+        end_rule_version, end_limit_ms, superseded_at, handed_out_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+        $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
     FIND_SESSION = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1");
     FIND_SESSION_WITH_USER = concat!("SELECT ", session_columns!(), ", ", user_columns!(), " \
         FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1");
@@ -37,17 +37,17 @@ statements! {
         WHERE s.ended_at IS NULL AND (s.absolute_expires_at <= $1 OR s.last_active_at + s.idle_ms <= $1) LIMIT $2");
     // Access tokens of the old grants must not become good again because the session now carries the new ones:
     // they fall below the smallest generation accepted.
-    ROTATE = "UPDATE sessions SET generation = generation + 1, rotated_at = $3, child_confirmed = 0, reissues = 0, \
-        access_expires_at = $4, \
+    ROTATE = "UPDATE sessions SET generation = generation + 1, rotated_at = $3, handed_out_at = $3, \
+        superseded_at = $3, child_confirmed = 0, reissues = 0, access_expires_at = $4, \
         min_generation = CASE WHEN grant_epoch = $6 THEN min_generation ELSE generation + 1 END, grant_epoch = $6, \
         last_active_at = CASE WHEN $7 = 1 AND last_active_at < $3 THEN $3 ELSE last_active_at END \
-        WHERE id = $1 AND generation = $2 AND ended_at IS NULL AND absolute_expires_at > $3 \
+        WHERE id = $1 AND generation = $2 AND handed_out_at = $8 AND ended_at IS NULL AND absolute_expires_at > $3 \
         AND last_active_at + idle_ms > $3 AND auth_epoch = $5 \
         AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active' \
         AND u.auth_epoch = $5 AND u.grant_epoch = $6)";
-    COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1 \
+    COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
         WHERE id = $1 AND generation = $2 AND child_confirmed = 0 AND reissues < $3 AND ended_at IS NULL";
-    CONFIRM = "UPDATE sessions SET child_confirmed = 1 \
+    CONFIRM = "UPDATE sessions SET child_confirmed = 1, superseded_at = $3 \
         WHERE id = $1 AND generation = $2 AND child_confirmed = 0 AND ended_at IS NULL";
     TOUCH = "UPDATE sessions SET last_active_at = $2 WHERE id = $1 AND last_active_at < $2 AND ended_at IS NULL \
         AND absolute_expires_at > $2 AND last_active_at + idle_ms > $2";
@@ -76,6 +76,8 @@ pub struct Rotation {
     pub id: SessionId,
     /// The generation presented; the row goes to the next one.
     pub from_generation: u64,
+    /// When tokens were last handed out, as it was read: a re-issue in between makes the pair fresh again.
+    pub last_issued_at: Timestamp,
     /// Now.
     pub now: Timestamp,
     /// `exp` of the access token that goes out with the new generation.
@@ -131,6 +133,8 @@ pub async fn insert_session(tx: &mut Tx, session: &Session) -> Result<(), Storag
         .bind(ending.and_then(|ending| ending.role))
         .bind(ending.and_then(|ending| ending.version))
         .bind(ending.and_then(|ending| ending.limit))
+        .bind(session.superseded_at.as_millis())
+        .bind(session.handed_out_at.as_millis())
         .execute(connection)
         .await
         .map(drop))?;
@@ -229,7 +233,7 @@ pub async fn list_overdue_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> R
         .await)?)
 }
 
-/// Goes to the next generation if everything still is as it was decided upon: generation, not ended, absolute and idle
+/// Goes to the next generation if everything still is as it was decided upon: generation, last issue, not ended, absolute and idle
 /// limit, account active, its epochs unchanged. `false`: read again and decide again.
 ///
 /// # Errors
@@ -243,36 +247,50 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
         .bind(rotation.auth_epoch)
         .bind(rotation.grant_epoch)
         .bind(i64::from(rotation.counts_as_activity))
+        .bind(rotation.last_issued_at.as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
 }
 
-/// Counts that the child of the current generation is handed out again. `false` if it is confirmed, was handed out
+/// Counts that the child of the current generation is handed out again, now. `false` if it is confirmed, was handed out
 /// again `max` times already, or the session went on or ended.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count_reissue(tx: &mut Tx, id: SessionId, generation: u64, max: u32) -> Result<bool, StorageError> {
+pub async fn count_reissue(
+    tx: &mut Tx,
+    id: SessionId,
+    generation: u64,
+    max: u32,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(COUNT_REISSUE)
         .bind(id.0)
         .bind(bigint(generation))
         .bind(i64::from(max))
+        .bind(now.as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
 }
 
-/// The client itself has shown something of this generation. Whether that is news.
+/// The client itself has shown something of this generation: from now on its parent is good for nothing. Whether that is news.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn confirm_generation(tx: &mut Tx, id: SessionId, generation: u64) -> Result<bool, StorageError> {
+pub async fn confirm_generation(
+    tx: &mut Tx,
+    id: SessionId,
+    generation: u64,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(CONFIRM)
         .bind(id.0)
         .bind(bigint(generation))
+        .bind(now.as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;

@@ -15,6 +15,11 @@ pub fn claims(token: &str) -> Value {
     part(token, 1)
 }
 
+/// The header of a token as JSON.
+pub fn header(token: &str) -> Value {
+    part(token, 0)
+}
+
 fn part(token: &str, index: usize) -> Value {
     let text = token.split('.').nth(index).expect("a token has three parts");
     let bytes = data_encoding::BASE64URL_NOPAD
@@ -305,7 +310,7 @@ async fn j11_the_key_set_has_public_members_only_and_verifies_our_tokens() {
         assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
         assert_eq!((&key["use"], &key["alg"]), (&json!("sig"), &json!("ES256")));
     }
-    let header = part(&program.access, 0);
+    let header = header(&program.access);
     assert!(keys.iter().any(|key| key["kid"] == header["kid"]));
     let mut names: Vec<&String> = header.as_object().expect("an object").keys().collect();
     names.sort_unstable();

@@ -75,6 +75,8 @@ enum Running {
     },
     /// As the real program, by the system's clock.
     Program(Process),
+    /// Nowhere.
+    Not,
 }
 
 /// What outlives a restart.
@@ -116,6 +118,43 @@ impl TestApp {
         Self::open_with(place, Arc::new(ManualClock::new(BEGIN)), &[]).await
     }
 
+    /// The same by a clock that begins at another moment.
+    pub async fn start_at(name: &str, begin: Timestamp) -> Self {
+        let place = Arc::new(Place::make(name, &[]).await);
+        Self::open_with(place, Arc::new(ManualClock::new(begin)), &[]).await
+    }
+
+    /// Only the place for one: nothing runs, and no key-encryption key is given. For what commands say.
+    pub async fn start_without_key(name: &str) -> Self {
+        let place = Arc::new(Place::make(name, &[("SECRETS__KEY_ENCRYPTION_KEY", "")]).await);
+        let running = Running::Not;
+        Self(Arc::new(Inner { running, place }))
+    }
+
+    /// The real program beside this one, on the same database and with the same secrets, by the system's clock.
+    pub async fn spawn_beside(&self) -> Self {
+        let place = self.0.place.clone();
+        let process = Process::start(variables(&place, &[("SERVER__ADDRESS", "127.0.0.1:0")])).await;
+        let running = Running::Program(process);
+        Self(Arc::new(Inner { running, place }))
+    }
+
+    /// Runs a command of the real program with the application's settings, and these changed, to its end.
+    pub async fn command(&self, arguments: &[&str], changes: &[(&str, &str)]) -> std::process::Output {
+        let address = [("SERVER__ADDRESS", "127.0.0.1:0")];
+        let variables = variables(&self.0.place, &[&address, changes].concat());
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
+        command.args(arguments).env_clear().envs(variables);
+        tokio::task::spawn_blocking(move || command.output().expect("the program starts"))
+            .await
+            .expect("it ends")
+    }
+
+    /// The application's folder.
+    pub fn folder(&self) -> &std::path::Path {
+        self.0.place.folder.path()
+    }
+
     /// The real program on a port of its own, with its own secrets and the system's clock.
     pub async fn spawn(name: &str, changes: &[(&str, &str)]) -> Self {
         let place = Arc::new(Place::make(name, changes).await);
@@ -130,7 +169,7 @@ impl TestApp {
     pub fn process(&self) -> &Process {
         match &self.0.running {
             Running::Program(process) => process,
-            Running::Here { .. } => panic!("this application runs inside the test"),
+            Running::Here { .. } | Running::Not => panic!("this application has no process"),
         }
     }
 
@@ -138,7 +177,7 @@ impl TestApp {
     fn here(&self) -> (&Application, &Arc<ManualClock>) {
         match &self.0.running {
             Running::Here { application, clock } => (application, clock),
-            Running::Program(_) => panic!("this application runs in a process of its own"),
+            Running::Program(_) | Running::Not => panic!("this application does not run in the test"),
         }
     }
 
@@ -181,7 +220,7 @@ impl TestApp {
     pub fn now(&self) -> Timestamp {
         match &self.0.running {
             Running::Here { clock, .. } => clock.now(),
-            Running::Program(_) => SystemClock.now(),
+            Running::Program(_) | Running::Not => SystemClock.now(),
         }
     }
 
@@ -215,6 +254,7 @@ impl TestApp {
                 Reply::read(response.expect("the router answers always")).await
             }
             Running::Program(process) => process.send(request).await,
+            Running::Not => panic!("nothing runs"),
         }
     }
 
@@ -308,6 +348,8 @@ fn variables(place: &Place, changes: &[(&str, &str)]) -> Vec<(String, String)> {
         variables.retain(|(name, _)| name != key);
         variables.push((key.to_owned(), value.to_owned()));
     }
+    // An empty one stands for none.
+    variables.retain(|(_, value)| !value.is_empty());
     variables
         .into_iter()
         .map(|(key, value)| (format!("MAYFLY__{key}"), value))

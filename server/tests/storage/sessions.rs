@@ -37,6 +37,8 @@ pub fn session(number: u128) -> Session {
         secret_sealed: vec![1, 2, 3],
         generation: 4,
         rotated_at: NOW,
+        handed_out_at: NOW,
+        superseded_at: NOW,
         child_confirmed: true,
         reissues: 2,
         access_expires_at: later(300),
@@ -62,6 +64,7 @@ pub fn rotation(now: Timestamp) -> Rotation {
     Rotation {
         id: id(1),
         from_generation: 4,
+        last_issued_at: NOW,
         now,
         access_expires_at: now.plus(Duration::from_mins(5)),
         auth_epoch: 1,
@@ -123,10 +126,11 @@ async fn a_rotation_goes_one_generation_on_and_slides_only_if_told() {
         (
             found.generation,
             found.rotated_at,
+            found.superseded_at,
             found.child_confirmed,
             found.reissues
         ),
-        (5, later(20), false, 0)
+        (5, later(20), later(20), false, 0)
     );
     assert_eq!(
         (found.access_expires_at, found.last_active_at, found.min_generation),
@@ -139,6 +143,7 @@ async fn a_rotation_goes_one_generation_on_and_slides_only_if_told() {
     );
     let next = Rotation {
         from_generation: 5,
+        last_issued_at: later(20),
         counts_as_activity: true,
         ..rotation(later(40))
     };
@@ -158,6 +163,11 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         assert_eq!(find(&mut tx, 1).await.generation, 4, "{what}");
     };
     let now = rotation(later(20));
+    let reissued = Rotation {
+        last_issued_at: NOW.minus(Duration::from_millis(1)),
+        ..now.clone()
+    };
+    refused("tokens handed out meanwhile", reissued, None).await;
     refused(
         "another session",
         Rotation {
@@ -180,6 +190,7 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         "a newer generation",
         Rotation {
             from_generation: 5,
+            last_issued_at: later(20),
             ..now.clone()
         },
         None,
@@ -272,6 +283,7 @@ async fn f52_an_ending_and_a_rotation_at_once_leave_it_ended() {
         assert!(find(&mut tx, 1).await.ending.is_some());
         let next = Rotation {
             from_generation: 5,
+            last_issued_at: later(20),
             ..rotation(later(21))
         };
         assert!(!rotate_session(&mut tx, &next).await.expect("writes"));
@@ -287,14 +299,17 @@ async fn the_child_is_handed_out_again_five_times_until_it_is_confirmed() {
     };
     let database = with_sessions(&[fresh.clone(), Session { id: id(2), ..fresh }]).await;
     let counted = at_once(&database.store, 20, async |tx, _| {
-        count_reissue(tx, id(1), 4, 5).await.expect("writes")
+        count_reissue(tx, id(1), 4, 5, later(1)).await.expect("writes")
     });
     assert_eq!(counted.await, 5);
     let mut tx = database.write().await;
-    assert!(!confirm_generation(&mut tx, id(2), 3).await.expect("writes"));
-    assert!(confirm_generation(&mut tx, id(2), 4).await.expect("writes"));
-    assert!(!confirm_generation(&mut tx, id(2), 4).await.expect("writes"));
-    assert!(!count_reissue(&mut tx, id(2), 4, 5).await.expect("writes"));
+    let times = |session: Session| (session.handed_out_at, session.superseded_at);
+    assert_eq!(times(find(&mut tx, 1).await), (later(1), later(1)));
+    assert!(!confirm_generation(&mut tx, id(2), 3, later(2)).await.expect("writes"));
+    assert!(confirm_generation(&mut tx, id(2), 4, later(2)).await.expect("writes"));
+    assert!(!confirm_generation(&mut tx, id(2), 4, later(3)).await.expect("writes"));
+    assert_eq!(times(find(&mut tx, 2).await), (NOW, later(2)));
+    assert!(!count_reissue(&mut tx, id(2), 4, 5, later(4)).await.expect("writes"));
 }
 
 #[tokio::test]

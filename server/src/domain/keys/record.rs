@@ -106,6 +106,13 @@ word!(
     }
 );
 
+/// The byte that names an edge key in refresh tokens: 1 to 255, then again from 1, when the first one of that byte
+/// is long gone. 0 stays free, so that zeroed bytes name no key.
+#[must_use]
+pub const fn edge_byte(number: u32) -> u8 {
+    (number.saturating_sub(1) % 255) as u8 + 1
+}
+
 /// A key as stored (table `keys`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
@@ -169,20 +176,20 @@ impl KeyRecord {
         })
     }
 
-    /// A new edge key, state `next`. `mac_key_id` is the byte that names it in refresh tokens.
+    /// A new edge key, state `next`. Numbers count up from 1 and are never given twice; see [`edge_byte`].
     ///
     /// # Errors
-    /// [`KeyError::Generation`] for the id 0, which stays free so that zeroed bytes name no key.
+    /// [`KeyError::Generation`] for the number 0.
     pub fn generate_edge(
-        mac_key_id: u8,
+        number: u32,
         kek: &KeyEncryptionKey,
         now: Timestamp,
         random: &dyn Random,
     ) -> Result<Self, KeyError> {
-        if mac_key_id == 0 {
+        if number == 0 {
             return Err(KeyError::Generation);
         }
-        let id = format!("edge-{mac_key_id}");
+        let id = format!("edge-{number}");
         let bytes: Zeroizing<[u8; 32]> = secret(random);
         Ok(Self {
             private_sealed: kek.seal(SEAL_PURPOSE, id.as_bytes(), bytes.as_slice(), random),
@@ -196,6 +203,14 @@ impl KeyRecord {
             retired_at: None,
             removed_at: None,
         })
+    }
+
+    /// The number of an edge key.
+    #[must_use]
+    pub fn edge_number(&self) -> Option<u32> {
+        let number = self.id.strip_prefix("edge-")?.parse().ok()?;
+        let is_edge = self.purpose == KeyPurpose::Edge && number > 0 && self.id == format!("edge-{number}");
+        is_edge.then_some(number)
     }
 
     /// `next` becomes `active`. The caller retires the one before in the same transaction.

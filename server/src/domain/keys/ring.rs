@@ -11,11 +11,13 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
+use super::lifecycle::SPREAD;
 use super::record::SEAL_PURPOSE;
-use super::{Algorithm, KeyAlgorithm, KeyEncryptionKey, KeyError, KeyPurpose, KeyRecord, KeyState};
+use super::{Algorithm, KeyAlgorithm, KeyEncryptionKey, KeyError, KeyPurpose, KeyRecord, KeyState, edge_byte};
+use crate::domain::clock::Timestamp;
 
 /// The key that signs access tokens now.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SigningKey {
     kid: String,
     algorithm: Algorithm,
@@ -42,7 +44,7 @@ impl SigningKey {
 }
 
 /// A key that access tokens are verified with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VerifyingKey {
     algorithm: Algorithm,
     state: KeyState,
@@ -70,6 +72,7 @@ impl VerifyingKey {
 }
 
 /// A secret key for the outer tag of refresh tokens.
+#[derive(Clone)]
 pub struct EdgeKey(hmac::Key);
 
 impl fmt::Debug for EdgeKey {
@@ -95,12 +98,17 @@ impl EdgeKey {
 }
 
 /// Every key in use, opened. Built again when the stored keys change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KeyRing {
     active: SigningKey,
     verifying: BTreeMap<String, VerifyingKey>,
-    edge_active: u8,
     edge: BTreeMap<u8, EdgeKey>,
+    /// Edge keys that refresh tokens are or were made with, by the time of their activation.
+    edge_uses: Vec<(Timestamp, u8)>,
+    /// When a signing key that is removed now was last in use.
+    removed_last_used: Option<Timestamp>,
+    /// See [`Self::version`].
+    version: i64,
 }
 
 impl KeyRing {
@@ -113,8 +121,11 @@ impl KeyRing {
     pub fn open(records: Vec<KeyRecord>, kek: &KeyEncryptionKey) -> Result<Self, KeyError> {
         let mut signing = Vec::new();
         let mut verifying = BTreeMap::new();
-        let mut edge_ids = Vec::new();
+        let mut edges_active = 0;
         let mut edge = BTreeMap::new();
+        let mut edge_uses = Vec::new();
+        let removed_last_used = last_use_of_removed(&records);
+        let version = version(&records);
         for record in records.into_iter().filter(|record| record.state != KeyState::Removed) {
             let active = record.state == KeyState::Active;
             match record.purpose {
@@ -126,24 +137,28 @@ impl KeyRing {
                     verifying.insert(record.id, public);
                 }
                 KeyPurpose::Edge => {
-                    let (id, key) = open_edge(&record, kek)?;
-                    if active {
-                        edge_ids.push(id);
+                    let (byte, key) = open_edge(&record, kek)?;
+                    edges_active += usize::from(active);
+                    edge_uses.extend(record.activated_at.map(|at| (at, byte)));
+                    if edge.insert(byte, key).is_some() {
+                        return Err(KeyError::Inconsistent(record.id));
                     }
-                    edge.insert(id, key);
                 }
             }
         }
-        if edge_ids.len() != 1 {
-            return Err(KeyError::NotOneActive("edge", edge_ids.len()));
+        edge_uses.sort_unstable();
+        if edges_active != 1 || edge_uses.is_empty() {
+            return Err(KeyError::NotOneActive("edge", edges_active));
         }
         let (found, active) = (signing.len(), signing.pop());
         match active {
             Some(active) if found == 1 => Ok(Self {
                 active,
                 verifying,
-                edge_active: edge_ids[0],
                 edge,
+                edge_uses,
+                removed_last_used,
+                version,
             }),
             _ => Err(KeyError::NotOneActive("signing", found)),
         }
@@ -161,16 +176,52 @@ impl KeyRing {
         self.verifying.get(kid)
     }
 
-    /// The edge key for new refresh tokens, with its id.
+    /// The edge key of the refresh token of a generation that began at `at`, with its byte.
+    ///
+    /// A refresh token is made again, byte for byte, when its answer was lost (TOKENS.md §3): so its key depends on
+    /// the time in the session's row alone, not on the key that is active when it is made again. A new edge key is
+    /// used [`SPREAD`] after its activation, when every node knows of it, and so every node takes the same one.
     ///
     /// # Panics
-    /// Never: [`Self::open`] saw to it that the active key is there.
+    /// Never: [`Self::open`] saw to it that there is one.
     #[must_use]
-    pub fn edge_active(&self) -> (u8, &EdgeKey) {
-        (self.edge_active, &self.edge[&self.edge_active])
+    pub fn edge_at(&self, at: Timestamp) -> (u8, &EdgeKey) {
+        let known = self.edge_uses.partition_point(|(since, _)| since.plus(SPREAD) <= at);
+        let (_, byte) = self.edge_uses[known.saturating_sub(1)];
+        (byte, &self.edge[&byte])
     }
 
-    /// The edge key of this id.
+    /// Whether an access token that was signed at `at` may be of a key that is removed now, so that its holder needs
+    /// another one at once.
+    #[must_use]
+    pub fn may_have_lost_the_key_of(&self, at: Timestamp) -> bool {
+        self.removed_last_used.is_some_and(|last| at <= last.plus(SPREAD))
+    }
+
+    /// Grows with every change of the stored keys: they only go forward, and each step writes a date.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// This ring without the keys that these records say are removed: for going on with what is in memory when the
+    /// stored keys can no longer be opened as a whole.
+    ///
+    /// # Errors
+    /// [`KeyError::NotOneActive`] if the key that signs is among them.
+    pub fn without_removed(&self, records: &[KeyRecord]) -> Result<Self, KeyError> {
+        let mut ring = self.clone();
+        for record in records.iter().filter(|record| record.state == KeyState::Removed) {
+            ring.verifying.remove(&record.id);
+        }
+        if !ring.verifying.contains_key(ring.active.kid()) {
+            return Err(KeyError::NotOneActive("signing", 0));
+        }
+        ring.removed_last_used = last_use_of_removed(records);
+        Ok(ring)
+    }
+
+    /// The edge key of this byte.
     #[must_use]
     pub fn edge(&self, mac_key_id: u8) -> Option<&EdgeKey> {
         self.edge.get(&mac_key_id)
@@ -221,19 +272,33 @@ fn open_signing(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(SigningKe
 
 fn open_edge(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(u8, EdgeKey), KeyError> {
     let inconsistent = || KeyError::Inconsistent(record.id.clone());
-    let id: u8 = record
-        .id
-        .strip_prefix("edge-")
-        .and_then(|n| n.parse().ok())
-        .ok_or_else(inconsistent)?;
-    if record.algorithm != KeyAlgorithm::Hs256 || record.id != format!("edge-{id}") {
+    let number = record.edge_number().ok_or_else(inconsistent)?;
+    if record.algorithm != KeyAlgorithm::Hs256 {
         return Err(inconsistent());
     }
     let bytes = kek.open(SEAL_PURPOSE, record.id.as_bytes(), &record.private_sealed)?;
     if bytes.len() != 32 {
         return Err(inconsistent());
     }
-    Ok((id, EdgeKey(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
+    Ok((edge_byte(number), EdgeKey(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
+}
+
+fn last_use_of_removed(records: &[KeyRecord]) -> Option<Timestamp> {
+    let used = records.iter().filter(|key| {
+        key.purpose == KeyPurpose::Signing && key.state == KeyState::Removed && key.activated_at.is_some()
+    });
+    used.filter_map(|key| key.retired_at.or(key.removed_at)).max()
+}
+
+/// The same number as the statement `KEYS_VERSION` of the storage.
+fn version(records: &[KeyRecord]) -> i64 {
+    let dates = |key: &KeyRecord| {
+        1 + [key.activated_at, key.retired_at, key.removed_at]
+            .iter()
+            .flatten()
+            .count()
+    };
+    i64::try_from(records.iter().map(dates).sum::<usize>()).unwrap_or(i64::MAX)
 }
 
 /// The public side of a signing key.

@@ -18,7 +18,7 @@ fn signing(algorithm: Algorithm) -> KeyRecord {
     KeyRecord::generate_signing(algorithm, &kek(), NOW, &SystemRandom::default()).unwrap()
 }
 
-fn edge(id: u8) -> KeyRecord {
+fn edge(id: u32) -> KeyRecord {
     KeyRecord::generate_edge(id, &kek(), NOW, &SystemRandom::default()).unwrap()
 }
 
@@ -157,7 +157,7 @@ fn a_row_somebody_altered_does_not_open() {
 fn edge_tags_are_16_bytes_checked_whole() {
     let records = vec![active(edge(1)), retired(edge(200)), active(signing(Algorithm::Es256))];
     let ring = KeyRing::open(records, &kek()).unwrap();
-    let (id, key) = ring.edge_active();
+    let (id, key) = ring.edge_at(NOW);
     let tag = key.tag(b"message");
     assert_eq!(id, 1);
     assert!(key.verify(b"message", &tag));

@@ -33,8 +33,8 @@ impl Backend {
         by: Option<&ServiceClient>,
         from: &Circumstances,
     ) -> Result<RevokeOutcome, ServiceError> {
-        let (keys, now) = (self.keys(), self.now());
-        if let Some(presented) = refresh::parse(&keys, token) {
+        let now = self.now();
+        if let Some(presented) = refresh::parse(&*self.current_keys().await?, token) {
             let (mut tx, found) = self.begin_revocation(presented.session_id).await?;
             let Some(session) = found else {
                 return Ok(RevokeOutcome::NothingToEnd);
@@ -48,7 +48,10 @@ impl Backend {
             tx.commit().await?;
             return Ok(ended);
         }
-        if let Ok(claims) = self.verifier.verify_access(&keys, token, now) {
+        let person = self
+            .verify(|ring| self.verifier.verify_access(ring, token, now))
+            .await?;
+        if let Ok(claims) = person {
             let (mut tx, found) = self.begin_revocation(claims.sid).await?;
             // A token of a generation that never was is a forged one.
             let own = found.filter(|session| session.user_id == claims.sub && claims.rg <= session.generation);
@@ -59,7 +62,7 @@ impl Backend {
             tx.commit().await?;
             return Ok(ended);
         }
-        if self.verifier.verify_service(&keys, token, now).is_ok() {
+        if self.verifier.verify_service(&self.keys(), token, now).is_ok() {
             return Ok(RevokeOutcome::Unsupported);
         }
         Ok(RevokeOutcome::NothingToEnd)

@@ -119,7 +119,11 @@ impl Backend {
         scope: &str,
         from: &Circumstances,
     ) -> Result<ServiceOutcome, ServiceError> {
-        let claims = match self.verifier.verify_service(&self.keys(), token, self.now()) {
+        let now = self.now();
+        let verified = self
+            .verify(|ring| self.verifier.verify_service(ring, token, now))
+            .await?;
+        let claims = match verified {
             Ok(claims) => claims,
             Err(refusal) => return Ok(ServiceOutcome::Refused(refusal)),
         };

@@ -18,7 +18,7 @@ macro_rules! session_columns {
          s.reissues, s.access_expires_at, s.min_generation, s.auth_epoch, s.grant_epoch, s.started_at, \
          s.authenticated_at, s.last_active_at, s.access_ms, s.idle_ms, s.idle_rule_role, s.idle_rule_version, \
          s.absolute_expires_at, s.absolute_rule_role, s.absolute_rule_version, s.amr, s.address, s.user_agent, \
-         s.ended_at, s.end_reason, s.end_rule_role, s.end_rule_version, s.end_limit_ms"
+         s.ended_at, s.end_reason, s.end_rule_role, s.end_rule_version, s.end_limit_ms, s.superseded_at, s.handed_out_at"
     };
 }
 pub(super) use session_columns;
@@ -56,6 +56,8 @@ pub(super) struct SessionRow {
     end_rule_role: Option<String>,
     end_rule_version: Option<i64>,
     end_limit_ms: Option<i64>,
+    superseded_at: i64,
+    handed_out_at: i64,
 }
 
 /// A session and its owner, read in one go.
@@ -81,6 +83,8 @@ impl TryFrom<SessionRow> for Session {
             secret_sealed: row.secret_sealed,
             generation: TABLE.count("generation", row.generation)?,
             rotated_at: Timestamp::from_millis(row.rotated_at),
+            handed_out_at: Timestamp::from_millis(row.handed_out_at),
+            superseded_at: Timestamp::from_millis(row.superseded_at),
             child_confirmed: row.child_confirmed != 0,
             reissues: TABLE.small("reissues", row.reissues)?,
             access_expires_at: Timestamp::from_millis(row.access_expires_at),
