@@ -128,16 +128,14 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
                 Err(refused) => return Err(format!("not added: {refused:?}").into()),
             }
         }
-        Command::Clients(command) => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
-            clients::execute(command, &backend).await?;
-            backend.store().close().await;
-        }
         Command::Keys(command) => {
             let backend = startup::open_backend(&settings, clock, random).await?;
             let said = keys::execute(command, &backend).await?;
             backend.store().close().await;
             print!("{said}");
+        }
+        Command::Clients(command) => {
+            clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;

@@ -97,6 +97,12 @@ kinds! {
     DuplicateCookie = "duplicate_cookie",
     /// A key was made.
     KeyCreated = "key_created",
+    /// A key came into use.
+    KeyActivated = "key_activated",
+    /// A key went out of use and still verifies.
+    KeyRetired = "key_retired",
+    /// A key is gone: nothing of it is accepted.
+    KeyRemoved = "key_removed",
     /// A client was added: other software that gets tokens in its own name.
     ClientAdded = "client_added",
     /// It gets no more tokens, and those it has are refused.
@@ -105,12 +111,6 @@ kinds! {
     ClientAuthenticationFailed = "client_authentication_failed",
     /// A client got an access token.
     ServiceTokenIssued = "service_token_issued",
-    /// A key came into use.
-    KeyActivated = "key_activated",
-    /// A key went out of use and still verifies.
-    KeyRetired = "key_retired",
-    /// A key is gone: nothing of it is accepted.
-    KeyRemoved = "key_removed",
     /// Server started.
     ServerStarted = "sys_startup",
     /// A handler panicked.

@@ -15,6 +15,7 @@ use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::EventId;
+use crate::domain::jwt::Refusal;
 use crate::domain::keys::lifecycle::{self, Act, Change, NewKey, NotRevoked, Step};
 use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyPurpose, KeyRecord, KeyRing, KeyState};
 use crate::domain::random::Random;
@@ -154,10 +155,22 @@ impl Backend {
         Ok(self.keys())
     }
 
+    /// Verifies with the keys in force. A key that this node does not know yet makes it look anew once.
+    pub(super) async fn verify<T>(
+        &self,
+        verify: impl Fn(&KeyRing) -> Result<T, Refusal>,
+    ) -> Result<Result<T, Refusal>, ServiceError> {
+        let verified = verify(&*self.current_keys().await?);
+        if matches!(verified, Err(Refusal::KeyUnknown)) {
+            return Ok(verify(&*self.keys_looked_at_anew().await?));
+        }
+        Ok(verified)
+    }
+
     /// The ring after a look that began now or later: another node may have made a key a moment ago (after an
     /// emergency; all others are published long before). Strangers' tokens can only make this happen so often, and
     /// wait for it.
-    pub(super) async fn keys_looked_at_anew(&self) -> Result<Arc<KeyRing>, ServiceError> {
+    async fn keys_looked_at_anew(&self) -> Result<Arc<KeyRing>, ServiceError> {
         let before = self.ring.looks.load(Ordering::SeqCst);
         let mut turn = self.ring.turn.lock().await;
         if self.ring.looks.load(Ordering::SeqCst) == before {

@@ -5,7 +5,6 @@ use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
-use crate::domain::keys::KeyRing;
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
@@ -86,10 +85,10 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
-        let verified = self
-            .verify(|ring| self.verifier.verify_access(ring, token, now))
-            .await?;
-        let claims = match verified {
+        let claims = match self
+            .verify(|keys| self.verifier.verify_access(keys, token, now))
+            .await?
+        {
             Ok(claims) => claims,
             Err(refusal) => {
                 if refusal == Refusal::ClaimMistyped(Claim::Sub) {
@@ -99,19 +98,6 @@ impl Backend {
             }
         };
         self.authenticate_claims(&claims, is_activity, from).await
-    }
-
-    /// Steps 1 to 5, with the keys as they are in the database; once more if another node may just have made the one
-    /// that is missing.
-    pub(super) async fn verify<T>(
-        &self,
-        verify: impl Fn(&KeyRing) -> Result<T, Refusal>,
-    ) -> Result<Result<T, Refusal>, ServiceError> {
-        let verified = verify(&*self.current_keys().await?);
-        if matches!(verified, Err(Refusal::KeyUnknown)) {
-            return Ok(verify(&*self.keys_looked_at_anew().await?));
-        }
-        Ok(verified)
     }
 
     /// Step 6: what the session's state says about verified claims.

@@ -333,8 +333,8 @@ async fn j12_a_lost_refresh_token_is_made_again_byte_for_byte_across_a_rotation_
     };
     assert_eq!((byte(&parent), byte(&program.refresh)), (1, 2));
     // A copy of a token that the retired key tagged is still recognised for what it is.
-    app.pass(61);
     program.sessions().await.expect(200);
+    app.pass(61);
     program.present(&parent).await.expect(401);
     assert_eq!(app.events("authn_token_reuse").await, 1);
     assert_eq!(

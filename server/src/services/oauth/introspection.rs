@@ -43,17 +43,19 @@ impl Backend {
             return Ok(Introspection::NotAllowed);
         }
         let now = self.now();
-        let person = self
-            .verify(|ring| self.verifier.verify_access(ring, token, now))
-            .await?;
-        if let Ok(claims) = person {
+        if let Ok(claims) = self
+            .verify(|keys| self.verifier.verify_access(keys, token, now))
+            .await?
+        {
             let outcome = self.authenticate_claims(&claims, false, from).await?;
             return Ok(match outcome {
                 AccessOutcome::Valid(_) => Introspection::Person(Box::new(claims)),
                 _ => Introspection::Inactive,
             });
         }
-        if let Ok(claims) = self.verifier.verify_service(&self.keys(), token, now)
+        if let Ok(claims) = self
+            .verify(|keys| self.verifier.verify_service(keys, token, now))
+            .await?
             && self.find_active_client(&claims).await?.is_some()
         {
             return Ok(Introspection::Service(Box::new(claims)));

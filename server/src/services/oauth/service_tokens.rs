@@ -120,10 +120,10 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<ServiceOutcome, ServiceError> {
         let now = self.now();
-        let verified = self
-            .verify(|ring| self.verifier.verify_service(ring, token, now))
-            .await?;
-        let claims = match verified {
+        let claims = match self
+            .verify(|keys| self.verifier.verify_service(keys, token, now))
+            .await?
+        {
             Ok(claims) => claims,
             Err(refusal) => return Ok(ServiceOutcome::Refused(refusal)),
         };
@@ -149,7 +149,11 @@ impl Backend {
         token: &str,
         from: &Circumstances,
     ) -> Result<(), ServiceError> {
-        let Ok(claims) = self.verifier.verify_service(&self.keys(), token, self.now()) else {
+        let now = self.now();
+        let Ok(claims) = self
+            .verify(|keys| self.verifier.verify_service(keys, token, now))
+            .await?
+        else {
             return Ok(());
         };
         let event = self
