@@ -12,6 +12,7 @@ use crate::service::{Key, Service, post_form};
 
 const GRANT: (&str, &str) = ("grant_type", "client_credentials");
 
+#[expect(clippy::too_many_lines, reason = "the whole table of outcomes, then what is no token at all")]
 #[tokio::test]
 async fn r1_a_native_program_refreshes_at_the_token_endpoint_by_the_same_rules() {
     let app = TestApp::start("r1 token endpoint").await;
@@ -42,10 +43,17 @@ async fn r1_a_native_program_refreshes_at_the_token_endpoint_by_the_same_rules()
         (&first.json()["token_type"], &first.json()["expires_in"]),
         (&json!("Bearer"), &json!(900))
     );
+    app.pass(4);
     let again = present(&program.refresh).await.expect(200);
     assert_eq!(
         (outcome(&again), &again.json()["refresh_token"]),
         ("reissued".to_owned(), &json!(child))
+    );
+    let fresh = present(&child).await.expect(409);
+    assert_eq!(
+        fresh.header("retry-after"),
+        Some("10"),
+        "counted from when it was handed out last"
     );
     app.pass(20);
     present(&child).await.expect(200);

@@ -171,7 +171,7 @@ async fn refresh_token(
             return Ok(([(MAYFLY_REFRESH, name)], Json(token_response(&issued, state))).into_response());
         }
         RefreshOutcome::Fresh(live) => {
-            let age = state.backend.now().since(live.session.rotated_at);
+            let age = state.backend.now().since(live.session.handed_out_at);
             let left = FRESH.saturating_sub(age).as_millis().div_ceil(1000).max(1);
             OAuthError::new(
                 StatusCode::CONFLICT,

@@ -34,7 +34,8 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<RevokeOutcome, ServiceError> {
         let now = self.now();
-        if let Some(presented) = refresh::parse(&self.keys(), token) {
+        // With the keys of the database: done is only said of a token that is looked at.
+        if let Some(presented) = refresh::parse(&*self.current_keys().await?, token) {
             let (mut tx, found) = self.begin_revocation(presented.session_id).await?;
             let Some(session) = found else {
                 return Ok(RevokeOutcome::NothingToEnd);
