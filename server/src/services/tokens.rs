@@ -6,7 +6,7 @@ use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
-use crate::domain::policy::Limits;
+use crate::domain::policy::{Limits, strictest};
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
 use crate::domain::user::User;
@@ -118,11 +118,11 @@ impl Backend {
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
         let mut tx = self.store.read().await?;
-        let Some((session, user)) = sessions::find_session_with_user(&mut tx, claims.sid).await? else {
+        let Some((session, user, policies)) = sessions::find_session_with_policies(&mut tx, claims.sid).await? else {
             return Ok(AccessOutcome::Forged);
         };
-        let limits = self.limits_of(&mut tx, &user).await?;
         drop(tx);
+        let limits = strictest(&policies);
         if session.user_id != claims.sub {
             return Ok(AccessOutcome::Forged);
         }
@@ -261,11 +261,8 @@ impl Backend {
     }
 
     async fn find_for_refresh(&self, tx: &mut Tx, id: SessionId) -> Result<Option<Known>, ServiceError> {
-        let Some((session, user)) = sessions::find_session_with_user(tx, id).await? else {
-            return Ok(None);
-        };
-        let limits = self.limits_of(tx, &user).await?;
-        Ok(Some((session, user, limits)))
+        let found = sessions::find_session_with_policies(tx, id).await?;
+        Ok(found.map(|(session, user, policies)| (session, user, strictest(&policies))))
     }
 
     /// Decides and carries it out. `tx`: the transaction that `known` was read in, if it was read in one that writes.

@@ -10,12 +10,17 @@ use crate::domain::policy::{Lifetimes, Mfa, Policy};
 
 const TABLE: Table = Table("policies");
 
+/// The columns of [`PolicyRow`].
 macro_rules! policy_columns {
     () => {
-        "p.role, p.version, p.access_ms, p.idle_ms, p.absolute_ms, p.idle_warning_ms, p.remember_device_ms, p.mfa, \
-         p.step_up_ms, p.max_sessions, p.review_at, p.reason, p.justification, p.author_id, p.created_at"
+        "p.role AS p_role, p.version AS p_version, p.access_ms AS p_access_ms, p.idle_ms AS p_idle_ms, \
+         p.absolute_ms AS p_absolute_ms, p.idle_warning_ms AS p_idle_warning_ms, \
+         p.remember_device_ms AS p_remember_device_ms, p.mfa AS p_mfa, p.step_up_ms AS p_step_up_ms, \
+         p.max_sessions AS p_max_sessions, p.review_at AS p_review_at, p.reason AS p_reason, \
+         p.justification AS p_justification, p.author_id AS p_author_id, p.created_at AS p_created_at"
     };
 }
+pub(super) use policy_columns;
 
 statements! {
     INSERT_POLICY = "INSERT INTO policies (role, version, access_ms, idle_ms, absolute_ms, idle_warning_ms, \
@@ -31,23 +36,25 @@ statements! {
         ORDER BY p.version DESC LIMIT $2");
 }
 
+/// A row of `policies`.
 #[derive(sqlx::FromRow)]
-struct PolicyRow {
-    role: String,
-    version: i64,
-    access_ms: i64,
-    idle_ms: i64,
-    absolute_ms: i64,
-    idle_warning_ms: i64,
-    remember_device_ms: i64,
-    mfa: String,
-    step_up_ms: i64,
-    max_sessions: i64,
-    review_at: Option<i64>,
-    reason: String,
-    justification: Option<String>,
-    author_id: Option<Uuid>,
-    created_at: i64,
+#[expect(clippy::struct_field_names, reason = "the names of `policy_columns!`")]
+pub(super) struct PolicyRow {
+    p_role: String,
+    p_version: i64,
+    p_access_ms: i64,
+    p_idle_ms: i64,
+    p_absolute_ms: i64,
+    p_idle_warning_ms: i64,
+    p_remember_device_ms: i64,
+    p_mfa: String,
+    p_step_up_ms: i64,
+    p_max_sessions: i64,
+    p_review_at: Option<i64>,
+    p_reason: String,
+    p_justification: Option<String>,
+    p_author_id: Option<Uuid>,
+    p_created_at: i64,
 }
 
 impl TryFrom<PolicyRow> for Policy {
@@ -56,23 +63,23 @@ impl TryFrom<PolicyRow> for Policy {
     fn try_from(row: PolicyRow) -> Result<Self, StorageError> {
         let words = [Mfa::Off, Mfa::Optional, Mfa::Required];
         Ok(Self {
-            version: TABLE.small("version", row.version)?,
+            version: TABLE.small("version", row.p_version)?,
             lifetimes: Lifetimes {
-                access: TABLE.duration("access_ms", row.access_ms)?,
-                idle: TABLE.duration("idle_ms", row.idle_ms)?,
-                absolute: TABLE.duration("absolute_ms", row.absolute_ms)?,
-                idle_warning: TABLE.duration("idle_warning_ms", row.idle_warning_ms)?,
-                remember_device: TABLE.duration("remember_device_ms", row.remember_device_ms)?,
-                mfa: TABLE.word("mfa", &row.mfa, &words, Mfa::as_str)?,
-                step_up: TABLE.duration("step_up_ms", row.step_up_ms)?,
-                max_sessions: TABLE.small("max_sessions", row.max_sessions)?,
+                access: TABLE.duration("access_ms", row.p_access_ms)?,
+                idle: TABLE.duration("idle_ms", row.p_idle_ms)?,
+                absolute: TABLE.duration("absolute_ms", row.p_absolute_ms)?,
+                idle_warning: TABLE.duration("idle_warning_ms", row.p_idle_warning_ms)?,
+                remember_device: TABLE.duration("remember_device_ms", row.p_remember_device_ms)?,
+                mfa: TABLE.word("mfa", &row.p_mfa, &words, Mfa::as_str)?,
+                step_up: TABLE.duration("step_up_ms", row.p_step_up_ms)?,
+                max_sessions: TABLE.small("max_sessions", row.p_max_sessions)?,
             },
-            role: row.role,
-            review_at: row.review_at.map(Timestamp::from_millis),
-            reason: row.reason,
-            justification: row.justification,
-            author_id: row.author_id.map(UserId),
-            created_at: Timestamp::from_millis(row.created_at),
+            role: row.p_role,
+            review_at: row.p_review_at.map(Timestamp::from_millis),
+            reason: row.p_reason,
+            justification: row.p_justification,
+            author_id: row.p_author_id.map(UserId),
+            created_at: Timestamp::from_millis(row.p_created_at),
         })
     }
 }

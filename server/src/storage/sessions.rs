@@ -7,14 +7,16 @@ mod row;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
+use super::policies::policy_columns;
 use super::users::user_columns;
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
+use crate::domain::policy::Policy;
 use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::session::{Ending, Session, Tightened};
 use crate::domain::user::User;
-use row::{EndingColumns, SessionRow, SessionWithUserRow, session_columns};
+use row::{EndingColumns, SessionRow, SessionWithPolicyRow, session_columns};
 
 statements! {
     INSERT_SESSION = "INSERT INTO sessions (id, user_id, device_id, client, secret_sealed, generation, rotated_at, \
@@ -24,8 +26,10 @@ statements! {
         end_rule_version, end_limit_ms, superseded_at, handed_out_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
         $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
     FIND_SESSION = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1");
-    FIND_SESSION_WITH_USER = concat!("SELECT ", session_columns!(), ", ", user_columns!(), " \
-        FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1");
+    FIND_WITH_POLICIES = concat!("SELECT ", session_columns!(), ", ", user_columns!(), ", ", policy_columns!(), " \
+        FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN user_roles r ON r.user_id = u.id \
+        LEFT JOIN policies p ON p.role = r.role AND p.version = (SELECT MAX(v.version) FROM policies v \
+        WHERE v.role = p.role) WHERE s.id = $1 ORDER BY p.role");
     LIST_LIVING = concat!("SELECT ", session_columns!(), " FROM sessions s \
         WHERE s.user_id = $1 AND s.ended_at IS NULL ORDER BY s.last_active_at DESC, s.id DESC");
     LIST_OLDEST_LIVING = concat!("SELECT ", session_columns!(), " FROM sessions s \
@@ -159,16 +163,25 @@ pub async fn find_session(tx: &mut Tx, id: SessionId) -> Result<Option<Session>,
     row.map(Session::try_from).transpose()
 }
 
-/// The session and its owner with roles, in one query: every request asks this.
+/// The session, its owner with roles, and the policies in force of those roles, in one query: every request asks this.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_session_with_user(tx: &mut Tx, id: SessionId) -> Result<Option<(Session, User)>, StorageError> {
-    let row: Option<SessionWithUserRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_SESSION_WITH_USER)
+pub async fn find_session_with_policies(
+    tx: &mut Tx,
+    id: SessionId,
+) -> Result<Option<(Session, User, Vec<Policy>)>, StorageError> {
+    let rows: Vec<SessionWithPolicyRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_WITH_POLICIES)
         .bind(id.0)
-        .fetch_optional(connection)
+        .fetch_all(connection)
         .await)?;
-    row.map(|row| Ok((row.session.try_into()?, row.user.try_into()?)))
+    let (mut found, mut policies) = (None, Vec::with_capacity(rows.len()));
+    for row in rows {
+        policies.extend(row.policy.map(Policy::try_from).transpose()?);
+        found = Some((row.session, row.user));
+    }
+    found
+        .map(|(session, user)| Ok((session.try_into()?, user.try_into()?, policies)))
         .transpose()
 }
 

@@ -13,7 +13,7 @@
 //! **Checkpoints** run on a connection of their own, so that no writer pays for them (see [`keep_log_short`]).
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -143,6 +143,8 @@ struct Writer {
     turn: Arc<Mutex<Turn>>,
     /// Somebody waits for a commit, or left something to put right.
     wake: Arc<Notify>,
+    /// How many want the turn.
+    queue: Arc<AtomicUsize>,
     checkpoints: Mutex<Option<Checkpoints>>,
 }
 
@@ -186,6 +188,7 @@ impl Writer {
         let writer = Arc::new(Self {
             turn,
             wake: Arc::new(Notify::new()),
+            queue: Arc::default(),
             checkpoints: Mutex::new(Some(checkpoints)),
         });
         tokio::spawn(commit_for_all(Arc::downgrade(&writer), writer.wake.clone()));
@@ -193,16 +196,35 @@ impl Writer {
     }
 
     async fn begin(&self) -> Result<WriteTx, StorageError> {
+        let queueing = Queueing::new(&self.queue);
         let turn = tokio::time::timeout(PATIENCE, self.turn.clone().lock_owned()).await;
+        drop(queueing);
         let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
         // Dropping it from here on has whatever was begun put right.
         let mut tx = WriteTx {
             failed: false,
             turn,
             wake: self.wake.clone(),
+            queue: self.queue.clone(),
         };
         tx.turn.begin().await?;
         Ok(tx)
+    }
+}
+
+/// One in the queue, until dropped.
+struct Queueing<'a>(&'a AtomicUsize);
+
+impl<'a> Queueing<'a> {
+    fn new(queue: &'a AtomicUsize) -> Self {
+        queue.fetch_add(1, Ordering::SeqCst);
+        Self(queue)
+    }
+}
+
+impl Drop for Queueing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -274,6 +296,21 @@ impl Turn {
         Ok(())
     }
 
+    /// Commits what only one has written. Dropped while it waits, it is carried out all the same; should it fail then,
+    /// the next one cannot begin, and that is put right after it.
+    async fn commit_alone(&mut self) -> Result<(), StorageError> {
+        self.abandoned = false;
+        self.scope = Scope::Nothing;
+        if let Err(error) = self.run("COMMIT").await {
+            tracing::error!(%error, "a commit failed");
+            // Where the failure itself rolled back, this says that there is nothing left.
+            let _ = self.run("ROLLBACK").await;
+            return Err(StorageError::Commit(Arc::new(error)));
+        }
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Makes everything durable that was finished, and tells those who wait.
     async fn commit_all(&mut self) {
         let outcome = match self.put_right().await {
@@ -304,6 +341,7 @@ pub(super) struct WriteTx {
     failed: bool,
     turn: OwnedMutexGuard<Turn>,
     wake: Arc<Notify>,
+    queue: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for WriteTx {
@@ -331,6 +369,10 @@ impl WriteTx {
 
     /// Waits until it is on the disk.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
+        if self.turn.waiting.is_empty() && self.queue.load(Ordering::SeqCst) == 0 {
+            // Nobody to share with: no need to wake the task.
+            return self.turn.commit_alone().await;
+        }
         let (done, outcome) = oneshot::channel();
         if self.failed {
             return Err(StorageError::Abandoned);
@@ -348,8 +390,10 @@ impl WriteTx {
 
 impl Drop for WriteTx {
     fn drop(&mut self) {
-        // The task queues behind those who are waiting already, and commits for all.
-        self.wake.notify_one();
+        if self.turn.abandoned || !self.turn.waiting.is_empty() {
+            // The task queues behind those who are waiting already, and commits for all.
+            self.wake.notify_one();
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use server::domain::clock::Timestamp;
 use server::domain::id::SessionId;
-use server::domain::policy::Rule;
+use server::domain::policy::{Policy, Rule, presets};
 use server::domain::session::{Client, EndReason, Ending, Session, Tightened};
+use server::storage::policies::insert_policy;
 use server::storage::sessions::*;
 use server::storage::{Tx, users};
 use uuid::Uuid;
@@ -107,13 +108,67 @@ async fn a_session_comes_back_as_it_was_written_with_its_owner() {
     let database = with_sessions(&[session(1), ended.clone()]).await;
     let mut tx = database.read().await;
     assert_eq!(format!("{:?}", find(&mut tx, 1).await), format!("{:?}", session(1)));
-    let (found, user) = find_session_with_user(&mut tx, id(2))
+    let (found, user, _) = find_session_with_policies(&mut tx, id(2))
         .await
         .expect("reads")
         .expect("is there");
     assert_eq!(format!("{found:?}"), format!("{ended:?}"));
     assert_eq!((user.id, user.roles.join(" ").as_str()), (user_id(1), "member"));
-    assert!(find_session_with_user(&mut tx, id(3)).await.expect("reads").is_none());
+    assert!(
+        find_session_with_policies(&mut tx, id(3))
+            .await
+            .expect("reads")
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_session_comes_with_the_policies_in_force_of_its_owners_roles() {
+    let database = with_sessions(&[session(1)]).await;
+    let in_force = async || {
+        let mut tx = database.read().await;
+        let found = find_session_with_policies(&mut tx, id(1)).await.expect("reads");
+        let (_, user, policies) = found.expect("is there");
+        let policies: Vec<_> = policies
+            .into_iter()
+            .map(|policy| (policy.role, policy.version))
+            .collect();
+        (user.roles, policies)
+    };
+    // A session whose owner has no policy, or not even a role, is there all the same.
+    assert_eq!(in_force().await, (vec!["member".to_owned()], vec![]));
+    let mut tx = database.write().await;
+    for (role, version) in [("member", 1), ("member", 2), ("auditor", 7), ("admin", 9)] {
+        let policy = Policy {
+            role: role.to_owned(),
+            version,
+            lifetimes: presets()[0].lifetimes.clone(),
+            review_at: None,
+            reason: "r".to_owned(),
+            justification: None,
+            author_id: None,
+            created_at: NOW,
+        };
+        insert_policy(&mut tx, &policy).await.expect("inserts");
+    }
+    users::set_roles(
+        &mut tx,
+        user_id(1),
+        &["auditor".to_owned(), "member".to_owned()],
+        later(1),
+    )
+    .await
+    .expect("writes");
+    tx.commit().await.expect("commits");
+    let (roles, policies) = in_force().await;
+    assert_eq!(roles, ["auditor", "member"]);
+    assert_eq!(policies, [("auditor".to_owned(), 7), ("member".to_owned(), 2)]);
+    let mut tx = database.write().await;
+    users::set_roles(&mut tx, user_id(1), &[], later(2))
+        .await
+        .expect("writes");
+    tx.commit().await.expect("commits");
+    assert_eq!(in_force().await, (vec![], vec![]));
 }
 
 #[tokio::test]

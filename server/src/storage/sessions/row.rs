@@ -1,9 +1,11 @@
 //! How a session stands in its table.
 
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
 use super::super::StorageError;
 use super::super::columns::Table;
+use super::super::policies::PolicyRow;
 use super::super::users::UserRow;
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
@@ -60,13 +62,31 @@ pub(super) struct SessionRow {
     handed_out_at: i64,
 }
 
-/// A session and its owner, read in one go.
-#[derive(sqlx::FromRow)]
-pub(super) struct SessionWithUserRow {
-    #[sqlx(flatten)]
+/// A session, its owner, and one of the policies in force of the owner's roles, read in one go.
+pub(super) struct SessionWithPolicyRow {
     pub(super) session: SessionRow,
-    #[sqlx(flatten)]
     pub(super) user: UserRow,
+    /// None for an owner without roles.
+    pub(super) policy: Option<PolicyRow>,
+}
+
+impl<'r, R> FromRow<'r, R> for SessionWithPolicyRow
+where
+    R: Row,
+    &'static str: ColumnIndex<R>,
+    Option<String>: Decode<'r, R::Database> + Type<R::Database>,
+    SessionRow: FromRow<'r, R>,
+    UserRow: FromRow<'r, R>,
+    PolicyRow: FromRow<'r, R>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let role: Option<String> = row.try_get("p_role")?;
+        Ok(Self {
+            session: SessionRow::from_row(row)?,
+            user: UserRow::from_row(row)?,
+            policy: role.map(|_| PolicyRow::from_row(row)).transpose()?,
+        })
+    }
 }
 
 impl TryFrom<SessionRow> for Session {
