@@ -40,8 +40,11 @@ enum Command {
     /// Run everything: format, lints, unit, property and API tests, browser.
     Test {
         /// The inner loop: without PostgreSQL, islands and browser.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "full")]
         quick: bool,
+        /// With the full counts of steps, kills and rounds instead of the small ones of every day.
+        #[arg(long)]
+        full: bool,
         /// Only tests whose names contain this.
         filter: Option<String>,
     },
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
         Command::Serve { demo, port } => serve::serve(demo, port),
         Command::Site => site::build().map(|_| true),
         Command::Bench => serve::bench(),
-        Command::Test { quick, filter } => Ok(suite::run(quick, filter.as_deref())),
+        Command::Test { quick, full, filter } => Ok(suite::run(quick, full, filter.as_deref())),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -15,6 +15,15 @@ const START_STEPS: u32 = 300;
 /// Pause between two looks.
 const STEP: Duration = Duration::from_millis(100);
 
+/// What a commit promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: the tests of one process ask for speed.
+    None,
+    /// As in production, for measuring.
+    Full,
+}
+
 /// A running cluster.
 pub struct Cluster {
     bin: PathBuf,
@@ -29,7 +38,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When PostgreSQL is missing or does not start.
-    pub fn start() -> Result<Self, Failure> {
+    pub fn start(durability: Durability) -> Result<Self, Failure> {
         let bin = install::postgres()?;
         let folder = std::env::temp_dir().join(format!("mayfly-postgres-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
@@ -57,16 +66,15 @@ impl Cluster {
             .stdout(Stdio::null()))?;
         let log = cluster.folder.join("log");
         let output = File::create(&log)?;
-        let settings = [
+        let mut settings = vec![
             format!("port={port}"),
             "listen_addresses=127.0.0.1".to_owned(),
             format!("unix_socket_directories={}", cluster.folder.display()),
             "max_connections=200".to_owned(),
-            // Durability is not what the tests of one process ask for; speed is.
-            "fsync=off".to_owned(),
-            "synchronous_commit=off".to_owned(),
-            "full_page_writes=off".to_owned(),
         ];
+        if durability == Durability::None {
+            settings.extend(["fsync", "synchronous_commit", "full_page_writes"].map(|name| format!("{name}=off")));
+        }
         // Our own child rather than a daemon of `pg_ctl`: it gets Ctrl-C as we do, and ends when we are killed.
         let mut server = cluster.program("postgres");
         server

@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::postgres::{Cluster, Durability};
 use crate::run::run;
 use crate::{Failure, root, site, target_dir};
 
@@ -38,18 +39,12 @@ pub fn serve(demo: bool, port: u16) -> Result<bool, Failure> {
 /// When something does not build or the measuring fails.
 pub fn bench() -> Result<bool, Failure> {
     let server = release_server()?;
+    let cluster = Cluster::start(Durability::Full)?;
     run(Command::new("cargo")
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "--package",
-            "server",
-            "--example",
-            "bench",
-            "--",
-        ])
+        .args(["run", "--quiet", "--release", "--package", "server"])
+        .args(["--example", "bench", "--"])
         .arg(server)
+        .env("MAYFLY_BENCH_POSTGRES_URL", cluster.url())
         .current_dir(root()))?;
     Ok(true)
 }

@@ -3,9 +3,12 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::postgres::Cluster;
+use crate::postgres::{Cluster, Durability};
 use crate::run::{self as program, Counts, count};
 use crate::{Failure, install, root, site, target_dir};
+
+/// Tests that can do more than every day has time for look at this variable.
+const FULL: &str = "MAYFLY_TEST_FULL";
 
 /// The product's packages, always named together: cargo chooses the features of dependencies by the packages it is
 /// given, and every other choice would compile hyper, axum, leptos and the server once more.
@@ -13,7 +16,7 @@ const PRODUCT: [&str; 6] = ["--package", "app", "--package", "server", "--featur
 
 /// Runs everything; a step that fails is counted and the others go on. Whether all of it passed.
 #[must_use]
-pub fn run(quick: bool, filter: Option<&str>) -> bool {
+pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
     let mut suite = Suite {
         counts: Counts::default(),
         slow: Vec::new(),
@@ -33,18 +36,19 @@ pub fn run(quick: bool, filter: Option<&str>) -> bool {
             ])
         });
     }
-    suite.tests("tool", || cargo_test(&["--package", "xtask"], filter, None));
+    suite.tests("tool", || cargo_test(&["--package", "xtask"], filter, None, full));
     suite.tests("pages, server on SQLite", || {
-        cargo_test(&PRODUCT, filter, Some(("sqlite", String::new())))
+        cargo_test(&PRODUCT, filter, Some(("sqlite", String::new())), full)
     });
     if !quick {
         suite.tests("server, PostgreSQL", || {
-            let cluster = Cluster::start()?;
+            let cluster = Cluster::start(Durability::None)?;
             let with_database = ["--test", "api", "--test", "storage"];
             cargo_test(
                 &[PRODUCT.as_slice(), &with_database].concat(),
                 filter,
                 Some(("postgres", cluster.url())),
+                full,
             )
         });
         if filter.is_none() {
@@ -65,7 +69,7 @@ pub fn run(quick: bool, filter: Option<&str>) -> bool {
                 ])
             });
         }
-        suite.tests("browser", || browser_tests(filter));
+        suite.tests("browser", || browser_tests(filter, full));
     }
     suite.close()
 }
@@ -136,13 +140,21 @@ fn run_cargo(words: &[&str]) -> Result<(), Failure> {
     program::run(Command::new("cargo").args(words).current_dir(root()))
 }
 
-fn cargo_test(words: &[&str], filter: Option<&str>, database: Option<(&str, String)>) -> Result<Counts, Failure> {
+fn cargo_test(
+    words: &[&str],
+    filter: Option<&str>,
+    database: Option<(&str, String)>,
+    full: bool,
+) -> Result<Counts, Failure> {
     let mut command = Command::new("cargo");
     command
         .args(["test", "--no-fail-fast"])
         .args(words)
         .args(filter)
         .current_dir(root());
+    if full {
+        command.env(FULL, "1");
+    }
     if let Some((kind, url)) = database {
         command
             .env("MAYFLY_TEST_DATABASE", kind)
@@ -151,13 +163,16 @@ fn cargo_test(words: &[&str], filter: Option<&str>, database: Option<(&str, Stri
     count(&mut command)
 }
 
-fn browser_tests(filter: Option<&str>) -> Result<Counts, Failure> {
+fn browser_tests(filter: Option<&str>, full: bool) -> Result<Counts, Failure> {
     install::node_modules()?;
     let browser = install::browser()?;
     // Built together with the tests of the API, so this only makes sure.
     run_cargo(&[["test", "--no-run"].as_slice(), &PRODUCT].concat())?;
     let mut command = Command::new("npx");
     command.args(["playwright", "test"]).current_dir(root().join("end2end"));
+    if full {
+        command.env(FULL, "1");
+    }
     if let Some(filter) = filter {
         command.args(["--grep", filter, "--pass-with-no-tests"]);
     }

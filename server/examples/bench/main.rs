@@ -46,7 +46,7 @@ async fn main() -> Result<(), Failure> {
 
 async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
     Box::pin(pages(binary, &folder.join("pages"))).await?;
-    let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(200_000), |text| text.parse())?;
+    let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(1_000_000), |text| text.parse())?;
     for sessions in [10_000, large] {
         let place = Place::sqlite(&folder.join(format!("sqlite-{sessions}")))?;
         Box::pin(refreshes(binary, &place, "SQLite", sessions)).await?;

@@ -5,8 +5,8 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgPool};
 
 use super::changes::Changes;
 use super::sqlite::Sqlite;
@@ -14,6 +14,9 @@ use super::{Inner, StorageError, Tx};
 
 /// The longest wait for a connection or a lock before the answer is "unavailable".
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection that was used so recently is not asked whether it still lives.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -161,6 +164,16 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, Stor
         .max_connections(max_connections)
         .min_connections(1)
         .acquire_timeout(PATIENCE)
+        // Asking each time costs every request a round trip; one that was in use a moment ago is most likely there.
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options)
         .await?;
     Ok(Pools::Postgres {
