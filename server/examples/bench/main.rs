@@ -94,13 +94,14 @@ async fn pages(binary: &Path, folder: &Path) -> Result<(), Failure> {
     for (name, path, headers) in [
         ("devices page, 20 sessions", "/", navigation.as_str()),
         ("sessions as JSON", "/api/v1/me/sessions", &cookie),
+        ("access-token check, revocation included", "/api/v1/me", &cookie),
         ("sign-in page, nobody there", "/sign-in", &visitor),
         ("key set", "/.well-known/jwks.json", ""),
     ] {
         let source = Arc::new(Same(get(path, place.port, headers)));
         let figures = median(place.port, CONNECTIONS, &source, Duration::ZERO).await?;
         println!(
-            "{name:<38} {:>8.0} /s   {:.3} × bare handler   p99 {:.1} ms",
+            "{name:<40} {:>8.0} /s   {:.3} × bare handler   p99 {:.1} ms",
             figures.rate,
             figures.rate / hello,
             figures.p99_ms

@@ -26,6 +26,7 @@ use crate::services::sessions::Live;
 /// Routes under `/api`, and the key set.
 pub fn routes() -> Router<AppState> {
     Router::new()
+        .route("/api/v1/me", get(me))
         .route("/api/v1/me/sessions", get(list_sessions).delete(end_other_sessions))
         .route("/api/v1/me/sessions/{id}", axum::routing::delete(end_session))
 }
@@ -46,6 +47,7 @@ pub fn public_routes() -> Router<AppState> {
         auth::mfa,
         auth::refresh,
         auth::logout,
+        me,
         list_sessions,
         end_session,
         end_other_sessions,
@@ -61,6 +63,22 @@ pub fn public_routes() -> Router<AppState> {
     )
 )]
 struct Document;
+
+/// The caller.
+#[derive(Serialize, ToSchema)]
+pub struct MeResponse {
+    /// `sub` of the tokens.
+    id: String,
+    username: String,
+    display_name: String,
+    roles: Vec<String>,
+    /// The session that asks.
+    session_id: String,
+    /// Authentication context class of that session.
+    acr: &'static str,
+    /// When the last factor was shown, Unix milliseconds.
+    authenticated_at: i64,
+}
 
 /// A living session of the caller.
 #[derive(Serialize, ToSchema)]
@@ -148,6 +166,24 @@ async fn require_form_token(channel: Channel, web: &WebSession, headers: &Header
         "form_token",
         "The header x-form-token is missing or wrong.",
     ))
+}
+
+/// Who is asking, by this session: the cheapest way to learn whether a token is still good.
+///
+/// # Errors
+/// 401, and faults of ours.
+#[utoipa::path(get, path = "/api/v1/me", responses((status = 200, body = MeResponse), (status = 401)))]
+pub async fn me(Extension(viewer): Extension<Viewer>) -> Result<Json<MeResponse>, Refusal> {
+    let Live { session, user, .. } = signed_in(&viewer)?;
+    Ok(Json(MeResponse {
+        id: user.id.to_string(),
+        username: user.username.clone(),
+        display_name: user.display_name.clone(),
+        roles: user.roles.clone(),
+        session_id: session.id.to_string(),
+        acr: acr(&session.amr),
+        authenticated_at: session.authenticated_at.as_millis(),
+    }))
 }
 
 /// The caller's living sessions, the current one first.

@@ -285,6 +285,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
     let unknown = "/api/v1/me/sessions/01890a5d-ac96-774b-bcce-b302099a8057";
     let mut wrong = Vec::new();
     for (method, path, expected) in [
+        (Method::GET, "/api/v1/me", [401, 200, 200, 200, 401, 401]),
         (Method::GET, "/api/v1/me/sessions", [401, 200, 200, 200, 401, 401]),
         (Method::DELETE, unknown, [401, 404, 404, 404, 401, 401]),
         (
@@ -327,6 +328,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
     let expected: BTreeSet<String> = [
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",
+        "/api/v1/me",
         "/api/v1/me/sessions",
         "/api/v1/me/sessions/{id}",
         "/auth/login",

@@ -225,6 +225,14 @@ async fn s14_the_list_of_sessions_shows_only_what_it_should() {
         list[1]["network"], "198.51.100.x",
         "the address itself stays with the server"
     );
+    let mut me = browser.fetch_empty(Method::GET, "/api/v1/me").await.expect(200).json();
+    assert_eq!(me["session_id"], list[1]["id"]);
+    assert!(me["authenticated_at"].is_i64() && me["id"].is_string());
+    for member in ["session_id", "authenticated_at", "id"] {
+        me.as_object_mut().expect("an object").remove(member);
+    }
+    let left = json!({"username": "max", "display_name": "max Example", "roles": ["member"], "acr": "aal1"});
+    assert_eq!(me, left, "and nothing else");
     let page = browser.open("/").await.expect(200).page();
     assert!(page.contains("This device") && page.contains("backup-tool"), "{page}");
     assert!(!page.contains("192.0.2.33"), "the address itself stays with the server");
