@@ -50,7 +50,7 @@ impl Application {
             backend,
             settings,
             limits,
-            assets: assets::load()?,
+            assets: Arc::new(assets::load()?),
             draining: health::Draining::default(),
             streams: feed::Streams::default(),
         };
@@ -100,7 +100,7 @@ impl Application {
 /// Every layer in its order; see `http` and `http::protect`.
 fn router(state: &AppState) -> Router {
     let protection = protect::Protection {
-        public_url: state.settings.public_url.clone(),
+        public_url: Arc::new(state.settings.public_url.clone()),
         sink: state.backend.clone(),
         max_body_bytes: state.settings.server.max_body_bytes,
         limits: state.limits.clone(),

@@ -47,7 +47,7 @@ pub struct AppState {
     /// Rate limits.
     pub limits: Arc<Limits>,
     /// Names of the built files.
-    pub assets: Assets,
+    pub assets: Arc<Assets>,
     /// Readiness is false once the server is asked to stop.
     pub draining: health::Draining,
     /// Streams of the revocation feed.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use app::error::ActionError;
-use app::types::{Notice, PageContext};
+use app::types::{Assets, Notice, PageContext};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Path, Request, State};
@@ -84,7 +84,7 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
         now: state.backend.now().as_millis(),
         request_id: from.request_id.clone().unwrap_or_default(),
         form_token,
-        assets: state.assets.clone(),
+        assets: Assets::clone(&state.assets),
         theme: cookies::theme(&request.headers).map(str::to_owned),
         notice,
     };

@@ -54,7 +54,7 @@ pub trait RefusalSink: Send + Sync {
 #[derive(Clone)]
 pub struct Protection {
     /// Our one origin.
-    pub public_url: PublicUrl,
+    pub public_url: Arc<PublicUrl>,
     /// Hears of refusals.
     pub sink: Arc<dyn RefusalSink>,
     /// Largest form.

@@ -33,7 +33,7 @@ impl RefusalSink for Recorder {
 /// Protection of `https://id.example`.
 pub(crate) fn protection(sink: Arc<Recorder>) -> Protection {
     Protection {
-        public_url: "https://id.example".parse().unwrap(),
+        public_url: Arc::new("https://id.example".parse().unwrap()),
         sink,
         max_body_bytes: 65_536,
         limits: Arc::new(Limits::new(&LimitSettings::default(), Arc::new(SystemClock))),
