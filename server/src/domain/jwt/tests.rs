@@ -14,6 +14,7 @@ use crate::domain::keys::{KeyEncryptionKey, KeyRecord};
 use crate::domain::random::SystemRandom;
 
 mod corpus;
+mod published;
 
 const NOW: i64 = 1_800_000_000;
 
