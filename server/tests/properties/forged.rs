@@ -41,7 +41,7 @@ use crate::mutation::{edits, forgeries};
 const ISSUER: &str = "https://mayfly.example";
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 /// How many times as many forgeries the full run makes.
-const FULL: u32 = 40;
+const FULL: u32 = 10;
 
 /// A test that runs on each of so many values; how often it said what.
 fn fuzz<S: Strategy>(
@@ -218,19 +218,19 @@ fn f49_no_forged_access_token_is_believed() {
     let world = World::new();
     let deep = "accepted too_long parts base64 utf8 json duplicate_member header_forbidden header_unknown typ key_id \
                 key_unknown algorithm signature";
-    let said = fuzz("a person's token", 12_000, &forgeries(&world.genuine), |token| {
+    let said = fuzz("a person's token", 3_000, &forgeries(&world.genuine), |token| {
         let answer = world.verifier.verify_access(&world.keys, &token, NOW);
         assert!(answer.is_err() || key_id(&token).as_deref() == Ok("k1"));
         // The service's own token is genuine, but no person's: its claims say so.
         verdict(&token, &world.person, &answer.map_err(|refusal| refusal.as_str()))
     });
     reached(&said, deep);
-    let said = fuzz("a service's token", 12_000, &forgeries(&world.genuine), |token| {
+    let said = fuzz("a service's token", 3_000, &forgeries(&world.genuine), |token| {
         let answer = world.verifier.verify_service(&world.keys, &token, NOW);
         verdict(&token, &world.service, &answer.map_err(|refusal| refusal.as_str()))
     });
     reached(&said, deep);
-    let said = fuzz("an assertion", 12_000, &forgeries(&world.genuine), |token| {
+    let said = fuzz("an assertion", 3_000, &forgeries(&world.genuine), |token| {
         let answer = world.prove(&token, &world.client_keys);
         verdict(&token, &world.assertion, &answer.map_err(AssertionRefusal::as_str))
     });
@@ -238,6 +238,16 @@ fn f49_no_forged_access_token_is_believed() {
         &said,
         "accepted assertion_form assertion_header assertion_key_unknown assertion_signature",
     );
+}
+
+/// Scopes are a set: their order says nothing (RFC 6749, section 3.3).
+fn in_order(mut claims: Value) -> Value {
+    if let Some(scope) = claims["scope"].as_str() {
+        let mut words: Vec<&str> = scope.split(' ').collect();
+        words.sort_unstable();
+        claims["scope"] = json!(words.join(" "));
+    }
+    claims
 }
 
 #[test]
@@ -252,10 +262,10 @@ fn f49_what_our_own_key_signed_is_read_without_loss_or_refused() {
     // What is accepted, written again, is the JSON that was signed: nothing was left out, added or read as another type.
     let same = |written: Value, signed: &[u8]| {
         let signed: Value = serde_json::from_slice(signed).expect("it was accepted");
-        assert_eq!(written, signed);
+        assert_eq!(in_order(written), in_order(signed));
         "accepted".to_owned()
     };
-    let said = fuzz("a person's claims", 8_000, &changes(), |edits| {
+    let said = fuzz("a person's claims", 3_000, &changes(), |edits| {
         let claims = change(person_claims(1), &edits);
         let token = world.signer.sign(header().as_bytes(), &claims);
         match world.verifier.verify_access(&world.keys, &token, NOW) {
@@ -266,7 +276,7 @@ fn f49_what_our_own_key_signed_is_read_without_loss_or_refused() {
     let deep = "accepted utf8 json duplicate_member claim_missing claim_mistyped claim_unknown issuer audience expired \
                 not_yet_valid issued_in_future lifetime";
     reached(&said, deep);
-    let said = fuzz("a service's claims", 8_000, &changes(), |edits| {
+    let said = fuzz("a service's claims", 3_000, &changes(), |edits| {
         let claims = change(service_claims(&world.client), &edits);
         let token = world.signer.sign(header().as_bytes(), &claims);
         match world.verifier.verify_service(&world.keys, &token, NOW) {
@@ -276,7 +286,7 @@ fn f49_what_our_own_key_signed_is_read_without_loss_or_refused() {
     });
     reached(&said, deep);
     let keys = parse_public_keys(&world.signer.jwk("k1").to_string()).expect("a key");
-    let said = fuzz("a client's claims", 8_000, &changes(), |edits| {
+    let said = fuzz("a client's claims", 3_000, &changes(), |edits| {
         let claims = change(assertion_claims(&world.client), &edits);
         let token = world.signer.sign(br#"{"alg":"EdDSA","kid":"k1"}"#, &claims);
         match world.prove(&token, &keys) {
@@ -318,7 +328,7 @@ fn f49_no_forged_refresh_token_is_believed() {
             genuine.push(token.expose_secret().to_owned());
         }
     }
-    let said = fuzz("a refresh token", 40_000, &forgeries(&genuine), |token| {
+    let said = fuzz("a refresh token", 10_000, &forgeries(&genuine), |token| {
         let believed = refresh::parse(&ring, &token).is_some();
         assert_eq!(believed, genuine.contains(&token), "{token}");
         if believed { "accepted" } else { "refused" }.to_owned()
@@ -365,7 +375,7 @@ fn f49_no_forged_cookie_is_believed() {
         pair
     });
     let line = prop_oneof![4 => prop::collection::vec(pair, 1..4).prop_map(|pairs| pairs.join(&b';')), 1 => garbage()];
-    let said = fuzz("cookies", 8_000, &prop::collection::vec(line, 0..3), |lines| {
+    let said = fuzz("cookies", 3_000, &prop::collection::vec(line, 0..3), |lines| {
         let headers = headers(&COOKIE, &lines);
         // A model that is slow and plain: all pairs of all lines as text.
         let all = lines.join(&b';');
@@ -408,7 +418,7 @@ fn f49_no_stranger_chooses_the_address_he_is_seen_with() {
         any::<Index>(),
     );
     let seen = RefCell::new(BTreeSet::new());
-    fuzz("addresses", 8_000, &case, |(mut lines, standard, own_line, hops)| {
+    fuzz("addresses", 4_000, &case, |(mut lines, standard, own_line, hops)| {
         let (name, forwarded_header, prefix) = if standard {
             (&FORWARDED, ForwardedHeader::Forwarded, "for=")
         } else {
@@ -453,7 +463,7 @@ fn f49_no_stranger_chooses_the_address_he_is_seen_with() {
 
 #[test]
 fn f49_any_accept_header_is_answered() {
-    let said = fuzz("accept", 8_000, &prop::collection::vec(garbage(), 0..4), |lines| {
+    let said = fuzz("accept", 2_000, &prop::collection::vec(garbage(), 0..4), |lines| {
         let headers = headers(&ACCEPT, &lines);
         let html = |line: &&Vec<u8>| line.windows(9).any(|word| word == b"text/html") && line.is_ascii();
         assert_eq!(accepts_html(&headers), lines.iter().any(|line| html(&line)));

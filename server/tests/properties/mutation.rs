@@ -79,6 +79,8 @@ pub fn edits() -> impl Strategy<Value = Edit> {
     let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
     prop_oneof![
         4 => (select(names), values()).prop_map(|(name, value)| Edit::Set(name, value)),
+        3 => (select(vec!["iat", "nbf", "exp"]), 1_799_990_000_i64..1_800_010_000)
+            .prop_map(|(name, seconds)| Edit::Set(name.to_owned(), seconds.into())),
         2 => (any::<Index>(), values()).prop_map(|(at, value)| Edit::Twice(at, value)),
         2 => any::<Index>().prop_map(Edit::Without),
         1 => Just(Edit::Indented),
