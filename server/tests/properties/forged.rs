@@ -2,7 +2,7 @@
 //! what is byte for byte genuine (J7, F49).
 //!
 //! The everyday run makes always the same forgeries; with `MAYFLY_TEST_FULL=1` there are many times as many, other ones
-//! each time, for about a minute. Every test prints what became of them.
+//! each time, for a minute or two. Every test prints what became of them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +24,8 @@ use server::domain::client::{ClientId, PublicKey, Scopes, parse_public_keys};
 use server::domain::clock::Timestamp;
 use server::domain::id::{SessionId, TokenId, UserId};
 use server::domain::jwt::{
-    AccessClaims, Assertion, AssertionRefusal, ExpectedAssertion, Proven, ServiceClaims, Verifier, install_crypto,
-    key_id,
+    AccessClaims, Assertion, AssertionRefusal, ExpectedAssertion, Proven, Refusal, ServiceClaims, Verifier,
+    install_crypto, key_id,
 };
 use server::domain::keys::{Algorithm, KeyEncryptionKey, KeyRecord, KeyRing, PublicKeys};
 use server::domain::random::SystemRandom;
@@ -222,12 +222,12 @@ fn f49_no_forged_access_token_is_believed() {
         let answer = world.verifier.verify_access(&world.keys, &token, NOW);
         assert!(answer.is_err() || key_id(&token).as_deref() == Ok("k1"));
         // The service's own token is genuine, but no person's: its claims say so.
-        verdict(&token, &world.person, &answer.map_err(|refusal| refusal.as_str()))
+        verdict(&token, &world.person, &answer.map_err(Refusal::as_str))
     });
     reached(&said, deep);
     let said = fuzz("a service's token", 3_000, &forgeries(&world.genuine), |token| {
         let answer = world.verifier.verify_service(&world.keys, &token, NOW);
-        verdict(&token, &world.service, &answer.map_err(|refusal| refusal.as_str()))
+        verdict(&token, &world.service, &answer.map_err(Refusal::as_str))
     });
     reached(&said, deep);
     let said = fuzz("an assertion", 3_000, &forgeries(&world.genuine), |token| {
@@ -400,7 +400,7 @@ fn f49_no_forged_cookie_is_believed() {
             .expect("it was found");
         assert_eq!(token, first.1);
         let answer = world.verifier.verify_access(&world.keys, token, NOW);
-        let said = verdict(token, &world.person, &answer.map_err(|refusal| refusal.as_str()));
+        let said = verdict(token, &world.person, &answer.map_err(Refusal::as_str));
         if doubled.is_some() { "doubled".to_owned() } else { said }
     });
     reached(&said, "none doubled accepted signature");
@@ -436,10 +436,9 @@ fn f49_no_stranger_chooses_the_address_he_is_seen_with() {
         seen.borrow_mut()
             .insert(identification.client_address(proxy, &untouched).0);
         // Our proxies append the address they saw to what the stranger sent, in the same line or in one of their own.
-        let mut appended = format!("{prefix}{client}");
-        for hop in 0..hops.index(4) {
-            appended += &format!(", {prefix}10.0.0.{}", hop + 2);
-        }
+        let ours = (0..hops.index(4)).map(|hop| format!("10.0.0.{}", hop + 2));
+        let hops: Vec<String> = std::iter::once(client.to_string()).chain(ours).collect();
+        let appended = format!("{prefix}{}", hops.join(&format!(", {prefix}")));
         match lines.last_mut() {
             Some(last) if !own_line => {
                 last.extend_from_slice(b", ");
