@@ -33,8 +33,8 @@ export class Server {
     });
   }
 
-  /** Starts a fresh server and waits until it answers. */
-  static async start(): Promise<Server> {
+  /** Starts a fresh server, with these settings changed, and waits until it answers. */
+  static async start(changes: NodeJS.ProcessEnv = {}): Promise<Server> {
     const port = await freePort();
     const url = `http://localhost:${port}`;
     const folder = await mkdtemp(join(tmpdir(), "mayfly-end2end-"));
@@ -44,6 +44,7 @@ export class Server {
       MAYFLY__PUBLIC_URL: url,
       MAYFLY__SERVER__ADDRESS: `127.0.0.1:${port}`,
       MAYFLY__LOG__FORMAT: "text",
+      ...changes,
     };
     const child = spawn(binary(), ["serve"], { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
     const server = new Server(url, folder, env, child);

@@ -3,12 +3,14 @@
 use axum::http::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use server::domain::client::REVOCATIONS;
 use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
 use crate::people::{Admin, Member};
 use crate::program::Program;
+use crate::service::{Key, Service};
 
 /// The claims of a token as JSON.
 pub fn claims(token: &str) -> Value {
@@ -28,6 +30,12 @@ fn part(token: &str, index: usize) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
+/// The kind that is at its right place as the bearer's token at people's doors.
+fn is_a_persons_access(kind: &str) -> bool {
+    matches!(kind, "access" | "browser access")
+}
+
+#[expect(clippy::too_many_lines, reason = "a table: every kind at every door")]
 #[tokio::test]
 async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     let app = TestApp::start("j4").await;
@@ -39,6 +47,11 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     browser.open("/").await.expect(200);
     let program = Program::signed_in(&app, &person).await;
     let invitation = link.rsplit('/').next().expect("a secret").to_owned();
+    let reader = Service::add(&app, "reader", REVOCATIONS).await;
+    let signs = Service::with_key(&app, "signs", "read", Key::es256()).await;
+    let resource_server = Service::resource_server(&app).await;
+    // Time for a refresh to be due, so that a token at its right door is exchanged.
+    app.pass(60);
     let secrets = [
         ("access", program.access.clone()),
         ("browser access", browser.cookie(ACCESS)),
@@ -48,9 +61,10 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
         ("flow", browser.jar.get(FLOW).cloned().unwrap_or_default()),
         ("form token", browser.form_token.clone()),
         ("invitation", invitation),
+        ("service token", reader.token().await),
+        ("assertion", signs.assertion("once")),
+        ("client secret", reader.secret.clone()),
     ];
-    // Time for a refresh to be due, so that a token at its right door is exchanged.
-    app.pass(60);
     for (kind, secret) in &secrets {
         assert!(!secret.is_empty(), "{kind}");
         let bearer = program
@@ -60,7 +74,7 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
             .as_u16();
         assert_eq!(
             bearer == 200,
-            kind.ends_with("access"),
+            is_a_persons_access(kind),
             "{kind} as a bearer token: {bearer}"
         );
 
@@ -73,7 +87,7 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
             .as_u16();
         assert_eq!(
             cookie == 200,
-            kind.ends_with("access"),
+            is_a_persons_access(kind),
             "{kind} as the access cookie: {cookie}"
         );
 
@@ -97,6 +111,40 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
             refreshed == 200,
             *kind == "browser refresh",
             "{kind} as the refresh cookie: {refreshed}"
+        );
+
+        let feed = program
+            .ask_with(secret, Method::GET, "/oauth/revocations")
+            .await
+            .status
+            .as_u16();
+        assert_eq!(
+            feed == 200,
+            *kind == "service token",
+            "{kind} at a service's door: {feed}"
+        );
+
+        let proven = signs.present(secret).await.status.as_u16();
+        assert_eq!(proven == 200, *kind == "assertion", "{kind} as an assertion: {proven}");
+
+        let claimed = Service {
+            secret: secret.clone(),
+            ..reader.clone()
+        };
+        let fields = [("grant_type", "client_credentials")];
+        let issued = claimed.ask("/oauth/token", &fields).await.status.as_u16();
+        assert_eq!(
+            issued == 200,
+            *kind == "client secret",
+            "{kind} as a client's secret: {issued}"
+        );
+
+        // Introspection is about access tokens; that of everything else is not active.
+        let active = resource_server.introspect(secret).await["active"] == true;
+        assert_eq!(
+            active,
+            is_a_persons_access(kind) || *kind == "service token",
+            "{kind} introspected"
         );
 
         let mut jar = Browser::new(&app);

@@ -261,7 +261,7 @@ fn is_safe_key_id(kid: &str) -> bool {
 }
 
 /// Step 3. The algorithm handed to the library is the key's; the library sees nothing else of the token.
-fn check_signature(token: &Compact<'_>, (algorithm, key): (Algorithm, &DecodingKey)) -> Result<(), Refusal> {
+pub(super) fn check_signature(token: &Compact<'_>, (algorithm, key): (Algorithm, &DecodingKey)) -> Result<(), Refusal> {
     let algorithm = library_algorithm(algorithm);
     match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), key, algorithm) {
         Ok(true) => Ok(()),

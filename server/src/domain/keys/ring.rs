@@ -311,34 +311,44 @@ pub(super) struct Jwk {
     pub(super) public: Vec<u8>,
 }
 
+impl Jwk {
+    /// Of a raw public key; none if it has not the form of that algorithm.
+    pub(super) fn new(algorithm: Algorithm, public: Vec<u8>) -> Option<Self> {
+        let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+        // The thumbprint is over the required members in the order of the alphabet, without spaces.
+        let (thumbprint, mut json) = match algorithm {
+            Algorithm::Es256 => {
+                let [0x04, point @ ..] = public.as_slice() else {
+                    return None;
+                };
+                let (x, y) = point.split_at_checked(32)?;
+                let (x, y) = (encode(x), encode(y));
+                let thumbprint = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+                (thumbprint, json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y }))
+            }
+            Algorithm::EdDsa => {
+                let x = encode(&public);
+                let thumbprint = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+                (thumbprint, json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
+            }
+        };
+        let kid = encode(digest(&SHA256, thumbprint.as_bytes()).as_ref());
+        json["kid"] = json!(kid);
+        json["use"] = json!("sig");
+        json["alg"] = json!(algorithm.as_str());
+        Some(Self { kid, json, public })
+    }
+}
+
 /// Derives it from the private key; none if this is no PKCS#8 key of that algorithm.
 pub(super) fn public_jwk(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Jwk> {
-    let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
-    // The thumbprint is over the required members in the order of the alphabet, without spaces.
-    let (public, thumbprint, mut json) = match algorithm {
-        Algorithm::Es256 => {
-            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
-            let public = pair.public_key().as_ref().to_vec();
-            let [0x04, point @ ..] = public.as_slice() else {
-                return None;
-            };
-            let (x, y) = point.split_at_checked(32)?;
-            let (x, y) = (encode(x), encode(y));
-            let thumbprint = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-            let json = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y });
-            (public, thumbprint, json)
-        }
-        Algorithm::EdDsa => {
-            let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
-            let public = pair.public_key().as_ref().to_vec();
-            let x = encode(&public);
-            let thumbprint = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-            (public, thumbprint, json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
-        }
+    let public = match algorithm {
+        Algorithm::Es256 => EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+            .ok()?
+            .public_key()
+            .as_ref()
+            .to_vec(),
+        Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8(pkcs8).ok()?.public_key().as_ref().to_vec(),
     };
-    let kid = encode(digest(&SHA256, thumbprint.as_bytes()).as_ref());
-    json["kid"] = json!(kid);
-    json["use"] = json!("sig");
-    json["alg"] = json!(algorithm.as_str());
-    Some(Jwk { kid, json, public })
+    Jwk::new(algorithm, public)
 }

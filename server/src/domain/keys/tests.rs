@@ -84,16 +84,22 @@ fn j11_no_private_byte_stands_in_the_published_set() {
 }
 
 #[test]
-fn the_key_id_is_the_thumbprint_of_the_rfc() {
+fn the_key_id_is_the_thumbprint_of_the_rfcs() {
+    let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
     // RFC 8037, appendix A.3: the thumbprint of the key of appendix A.1.
-    let seed = BASE64URL_NOPAD
-        .decode(b"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
-        .unwrap();
     let mut pkcs8 = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-    pkcs8.extend_from_slice(&seed);
+    pkcs8.extend(decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"));
     let jwk = ring::public_jwk(Algorithm::EdDsa, &pkcs8).unwrap();
     assert_eq!(jwk.kid, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     assert_eq!(jwk.json["x"], "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+    // RFC 7638 itself shows an RSA key only; this is the `jkt` of RFC 9449, section 6.1, and its key of section 4.1.
+    let point = [
+        vec![4],
+        decode("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs"),
+        decode("9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA"),
+    ];
+    let jwk = ring::Jwk::new(Algorithm::Es256, point.concat()).unwrap();
+    assert_eq!(jwk.kid, "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
 }
 
 #[test]

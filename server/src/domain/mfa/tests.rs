@@ -26,19 +26,21 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 #[test]
-fn codes_are_those_of_the_rfc() {
-    // The last six digits of the eight in RFC 6238, appendix B.
-    for (seconds, code) in [
-        (59, "287082"),
-        (1_111_111_109, "081804"),
-        (1_234_567_890, "005924"),
-        (20_000_000_000, "353130"),
+fn p15_codes_are_those_of_the_rfc() {
+    // RFC 6238, appendix B, for SHA-1, in full. It shows eight digits; ours are the last six of them.
+    for (seconds, shown) in [
+        (59, "94287082"),
+        (1_111_111_109, "07081804"),
+        (1_111_111_111, "14050471"),
+        (1_234_567_890, "89005924"),
+        (2_000_000_000, "69279037"),
+        (20_000_000_000, "65353130"),
     ] {
-        assert_eq!(
-            check(&rfc_secret(), code, at(seconds), i64::MIN),
-            Some(seconds / 30),
-            "at {seconds}"
-        );
+        let code = &shown[2..];
+        assert_eq!(rfc_secret().code_at(at(seconds)), code, "at {seconds}");
+        let accepted = check(&rfc_secret(), code, at(seconds), i64::MIN);
+        assert_eq!(accepted, Some(seconds / 30), "at {seconds}");
+        assert_eq!(check(&rfc_secret(), shown, at(seconds), i64::MIN), None, "all eight");
     }
 }
 
