@@ -26,6 +26,16 @@ pub fn post(path: &str, port: u16, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A POST request with a form, from a client that proves itself by its secret.
+pub fn post_form(path: &str, port: u16, basic: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost:{port}\r\nAuthorization: Basic {basic}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
 /// What a source of requests gives next, and what it does with the answer.
 pub trait Source: Send + Sync + 'static {
     /// None: nothing is left for this run.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use load::{Same, exchange, get, median, now, wait_for};
+use load::{Same, exchange, get, median, now, post_form, wait_for};
 use people::{SESSIONS, Tokens};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -117,10 +117,8 @@ async fn pages(binary: &Path, folder: &Path) -> Result<(), Failure> {
 /// Rotations with their audit row and signature, each durable before it is answered, beside the reference.
 async fn refreshes(binary: &Path, place: &Place, database: &str, sessions: usize) -> Result<(), Failure> {
     let begun = now();
-    let tokens = Arc::new(Tokens::new(
-        Box::pin(people::with_refresh_tokens(place, sessions)).await?,
-        place.port,
-    ));
+    let (service, tokens) = Box::pin(people::with_refresh_tokens(place, sessions)).await?;
+    let tokens = Arc::new(Tokens::new(tokens, place.port));
     println!(
         "{database}, {sessions} sessions (made in {:.0} s)",
         (now() - begun).as_secs_f64()
@@ -142,11 +140,27 @@ async fn refreshes(binary: &Path, place: &Place, database: &str, sessions: usize
             bare.p99_ms,
         );
     }
+    let ask = |path, body: &str| Arc::new(Same(post_form(path, place.port, &service, body)));
+    let grant = ask("/oauth/token", "grant_type=client_credentials");
+    let token = service_token(place.port, &grant.0).await?;
+    let introspect = ask("/oauth/introspect", &format!("token={token}"));
+    for (name, source) in [("client credentials", grant), ("introspection", introspect)] {
+        let figures = median(place.port, CONNECTIONS, &source, Duration::ZERO).await?;
+        println!("{name:<40} {:>8.0} /s   p99 {:.1} ms", figures.rate, figures.p99_ms);
+    }
     println!(
         "resident memory after that             {:>8.1} MB",
         server.resident_mb()?
     );
     server.stop()
+}
+
+async fn service_token(port: u16, request: &[u8]) -> Result<String, Failure> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut answer = Vec::new();
+    let body = exchange(&mut stream, request, &mut answer).await?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer[body..])?;
+    Ok(answer["access_token"].as_str().ok_or("no access token")?.to_owned())
 }
 
 /// Where a server keeps its things.
@@ -191,8 +205,10 @@ impl Place {
 
     /// As the environment says it to the server.
     fn environment(&self) -> Vec<(String, String)> {
-        let unlimited = [("BURST", "100000"), ("EVERY_SECONDS", "1")]
-            .map(|(name, value)| (format!("LIMITS__REFRESH__ADDRESS__{name}"), value.to_owned()));
+        let unlimited = ["REFRESH", "CLIENT"].into_iter().flat_map(|kind| {
+            ["ADDRESS", "ACCOUNT_AT_ADDRESS", "ACCOUNT"]
+                .map(|bucket| (format!("LIMITS__{kind}__{bucket}__BURST"), "100000".to_owned()))
+        });
         let database = self
             .database
             .iter()

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use secrecy::{ExposeSecret, SecretString};
 use server::cli::CliError;
 use server::config::Settings;
 use server::domain::audit::Circumstances;
+use server::domain::client::{ClientName, Scopes};
 use server::domain::clock::SystemClock;
 use server::domain::id::SessionId;
 use server::domain::random::{Random, SystemRandom, secret};
@@ -16,6 +18,7 @@ use server::domain::session::Client;
 use server::services::Backend;
 use server::services::admin::NewPerson;
 use server::services::invitations::{AcceptOutcome, Acceptance};
+use server::services::oauth::{AddClientOutcome, NewClient};
 use server::services::sign_in::{Caller, PasswordOutcome, SignedIn};
 use server::startup::open_backend;
 use server::storage::sessions::{find_session, insert_session};
@@ -43,10 +46,28 @@ pub async fn with_sessions(place: &Place) -> Result<SecretString, Failure> {
     Ok(signed_in.issued.access)
 }
 
-/// One person whose programs hold so many sessions; the refresh token of each. Only the first one is signed in: the
-/// others are rows like it, with ids and secrets of their own.
-pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<String>, Failure> {
+/// Other software that may get tokens and ask about them: id and secret as it sends them (RFC 7617).
+async fn add_service(backend: &Backend) -> Result<String, Failure> {
+    let new = NewClient {
+        name: ClientName::parse("Bench")?,
+        scopes: Scopes::parse("orders.read")?,
+        keys: None,
+        access: Duration::from_mins(5),
+        may_introspect: true,
+    };
+    let AddClientOutcome::Added(added) = backend.add_client(new).await? else {
+        return Err("the client was not added".into());
+    };
+    let secret = added.secret.ok_or("a client without a secret")?;
+    Ok(BASE64.encode(format!("{}:{}", added.id, secret.expose_secret()).as_bytes()))
+}
+
+/// One service, and one person whose programs hold so many sessions: what the service proves itself with, and the
+/// refresh token of each program. Only the first one is signed in: the others are rows like it, with ids and secrets of
+/// their own.
+pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<(String, Vec<String>), Failure> {
     let backend = open(place).await?;
+    let service = add_service(&backend).await?;
     let signed_in = add_person(&backend, Client::Native).await?;
     let random = SystemRandom::default();
     let mut tx = backend.store().read().await?;
@@ -74,7 +95,7 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Vec<S
         tx.commit().await?;
     }
     backend.store().close().await;
-    Ok(tokens)
+    Ok((service, tokens))
 }
 
 const PASSWORD: &str = "a long enough phrase";
