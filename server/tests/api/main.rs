@@ -32,6 +32,7 @@ mod keys;
 mod lost_answers;
 mod oauth_endpoints;
 mod passwords;
+mod recovery;
 mod redirects;
 mod refresh;
 mod refresh_machine;

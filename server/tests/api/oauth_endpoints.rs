@@ -12,7 +12,10 @@ use crate::service::{Key, Service, post_form};
 
 const GRANT: (&str, &str) = ("grant_type", "client_credentials");
 
-#[expect(clippy::too_many_lines, reason = "the whole table of outcomes, then what is no token at all")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "the whole table of outcomes, then what is no token at all"
+)]
 #[tokio::test]
 async fn r1_a_native_program_refreshes_at_the_token_endpoint_by_the_same_rules() {
     let app = TestApp::start("r1 token endpoint").await;
