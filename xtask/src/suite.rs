@@ -40,7 +40,7 @@ pub fn run(quick: bool, filter: Option<&str>) -> bool {
     if !quick {
         suite.tests("server, PostgreSQL", || {
             let cluster = Cluster::start()?;
-            let with_database = ["--test", "api", "--test", "storage"];
+            let with_database = ["--test", "api", "--test", "storage", "--test", "faults"];
             cargo_test(
                 &[PRODUCT.as_slice(), &with_database].concat(),
                 filter,
