@@ -23,6 +23,7 @@ mod authorization;
 mod checked_tokens;
 mod client_assertions;
 mod client_credentials;
+mod clock_jumps;
 mod cookies;
 mod csrf;
 mod factors;

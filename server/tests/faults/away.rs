@@ -39,9 +39,9 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         other.close().await.expect("closed");
     };
     let begun = now();
-    let timed = |wait: u64| {
+    let timed = |who: usize, wait: u64| {
         let serving = &serving;
-        let token = clients[1].token.clone();
+        let token = clients[who].token.clone();
         async move {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             let asked = now();
@@ -61,7 +61,8 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         (answer.status, checked.status, now() - asked)
     };
     // The second begins to wait behind the first, and waits no longer for that.
-    let ((), one, two, three, four, checked) = tokio::join!(held, timed(0), timed(500), timed(1500), sign_in, check);
+    let ((), one, two, three, four, checked) =
+        tokio::join!(held, timed(1, 0), timed(2, 500), timed(3, 1500), sign_in, check);
     assert_eq!((checked.0, checked.1), (200, 200), "{checked:?}");
     for (answer, took) in [&one, &two, &three, &four] {
         println!("locked: {} after {} ms", answer.status, took.as_millis());
