@@ -143,7 +143,7 @@ impl Place {
             remember_device: Duration::ZERO,
             mfa: Mfa::Off,
             step_up: Duration::from_mins(10),
-            max_sessions: 100,
+            max_sessions: 1000,
         };
         backend
             .add_role("program", "A role of the tests", lifetimes)

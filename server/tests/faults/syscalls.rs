@@ -5,7 +5,8 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::clients::check;
+use crate::clients::{check, load};
+use crate::kills::last_life;
 use crate::place::{Place, postgres_url};
 use crate::serving::Serving;
 use crate::{MACHINE, now, scale};
@@ -19,12 +20,12 @@ const NETWORK: &str = "sendto,sendmsg,writev";
 struct Tracer(Child);
 
 impl Tracer {
-    /// Kills the program when one of its threads makes the k-th of these calls from now on.
-    async fn attach(place: &Place, serving: &Serving, calls: &str, k: usize) -> Self {
+    /// Does this to these calls from now on, counted for each of the program's threads.
+    async fn attach(place: &Place, serving: &Serving, calls: &str, what: &str) -> Self {
         let said = place.file("strace");
         let mut child = Command::new("strace")
             .args(["-f", "-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:signal=SIGKILL:when={k}")])
+            .args(["-e", &format!("inject={calls}:{what}")])
             .args(["-p", &serving.id().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -52,11 +53,19 @@ impl Drop for Tracer {
     }
 }
 
+/// Says so if it is not.
+fn is_there() -> bool {
+    let is_there = Command::new("strace").arg("--version").output().is_ok();
+    if !is_there {
+        println!("skipped: strace is not installed, so nothing can stop the program at a system call");
+    }
+    is_there
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothing_is_lost() {
     let _turn = MACHINE.lock().await;
-    if Command::new("strace").arg("--version").output().is_err() {
-        println!("skipped: strace is not installed, so nothing can stop the program at a system call");
+    if !is_there() {
         return;
     }
     let place = Place::make().await;
@@ -65,7 +74,7 @@ async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothi
     let everyday = if postgres_url().is_none() {
         vec![(DISK, 1), (DISK, 2), (DISK, 9), (NETWORK, 1)]
     } else {
-        vec![(NETWORK, 1), (NETWORK, 3), (NETWORK, 5), (NETWORK, 7)]
+        [1, 2, 4, 6, 8, 10, 12].map(|k| (NETWORK, k)).to_vec()
     };
     let all = [DISK, NETWORK]
         .into_iter()
@@ -82,7 +91,7 @@ async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothi
         }
         place.let_pass(11).await;
         let mut serving = Serving::start(&place).await;
-        let tracer = Tracer::attach(&place, &serving, calls, k).await;
+        let tracer = Tracer::attach(&place, &serving, calls, &format!("signal=SIGKILL:when={k}")).await;
         let answer = serving.refresh(&client.token).await;
         match &answer {
             Ok(answer) => {
@@ -122,4 +131,32 @@ async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothi
         killed >= 3 && forgiven >= 1,
         "{killed} kills, {forgiven} after the commit"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f5_what_the_disk_did_not_take_is_not_acknowledged() {
+    let _turn = MACHINE.lock().await;
+    if postgres_url().is_some() {
+        println!("skipped: the disk of PostgreSQL is not ours");
+        return;
+    }
+    if !is_there() {
+        return;
+    }
+    let place = Place::sqlite(None);
+    let mut clients = place.people(120).await;
+    place.let_pass(11).await;
+    let serving = Serving::start(&place).await;
+    let tracer = Tracer::attach(&place, &serving, "fdatasync,fsync", "error=EIO:when=2+3").await;
+    let (left, counts) = load(&serving, clients, 8, 1, 11).await;
+    clients = left;
+    println!("with every third sync failing: {:?}", counts.answers);
+    assert_eq!(counts.lost, 0, "{}", serving.log());
+    assert!(
+        counts.answers.contains_key("503") && counts.answers.contains_key("rotated"),
+        "{counts:?}"
+    );
+    serving.kill();
+    drop(tracer);
+    last_life(&place, &mut clients).await;
 }
