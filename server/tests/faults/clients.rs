@@ -14,7 +14,7 @@ use crate::serving::{Answer, Serving};
 pub enum Standing {
     /// No.
     Lives,
-    /// Yes, and no answer came.
+    /// Yes, and no answer came, or that it failed.
     Unknown,
     /// Yes, and it was acknowledged.
     Ended,
@@ -147,7 +147,8 @@ pub async fn load(
                 let answer = serving.revoke(&client.token).await;
                 client.standing = match &answer {
                     Ok(answer) if answer.status == 200 => Standing::Ended,
-                    Ok(answer) if answer.status == 503 => Standing::Lives,
+                    // Whether a commit that failed is on the disk is unknown (a connection that broke at that moment).
+                    Ok(answer) if answer.status == 503 => Standing::Unknown,
                     Ok(answer) => panic!("an end was refused: {answer:?}"),
                     Err(_) => Standing::Unknown,
                 };
