@@ -5,6 +5,7 @@ use server::domain::revocation::Target;
 use server::startup::checkpoint_path;
 
 use crate::app::TestApp;
+use crate::people::Person;
 use crate::program::Program;
 use crate::reply::Reply;
 
@@ -109,14 +110,18 @@ async fn f10_after_a_restored_backup_nothing_lives_that_was_handed_out_since_and
     assert!(heard.cursor > followed.cursor);
     assert!(heard.entries.iter().all(|entry| entry.cursor > followed.cursor));
     assert!(matches!(&heard.entries[..], [one] if matches!(one.target, Target::Key { .. })));
+    sign_in_again(&app, erin).await;
+}
 
-    // Everybody signs in again; the log is whole and says what happened. Once more does no more.
-    let person = crate::people::Person {
+/// Everybody signs in again; the log is whole and says what happened. Once more does no more.
+async fn sign_in_again(app: &TestApp, erin: Person) {
+    let checkpoint = checkpoint_path(&app.settings(&[]));
+    let person = Person {
         username: "dora".to_owned(),
         totp: None,
         ..erin
     };
-    let mut dora = Program::signed_in(&app, &person).await;
+    let mut dora = Program::signed_in(app, &person).await;
     dora.sessions().await.expect(200);
     app.pass(60);
     dora.renew().await.expect(200);
@@ -127,7 +132,7 @@ async fn f10_after_a_restored_backup_nothing_lives_that_was_handed_out_since_and
         (done.sessions, done.keys, done.links, done.lost_events),
         (1, 1, 0, Some(0))
     );
-    let reply = anew_on(&app, &dora).renew().await.expect(401);
+    let reply = anew_on(app, &dora).renew().await.expect(401);
     assert_eq!(reason(&reply), "database_rolled_back");
     assert_eq!(app.events("database_recovered").await, 2);
 }

@@ -58,6 +58,13 @@ impl Client {
         }
     }
 
+    /// The same where none may have come.
+    fn hear(&mut self, answer: &Result<Answer, reqwest::Error>) {
+        if let Ok(answer) = answer {
+            self.take(answer);
+        }
+    }
+
     /// Takes what an answer to a refresh brings, and holds it against what it knows.
     pub fn take(&mut self, answer: &Answer) {
         match (answer.status, self.standing) {
@@ -80,9 +87,8 @@ impl Client {
                         .clone_into(&mut self.access);
                 }
             }
-            (409 | 503, _) => {}
             (401, Standing::Unknown) => self.standing = Standing::Ended,
-            (401, Standing::Ended) => {}
+            (409 | 503, _) | (401, Standing::Ended) => {}
             _ => panic!(
                 "{} (generation {}) was told {answer:?}",
                 self.session,
@@ -156,12 +162,12 @@ pub async fn load(
             } else if turn % 7 == 6 {
                 let (one, two) = tokio::join!(serving.refresh(&client.token), serving.refresh(&client.token));
                 for answer in [one, two] {
-                    answer.iter().for_each(|answer| client.take(answer));
+                    client.hear(&answer);
                     answers.push(answer);
                 }
             } else {
                 let answer = serving.refresh(&client.token).await;
-                answer.iter().for_each(|answer| client.take(answer));
+                client.hear(&answer);
                 answers.push(answer);
             }
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
