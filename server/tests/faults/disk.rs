@@ -55,7 +55,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(self.path()).status();
+        let done = Command::new("umount").arg("--lazy").arg(self.path()).status();
         if !done.is_ok_and(|status| status.success()) {
             eprintln!("{} is still mounted", self.path().display());
         }
