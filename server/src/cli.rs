@@ -2,6 +2,7 @@
 
 mod clients;
 mod keys;
+mod recover;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ enum Command {
     /// Keys of tokens; while the server runs or while it does not.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// After a backup was restored, before serving again: signs everybody out and refuses every token there is.
+    Recover,
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,6 +139,12 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
         }
         Command::Clients(command) => {
             clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
+        }
+        Command::Recover => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            let said = recover::execute(&backend, &startup::checkpoint_path(&settings)).await?;
+            backend.store().close().await;
+            print!("{said}");
         }
         Command::Audit(AuditCommand::Verify) => {
             let backend = startup::open_backend(&settings, clock, random).await?;

@@ -43,7 +43,7 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
     if !quick {
         suite.tests("server, PostgreSQL", || {
             let cluster = Cluster::start(Durability::None)?;
-            let with_database = ["--test", "api", "--test", "storage"];
+            let with_database = ["--test", "api", "--test", "storage", "--test", "faults"];
             cargo_test(
                 &[PRODUCT.as_slice(), &with_database].concat(),
                 filter,

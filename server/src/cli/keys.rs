@@ -116,7 +116,7 @@ fn table(keys: &[KeyStanding]) -> String {
 }
 
 /// In UTC, to the second.
-fn shown(at: Timestamp) -> String {
+pub(super) fn shown(at: Timestamp) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     OffsetDateTime::from_unix_timestamp(at.as_seconds())
         .ok()

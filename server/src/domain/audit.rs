@@ -49,6 +49,8 @@ kinds! {
     TokenReused = "authn_token_reuse",
     /// A token from the future of this database.
     DatabaseRolledBack = "database_rolled_back",
+    /// After a restored backup everything handed out since was made harmless.
+    DatabaseRecovered = "database_recovered",
     /// A limit passed.
     SessionExpired = "session_expired",
     /// Somebody ended it.

@@ -52,7 +52,7 @@ impl std::fmt::Display for SealReport {
 }
 
 impl Backend {
-    fn seal_key(&self) -> SealKey {
+    pub(super) fn seal_key(&self) -> SealKey {
         SealKey::new(&self.kek.derive("audit seal"))
     }
 

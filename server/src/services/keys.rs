@@ -352,13 +352,32 @@ impl Backend {
         };
         workshop.carry_out(&mut tx, &steps, &records, order).await?;
         tx.commit().await?;
+        self.look_at_changed_keys().await;
+        Ok((steps, said))
+    }
+
+    /// After the commit of a change.
+    pub(super) async fn look_at_changed_keys(&self) {
         let _turn = self.ring.turn.lock().await;
         if let Err(error) = self.look().await {
             // It is done; whoever verifies next looks again.
             self.ring.looked_at.store(i64::MAX, Ordering::SeqCst);
             tracing::error!(%error, "the keys were changed but could not be read again");
         }
-        Ok((steps, said))
+    }
+
+    /// Removes every signing key there is and makes another one, in use at once. How many were removed. The caller
+    /// holds the lock and calls [`Self::look_at_changed_keys`] after the commit.
+    pub(super) async fn replace_signing_keys(&self, tx: &mut Tx, order: &Order<'_>) -> Result<u64, ServiceError> {
+        let records = keys::list_keys(tx).await?;
+        let steps = lifecycle::recovery(&records);
+        let workshop = Workshop {
+            kek: &self.kek,
+            random: self.random(),
+            now: self.now(),
+        };
+        workshop.carry_out(tx, &steps, &records, order).await?;
+        Ok(steps.iter().filter(|step| matches!(step.act, Act::Remove(_))).count() as u64)
     }
 }
 

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod lifetimes;
 pub mod oauth;
 pub mod ports;
+pub mod recovery;
 pub mod revocations;
 pub mod sessions;
 pub mod sign_in;

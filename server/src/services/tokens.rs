@@ -11,7 +11,7 @@ use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSec
 use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
 use crate::domain::user::User;
 use crate::storage::sessions::Rotation;
-use crate::storage::{Tx, audit, devices, sessions};
+use crate::storage::{StorageError, Tx, audit, devices, sessions};
 
 /// What came of an access token.
 #[derive(Debug)]
@@ -140,7 +140,8 @@ impl Backend {
         }
         let tight = match session.standing(&user, limits.as_ref(), now) {
             Standing::Over(ending) => {
-                self.write_down_end(&session, &ending, from).await?;
+                let tx = self.store.write().await?;
+                self.write_down_end(tx, &session, &ending, from).await?;
                 return Ok(AccessOutcome::Over(ending));
             }
             Standing::Alive(tight) => tight,
@@ -170,32 +171,54 @@ impl Backend {
         let now = self.now();
         let touches = is_activity && is_new_activity(&session, now);
         if confirms || touches || tight.changed {
-            let mut tx = self.store.write().await?;
-            if tight.changed {
-                sessions::tighten_session(&mut tx, session.id, tight).await?;
+            match self.write_use(&session, tight, touches, confirms).await {
+                Ok(()) => {
+                    session.child_confirmed |= confirms;
+                    if touches {
+                        session.last_active_at = now;
+                    }
+                }
+                // The check itself has read all it needs. What is not written down now is with the next use; without
+                // it the limits still hold, idle time only seems longer, and a lost answer is forgiven once more.
+                Err(error) if error.is_unavailable() => {
+                    tracing::warn!(%error, session = %session.id, "a use was not written down");
+                }
+                Err(error) => return Err(error.into()),
             }
-            if confirms {
-                sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
-                session.child_confirmed = true;
-            }
-            if touches {
-                sessions::touch_session(&mut tx, session.id, now).await?;
-                session.last_active_at = now;
-            }
-            tx.commit().await?;
         }
         session.tighten(tight);
         Ok(Live { session, user, limits })
     }
 
+    async fn write_use(
+        &self,
+        session: &Session,
+        tight: &Tightened,
+        touches: bool,
+        confirms: bool,
+    ) -> Result<(), StorageError> {
+        let now = self.now();
+        let mut tx = self.store.write().await?;
+        if tight.changed {
+            sessions::tighten_session(&mut tx, session.id, tight).await?;
+        }
+        if confirms {
+            sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
+        }
+        if touches {
+            sessions::touch_session(&mut tx, session.id, now).await?;
+        }
+        tx.commit().await
+    }
+
     /// Writes down an end that was only found now; audits the use of a session that had ended before.
     async fn write_down_end(
         &self,
+        mut tx: Tx,
         session: &Session,
         ending: &Ending,
         from: &Circumstances,
     ) -> Result<(), ServiceError> {
-        let mut tx = self.store.write().await?;
         let event = if session.ending.is_none() {
             if !sessions::end_session(&mut tx, session.id, ending).await? {
                 return Ok(());
@@ -345,8 +368,10 @@ impl Backend {
         };
         match decision {
             Decision::Over(ending) => {
-                drop(tx);
-                self.write_down_end(&session, &ending, from).await?;
+                // In the transaction that it was read in: on SQLite that may see an ending whose commit is still to come,
+                // and nobody is told of one that is not.
+                let tx = self.writing(tx).await?;
+                self.write_down_end(tx, &session, &ending, from).await?;
                 Ok(Some(RefreshOutcome::Over(ending)))
             }
             Decision::Rotate(tight) => {

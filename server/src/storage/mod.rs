@@ -22,6 +22,7 @@ pub mod flows;
 pub mod keys;
 pub mod one_time_links;
 pub mod policies;
+pub mod recovery;
 pub mod revocations;
 pub mod sessions;
 pub mod users;
@@ -158,6 +159,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         keys::STATEMENTS,
         one_time_links::STATEMENTS,
         policies::STATEMENTS,
+        recovery::STATEMENTS,
         revocations::STATEMENTS,
         sessions::STATEMENTS,
         users::STATEMENTS,

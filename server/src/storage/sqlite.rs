@@ -195,20 +195,24 @@ impl Writer {
         writer
     }
 
+    /// One patience for both waits, that for the turn and SQLite's own for another process that writes.
     async fn begin(&self) -> Result<WriteTx, StorageError> {
-        let queueing = Queueing::new(&self.queue);
-        let turn = tokio::time::timeout(PATIENCE, self.turn.clone().lock_owned()).await;
-        drop(queueing);
-        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        // Dropping it from here on has whatever was begun put right.
-        let mut tx = WriteTx {
-            failed: false,
-            turn,
-            wake: self.wake.clone(),
-            queue: self.queue.clone(),
+        let begun = async {
+            let queueing = Queueing::new(&self.queue);
+            let turn = self.turn.clone().lock_owned().await;
+            drop(queueing);
+            // Dropping it from here on has whatever was begun put right.
+            let mut tx = WriteTx {
+                failed: false,
+                turn,
+                wake: self.wake.clone(),
+                queue: self.queue.clone(),
+            };
+            tx.turn.begin().await?;
+            Ok(tx)
         };
-        tx.turn.begin().await?;
-        Ok(tx)
+        let begun = tokio::time::timeout(PATIENCE, begun).await;
+        begun.map_err(|_| sqlx::Error::PoolTimedOut)?
     }
 }
 
@@ -267,8 +271,14 @@ impl Turn {
             self.run("BEGIN IMMEDIATE").await?;
             self.scope = Scope::Transaction;
         } else {
-            self.scope = Scope::Savepoint;
-            self.run("SAVEPOINT one_of_many").await?;
+            let before = std::mem::replace(&mut self.scope, Scope::Savepoint);
+            if let Err(error) = self.run("SAVEPOINT one_of_many").await {
+                // There is none of ours to go back to: going back all the same would undo the one before, whose owner
+                // has finished and will be told that it is on the disk.
+                self.scope = before;
+                self.abandoned = false;
+                return Err(error);
+            }
         }
         Ok(())
     }

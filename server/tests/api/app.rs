@@ -186,6 +186,20 @@ impl TestApp {
         self.restart_with(&[]).await
     }
 
+    /// Stops it, keeps a copy of its database and starts it again.
+    pub async fn back_up_and_restart(&self) -> Self {
+        self.backend().store().close().await;
+        self.0.place.database.back_up(&self.database_url()).await;
+        self.restart().await
+    }
+
+    /// Stops it, puts the copy in place of its database and starts it again.
+    pub async fn restore_and_restart(&self) -> Self {
+        self.backend().store().close().await;
+        self.0.place.database.restore(&self.database_url()).await;
+        self.restart().await
+    }
+
     /// The same with other settings.
     pub async fn restart_with(&self, changes: &[(&str, &str)]) -> Self {
         Self::open_with(self.0.place.clone(), self.here().1.clone(), changes).await

@@ -1,5 +1,6 @@
 //! Databases of the tests, and a look into them past the product's own code.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::postgres::PgConnection;
@@ -146,6 +147,40 @@ impl TestDatabase {
         }
     }
 
+    /// Keeps a copy of it as it is. Nobody may be connected.
+    pub async fn back_up(&self, url: &str) {
+        match self {
+            Self::Sqlite => {
+                let file = PathBuf::from(url.strip_prefix("sqlite:").expect("a file"));
+                std::fs::copy(&file, file.with_extension("backup")).expect("copied");
+            }
+            Self::Postgres { admin, name } => {
+                administer(admin, &[format!("CREATE DATABASE {name}_backup TEMPLATE {name}")]).await;
+            }
+        }
+    }
+
+    /// Puts the copy in its place. Nobody may be connected.
+    pub async fn restore(&self, url: &str) {
+        match self {
+            Self::Sqlite => {
+                let file = PathBuf::from(url.strip_prefix("sqlite:").expect("a file"));
+                for rest in ["db-wal", "db-shm"] {
+                    let rest = file.with_extension(rest);
+                    assert!(!rest.exists(), "{} is still in use", rest.display());
+                }
+                std::fs::rename(file.with_extension("backup"), &file).expect("put back");
+            }
+            Self::Postgres { admin, name } => {
+                let put_back = [
+                    format!("DROP DATABASE {name} WITH (FORCE)"),
+                    format!("ALTER DATABASE {name}_backup RENAME TO {name}"),
+                ];
+                administer(admin, &put_back).await;
+            }
+        }
+    }
+
     /// Every value of every table as text; bytes as hexadecimal digits. SQLite: nothing, its file says it all.
     pub async fn dump(&self, url: &str) -> Vec<u8> {
         let Self::Postgres { .. } = self else { return Vec::new() };
@@ -163,6 +198,17 @@ impl TestDatabase {
         }
         all
     }
+}
+
+async fn administer(admin: &str, statements: &[String]) {
+    let mut connection = PgConnection::connect(admin).await.expect("the server answers");
+    for statement in statements {
+        sqlx::query(AssertSqlSafe(statement.clone()))
+            .execute(&mut connection)
+            .await
+            .expect("the statement runs");
+    }
+    connection.close().await.expect("closed");
 }
 
 impl Drop for TestDatabase {

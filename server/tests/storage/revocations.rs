@@ -56,6 +56,9 @@ fn every_statement_that_could_revoke_is_known_here() {
         "users::roles::RAISE_GRANT_EPOCH",
         "keys::SET_KEY_STATE",
         "clients::DISABLE_CLIENT",
+        // All of them at once after a restored backup, with every signing key in the same transaction: f10 of the API.
+        "recovery::END_SOME",
+        "recovery::RAISE_AUTH_EPOCHS",
         // Only what has been over for thirty days.
         "sessions::DELETE_LONG_ENDED",
     ]);

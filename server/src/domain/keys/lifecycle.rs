@@ -99,6 +99,8 @@ pub enum Cause {
     Algorithm,
     /// Somebody revoked it.
     Revoked,
+    /// A backup was restored.
+    Recovery,
     /// Nothing made with it can be alive.
     Outlived,
     /// Its date lies in the future: the clock was wrong when it was made.
@@ -115,6 +117,7 @@ impl Cause {
             Self::Asked => "asked",
             Self::Algorithm => "algorithm_changed",
             Self::Revoked => "revoked",
+            Self::Recovery => "recovery",
             Self::Outlived => "outlived",
             Self::ClockWentBack => "clock_went_back",
         }
@@ -263,6 +266,23 @@ pub fn revocation(records: &[KeyRecord], id: &str) -> Result<Vec<Step>, NotRevok
         cause: Cause::Revoked,
     };
     Ok(acts.into_iter().map(step).collect())
+}
+
+/// After a restored backup: nobody knows what the signing keys have signed since, so all of them go and another one is
+/// used at once. Edge keys stay: they forge nothing.
+#[must_use]
+pub fn recovery(records: &[KeyRecord]) -> Vec<Step> {
+    let living = records
+        .iter()
+        .filter(|key| key.purpose == KeyPurpose::Signing && key.state != KeyState::Removed);
+    let removed = living.map(|key| Act::Remove(key.id.clone()));
+    let active = find(records, KeyPurpose::Signing, KeyState::Active);
+    let installed = active.map(|active| Act::Install(NewKey::after(active, records)));
+    let step = |act| Step {
+        act,
+        cause: Cause::Recovery,
+    };
+    removed.chain(installed).map(step).collect()
 }
 
 /// When a `next` key comes into use.

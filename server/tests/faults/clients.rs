@@ -1,0 +1,286 @@
+//! Programs that refresh, their own record of what they were told, and what must be true afterwards.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::place::Place;
+use crate::serving::{Answer, Serving};
+
+/// A session's owner asked for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No.
+    Lives,
+    /// Yes, and no answer came, or that it failed.
+    Unknown,
+    /// Yes, and it was acknowledged.
+    Ended,
+}
+
+/// One program with one session.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Session id, hexadecimal.
+    pub session: String,
+    /// The refresh token it holds.
+    pub token: String,
+    /// The last access token it got.
+    pub access: String,
+    /// Every refresh token it ever got, by generation.
+    pub tokens: BTreeMap<u64, String>,
+    /// Whether it asked for the end.
+    pub standing: Standing,
+}
+
+/// Session and generation that a token names.
+fn parts(token: &str) -> (String, u64) {
+    let encoded = token.strip_prefix("mfr_").expect("a refresh token");
+    let bytes = data_encoding::BASE64URL_NOPAD
+        .decode(encoded.as_bytes())
+        .expect("base64url");
+    let generation = u64::from_be_bytes(bytes[18..26].try_into().expect("8 bytes"));
+    (data_encoding::HEXLOWER.encode(&bytes[2..18]), generation)
+}
+
+impl Client {
+    /// One that holds this refresh token.
+    pub fn new(token: &str) -> Self {
+        let (session, generation) = parts(token);
+        Self {
+            session,
+            token: token.to_owned(),
+            access: String::new(),
+            tokens: BTreeMap::from([(generation, token.to_owned())]),
+            standing: Standing::Lives,
+        }
+    }
+
+    /// The same where none may have come.
+    fn hear(&mut self, answer: &Result<Answer, reqwest::Error>) {
+        if let Ok(answer) = answer {
+            self.take(answer);
+        }
+    }
+
+    /// Takes what an answer to a refresh brings, and holds it against what it knows.
+    pub fn take(&mut self, answer: &Answer) {
+        match (answer.status, self.standing) {
+            (200, Standing::Ended) => panic!("a session that was ended before gave tokens: {}", self.session),
+            (200, _) => {
+                let token = answer.body["refresh_token"].as_str().expect("a token").to_owned();
+                let (session, generation) = parts(&token);
+                assert_eq!(session, self.session, "its own session");
+                let known = self.tokens.insert(generation, token.clone());
+                assert!(
+                    known.is_none_or(|known| known == token),
+                    "two tokens of generation {generation}"
+                );
+                // Of two answers that cross, the newer pair is kept.
+                if generation >= parts(&self.token).1 {
+                    self.token = token;
+                    answer.body["access_token"]
+                        .as_str()
+                        .expect("a token")
+                        .clone_into(&mut self.access);
+                }
+            }
+            (401, Standing::Unknown) => self.standing = Standing::Ended,
+            (409 | 503, _) | (401, Standing::Ended) => {}
+            _ => panic!(
+                "{} (generation {}) was told {answer:?}",
+                self.session,
+                parts(&self.token).1
+            ),
+        }
+    }
+}
+
+/// What came of a load.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Answers by name of the outcome, or status.
+    pub answers: BTreeMap<String, usize>,
+    /// Requests without an answer.
+    pub lost: usize,
+}
+
+impl Counts {
+    /// Adds those.
+    pub fn add(&mut self, other: Self) {
+        for (name, count) in other.answers {
+            *self.answers.entry(name).or_default() += count;
+        }
+        self.lost += other.lost;
+    }
+
+    fn note(&mut self, answer: &Answer) {
+        let name = if answer.outcome.is_empty() {
+            answer.status.to_string()
+        } else {
+            answer.outcome.clone()
+        };
+        *self.answers.entry(name).or_default() += 1;
+    }
+}
+
+/// Lets all of them refresh over so many connections, each as often as `rounds` says, until the program is gone. Every
+/// seventh asks twice at once, as two tabs do; one in `ends` asks for its end instead (0: none). Those who got no
+/// answer stand first afterwards.
+pub async fn load(
+    serving: &Serving,
+    clients: Vec<Client>,
+    connections: usize,
+    rounds: usize,
+    ends: usize,
+) -> (Vec<Client>, Counts) {
+    let most = clients.len() * rounds;
+    let queue = Mutex::new(VecDeque::from(clients));
+    let counts = Mutex::new(Counts::default());
+    let (gone, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let connection = || async {
+        while !gone.load(Ordering::SeqCst) {
+            let turn = turn.fetch_add(1, Ordering::SeqCst);
+            if turn >= most {
+                return;
+            }
+            let Some(mut client) = lock().pop_front() else { return };
+            let mut answers = Vec::new();
+            if ends > 0 && turn % ends == ends - 1 && client.standing == Standing::Lives {
+                let answer = serving.revoke(&client.token).await;
+                client.standing = match &answer {
+                    Ok(answer) if answer.status == 200 => Standing::Ended,
+                    // Whether a commit that failed is on the disk is unknown (a connection that broke at that moment).
+                    Ok(answer) if answer.status == 503 => Standing::Unknown,
+                    Ok(answer) => panic!("an end was refused: {answer:?}"),
+                    Err(_) => Standing::Unknown,
+                };
+                answers.push(answer);
+            } else if turn % 7 == 6 {
+                let (one, two) = tokio::join!(serving.refresh(&client.token), serving.refresh(&client.token));
+                for answer in [one, two] {
+                    client.hear(&answer);
+                    answers.push(answer);
+                }
+            } else {
+                let answer = serving.refresh(&client.token).await;
+                client.hear(&answer);
+                answers.push(answer);
+            }
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let lost = answers.iter().filter(|answer| answer.is_err()).count();
+            answers.iter().flatten().for_each(|answer| counts.note(answer));
+            counts.lost += lost;
+            if lost > 0 {
+                gone.store(true, Ordering::SeqCst);
+                lock().push_front(client);
+            } else {
+                lock().push_back(client);
+            }
+        }
+    };
+    futures_of((0..connections).map(|_| connection())).await;
+    let clients = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (
+        clients.into(),
+        counts.into_inner().unwrap_or_else(PoisonError::into_inner),
+    )
+}
+
+/// All of them at once, in one task.
+async fn futures_of(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Nobody whose end was acknowledged gets in again, with either token.
+pub async fn check_ended(serving: &Serving, clients: &mut [Client]) -> usize {
+    let mut ended = 0;
+    for client in clients.iter_mut().filter(|client| client.standing == Standing::Ended) {
+        ended += 1;
+        let answer = serving.refresh(&client.token).await.expect("an answer");
+        assert_eq!(answer.status, 401, "{answer:?}");
+        if !client.access.is_empty() {
+            let answer = serving
+                .get("/api/v1/me/sessions", &client.access)
+                .await
+                .expect("an answer");
+            assert_eq!(answer.status, 401, "an access token outlived its session: {answer:?}");
+        }
+    }
+    ended
+}
+
+/// The clients' record against the database and its audit log. The program is down. How many rotations the log has.
+pub async fn check(place: &Place, clients: &[Client]) -> usize {
+    let id = place.hex("id");
+    let sql = format!("SELECT {id}, COALESCE(end_reason, ''), generation FROM sessions");
+    let sessions: BTreeMap<String, (String, u64)> = place
+        .rows(&sql)
+        .await
+        .into_iter()
+        .map(|(id, reason, generation)| (id, (reason, u64::try_from(generation).expect("a count"))))
+        .collect();
+    let sql = format!(
+        "SELECT {}, facts, at FROM audit_events WHERE kind = 'token_rotated'",
+        place.hex("session_id")
+    );
+    let mut rotated: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (session, facts, _) in place.rows(&sql).await {
+        let facts: Value = serde_json::from_str(&facts).expect("JSON");
+        let generation = facts["generation"].as_u64().expect("a generation");
+        rotated.entry(session).or_default().push(generation);
+    }
+    let accusations = "SELECT kind, outcome, at FROM audit_events \
+        WHERE kind IN ('authn_token_reuse', 'database_rolled_back', 'refresh_refused', 'session_expired')";
+    assert_eq!(
+        place.rows(accusations).await,
+        [],
+        "nobody is accused, nobody runs out of time"
+    );
+    let mut ended = BTreeSet::new();
+    for client in clients {
+        let (reason, generation) = &sessions[&client.session];
+        let first = *client.tokens.keys().next().expect("its first token");
+        let mut log = rotated.remove(&client.session).unwrap_or_default();
+        log.sort_unstable();
+        let expected: Vec<u64> = (first + 1..=*generation).collect();
+        assert_eq!(
+            log, expected,
+            "exactly one token_rotated for each generation of {}",
+            client.session
+        );
+        let told = *client.tokens.keys().next_back().expect("its last token");
+        assert!(
+            told <= *generation,
+            "a token was handed out that the database does not know"
+        );
+        match client.standing {
+            Standing::Lives => assert_eq!(reason, "", "{} was signed out", client.session),
+            Standing::Unknown => {}
+            Standing::Ended => assert_eq!(reason, "signed_out", "an acknowledged end was lost"),
+        }
+        if !reason.is_empty() {
+            ended.insert(&client.session);
+        }
+    }
+    let sql = "SELECT kind, outcome, COUNT(*) FROM audit_events WHERE kind = 'session_signed_out' GROUP BY 1, 2";
+    let told = place.rows(sql).await.first().map_or(0, |row| row.2);
+    assert_eq!(
+        usize::try_from(told).expect("a count"),
+        ended.len(),
+        "each end is in the log once"
+    );
+    clients.iter().map(|client| client.tokens.len()).sum()
+}

@@ -1,0 +1,65 @@
+//! SIGKILL at random moments under load.
+
+use std::time::Duration;
+
+use server::domain::random::{SystemRandom, secret};
+
+use crate::clients::{Client, Counts, check, check_ended, load};
+use crate::place::Place;
+use crate::serving::Serving;
+use crate::{MACHINE, scale};
+
+/// Seconds that pass before the program is there again.
+const PAUSES: [i64; 3] = [0, 30, 7200];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowledged_is_lost() {
+    let _turn = MACHINE.lock().await;
+    let place = Place::make().await;
+    let mut clients = place.people(400).await;
+    place.let_pass(11).await;
+    let (kills, random) = (scale(6, 200), SystemRandom::default());
+    let (mut counts, mut slowest) = (Counts::default(), Duration::ZERO);
+    for kill in 0..kills {
+        let serving = Serving::start(&place).await;
+        slowest = slowest.max(serving.ready_after);
+        let after = 20 + u64::from(u16::from_le_bytes(*secret::<2>(&random))) % 400;
+        let killer = async {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            serving.signal("-KILL");
+        };
+        let ((), (left, counted)) = tokio::join!(killer, load(&serving, clients, 32, 1000, 37));
+        clients = left;
+        counts.add(counted);
+        serving.kill();
+        place.let_pass(PAUSES[kill % PAUSES.len()]).await;
+    }
+    let (counted, ended) = last_life(&place, &mut clients).await;
+    println!(
+        "{kills} kills, ready again in {} ms at most; {} requests without an answer; {:?}; then {:?}; {ended} ends held",
+        slowest.as_millis(),
+        counts.lost,
+        counts.answers,
+        counted.answers
+    );
+    assert!(counts.lost >= kills, "each kill met requests");
+    assert!(slowest < Duration::from_secs(2), "ready again within two seconds");
+}
+
+/// Everybody comes once more with what they hold, and again after a rest; then all of it is checked. What they were
+/// told, and how many ends held.
+pub async fn last_life(place: &Place, clients: &mut Vec<Client>) -> (Counts, usize) {
+    let (mut counts, mut ended) = (Counts::default(), 0);
+    for _ in 0..2 {
+        let serving = Serving::start(place).await;
+        let (left, counted) = load(&serving, std::mem::take(clients), 8, 1, 0).await;
+        assert_eq!(counted.lost, 0, "{}", serving.log());
+        *clients = left;
+        counts.add(counted);
+        ended = check_ended(&serving, clients).await;
+        serving.kill();
+        check(place, clients).await;
+        place.let_pass(11).await;
+    }
+    (counts, ended)
+}

@@ -1,0 +1,40 @@
+//! The real program among real faults: killed at any moment and at chosen system calls, without disk, locked out of its
+//! database, or with its database gone (TOKENS.md §9).
+//!
+//! Clients keep a record of what they were told; afterwards it is held against the database ([`clients::check`]):
+//! nobody was signed out or accused, no generation has two refresh tokens or two `token_rotated`, none is missing, and
+//! whatever was acknowledged is there. The program runs by the system's clock; time passes by moving all times in the
+//! database while it is down.
+//!
+//! `MAYFLY_TEST_DATABASE` and `MAYFLY_TEST_POSTGRES_URL` as in `tests/api`. The everyday run is short;
+//! `MAYFLY_TEST_FULL=1` kills 200 times and at every system call. Figures are printed (`-- --nocapture`).
+
+mod clients;
+mod cluster;
+mod place;
+mod serving;
+
+mod away;
+mod disk;
+mod kills;
+mod syscalls;
+
+/// How many, in the everyday run and in the full one.
+fn scale(everyday: usize, full: usize) -> usize {
+    if std::env::var("MAYFLY_TEST_FULL").is_ok_and(|value| value == "1") {
+        full
+    } else {
+        everyday
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long the program took; the tests' own time, not the product's"
+)]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// The real program takes the machine: one such test at a time.
+static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

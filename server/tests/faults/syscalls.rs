@@ -1,0 +1,161 @@
+//! SIGKILL at the very system call: the k-th write to the disk, the k-th answer, counted by strace from outside. So the
+//! program needs no points to fail at.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::clients::{check, load};
+use crate::kills::last_life;
+use crate::place::{Place, postgres_url};
+use crate::serving::Serving;
+use crate::{MACHINE, now, scale};
+
+/// Writes of the database's file.
+const DISK: &str = "pwrite64,fdatasync,fsync,ftruncate";
+/// What goes to the client, and to PostgreSQL.
+const NETWORK: &str = "sendto,sendmsg,writev";
+
+/// strace on a running program; it ends with it.
+struct Tracer(Child);
+
+impl Tracer {
+    /// Does this to these calls from now on, counted for each of the program's threads.
+    async fn attach(place: &Place, serving: &Serving, calls: &str, what: &str) -> Self {
+        let said = place.file("strace");
+        let mut child = Command::new("strace")
+            .args(["-f", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:{what}")])
+            .args(["-p", &serving.id().to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&said).expect("a file"))
+            .spawn()
+            .expect("strace is there");
+        let begun = now();
+        while !std::fs::read_to_string(&said)
+            .expect("what it says")
+            .contains("attached")
+        {
+            assert!(child.try_wait().expect("our child").is_none(), "strace ended");
+            assert!(now() - begun < Duration::from_secs(10), "strace never attached");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // Mostly it has ended with the program.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Says so if it is not.
+fn is_there() -> bool {
+    let is_there = Command::new("strace").arg("--version").output().is_ok();
+    if !is_there {
+        println!("skipped: strace is not installed, so nothing can stop the program at a system call");
+    }
+    is_there
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothing_is_lost() {
+    let _turn = MACHINE.lock().await;
+    if !is_there() {
+        return;
+    }
+    let place = Place::make().await;
+    let mut clients = place.people(1).await;
+    let client = &mut clients[0];
+    let everyday = if postgres_url().is_none() {
+        vec![(DISK, 1), (DISK, 2), (DISK, 9), (NETWORK, 1)]
+    } else {
+        [1, 2, 4, 6, 8, 10, 12].map(|k| (NETWORK, k)).to_vec()
+    };
+    let all = [DISK, NETWORK]
+        .into_iter()
+        .flat_map(|calls| (1..=60).map(move |k| (calls, k)));
+    let points = if scale(0, 1) == 1 { all.collect() } else { everyday };
+    let (mut killed, mut forgiven, mut reached) = (0, 0, usize::MAX);
+    let mut last = "";
+    for (at, (calls, k)) in points.into_iter().enumerate() {
+        if calls == last && k > reached {
+            continue;
+        }
+        if calls != last {
+            (last, reached) = (calls, usize::MAX);
+        }
+        place.let_pass(11).await;
+        let mut serving = Serving::start(&place).await;
+        let tracer = Tracer::attach(&place, &serving, calls, &format!("signal=SIGKILL:when={k}")).await;
+        let answer = serving.refresh(&client.token).await;
+        if let Ok(answer) = &answer {
+            client.take(answer);
+            assert_eq!(answer.status, 200, "{answer:?}");
+            // Beyond the last such call: no later one would be reached either.
+            reached = k;
+        } else {
+            killed += 1;
+            let begun = now();
+            while serving.runs() {
+                assert!(now() - begun < Duration::from_secs(5), "no answer, but it runs");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        serving.kill();
+        drop(tracer);
+        let pause = [0, 30, 7200][at % 3];
+        place.let_pass(pause).await;
+        let serving = Serving::start(&place).await;
+        let again = serving.refresh(&client.token).await.expect("an answer");
+        client.take(&again);
+        assert!(
+            again.status == 200 || (pause == 0 && answer.is_ok() && again.outcome == "fresh"),
+            "{calls} {k}, {pause} s later: {again:?}"
+        );
+        forgiven += usize::from(again.outcome == "reissued");
+        serving.kill();
+        check(&place, std::slice::from_ref(client)).await;
+    }
+    println!(
+        "{killed} kills at chosen system calls; {forgiven} of them after the commit, and the answer was given again"
+    );
+    // Which of the program's threads talks to PostgreSQL, and so which call is which, is not known beforehand.
+    let expected = usize::from(postgres_url().is_none());
+    assert!(
+        killed >= 3 && forgiven >= expected,
+        "{killed} kills, {forgiven} after the commit"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f5_what_the_disk_did_not_take_is_not_acknowledged() {
+    let _turn = MACHINE.lock().await;
+    if postgres_url().is_some() {
+        println!("skipped: the disk of PostgreSQL is not ours");
+        return;
+    }
+    if !is_there() {
+        return;
+    }
+    let place = Place::sqlite(None);
+    let mut clients = place.people(120).await;
+    place.let_pass(11).await;
+    let serving = Serving::start(&place).await;
+    let tracer = Tracer::attach(&place, &serving, "fdatasync,fsync", "error=EIO:when=2+3").await;
+    let (left, counts) = load(&serving, clients, 8, 1, 11).await;
+    clients = left;
+    println!("with every third sync failing: {:?}", counts.answers);
+    assert_eq!(counts.lost, 0, "{}", serving.log());
+    assert!(
+        counts.answers.contains_key("503") && counts.answers.contains_key("rotated"),
+        "{counts:?}"
+    );
+    serving.kill();
+    drop(tracer);
+    last_life(&place, &mut clients).await;
+}
