@@ -73,6 +73,17 @@ fn postgres_folder() -> Option<PathBuf> {
     versions.into_iter().rev().find(|bin| bin.join("initdb").exists())
 }
 
+/// The tool that stops the program at a system call.
+///
+/// # Errors
+/// When it is missing and may not be installed.
+pub fn strace() -> Result<(), Failure> {
+    if Path::new("/usr/bin/strace").exists() {
+        return Ok(());
+    }
+    packages(&["strace"])
+}
+
 /// The packages of the browser tests.
 ///
 /// # Errors

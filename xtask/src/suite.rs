@@ -38,6 +38,9 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
     }
     suite.tests("tool", || cargo_test(&["--package", "xtask"], filter, None, full));
     suite.tests("pages, server on SQLite", || {
+        if !quick {
+            install::strace()?;
+        }
         cargo_test(&PRODUCT, filter, Some(("sqlite", String::new())), full)
     });
     if !quick {

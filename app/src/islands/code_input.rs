@@ -7,6 +7,9 @@ use leptos::prelude::*;
 /// Digits of a code (RFC 6238 allows more; ours have six).
 const DIGITS: usize = 6;
 
+/// For so long after the sixth digit an Enter belongs to it, milliseconds. Later it is a new try.
+const HABIT_MS: f64 = 1_000.0;
+
 /// One field that takes a pasted "123 456", keeps the digits and sends the form at the sixth.
 ///
 /// One field and not six: password managers, screen readers and pasting all work with one.
@@ -23,7 +26,8 @@ pub fn CodeInput(
 ) -> impl IntoView {
     let field = NodeRef::<Input>::new();
     let sent = StoredValue::new(false);
-    let on_input = move |_: ev::Event| {
+    let sent_at = StoredValue::new(f64::NEG_INFINITY);
+    let on_input = move |event: ev::Event| {
         let Some(field) = field.get_untracked() else { return };
         let typed = field.value();
         let digits: String = typed.chars().filter(char::is_ascii_digit).take(DIGITS).collect();
@@ -34,10 +38,17 @@ pub fn CodeInput(
             sent.set_value(false);
         } else if !sent.get_value() {
             sent.set_value(true);
+            sent_at.set_value(event.time_stamp());
             if let Some(form) = field.form() {
                 // The only refusal is a submitter that is not the form's; there is none here.
                 drop(form.request_submit());
             }
+        }
+    };
+    // Whoever is used to pressing Enter would send the code twice, and the second try would count.
+    let on_keydown = move |event: ev::KeyboardEvent| {
+        if event.key() == "Enter" && event.time_stamp() - sent_at.get_value() < HABIT_MS {
+            event.prevent_default();
         }
     };
     let hint_id = format!("{name}-hint");
@@ -66,6 +77,7 @@ pub fn CodeInput(
                 aria-invalid=invalid.then_some("true")
                 aria-describedby=described_by
                 on:input=on_input
+                on:keydown=on_keydown
             />
             {(!hint.is_empty()).then(|| view! { <p class="hint" id=hint_id>{hint}</p> })}
             {invalid.then(|| view! { <p class="problem" id=problem_id>{problem}</p> })}

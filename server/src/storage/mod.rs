@@ -30,6 +30,7 @@ pub mod users;
 use std::sync::Arc;
 
 use changes::Changes;
+use sqlx::error::ErrorKind;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, Postgres, SqliteConnection, Transaction};
 
@@ -45,6 +46,8 @@ pub struct Tx {
     revoked: Vec<revocations::Revocation>,
     /// It saves a policy.
     saves_policy: bool,
+    /// A statement failed in a way after which nothing may be called done.
+    failed: bool,
     /// Hears of those commits.
     changes: Arc<Changes>,
 }
@@ -69,6 +72,7 @@ impl Tx {
             inner,
             revoked: Vec::new(),
             saves_policy: false,
+            failed: false,
             changes,
         }
     }
@@ -82,7 +86,8 @@ impl Tx {
         }
     }
 
-    /// Makes everything written since [`Store::write`] durable, and what it revoked known. After [`Store::read`] it only gives the connection back.
+    /// Makes everything written since [`Store::write`] durable, and what it revoked known. After [`Store::read`] it only
+    /// gives the connection back.
     ///
     /// # Errors
     /// When the database fails: then whether it was written is unknown, and the caller may not claim that it was.
@@ -92,6 +97,9 @@ impl Tx {
         } else {
             Some(revocations::write_down(&mut self).await?)
         };
+        if self.failed {
+            return Err(StorageError::Abandoned);
+        }
         match self.inner {
             Inner::SqliteWrite(transaction) => transaction.commit().await?,
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
@@ -107,10 +115,19 @@ impl Tx {
         Ok(())
     }
 
-    /// Hands a statement's result on, having looked at it.
+    /// Hands a statement's result on, having noted whether the transaction can still be committed.
+    ///
+    /// PostgreSQL gives a transaction up at the first error, and a COMMIT then rolls back without saying so. SQLite
+    /// survives a refused statement; but a full disk or a broken file may have rolled everything back by itself, and
+    /// what follows would stand alone.
     fn noting<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        if let (Err(error), Inner::SqliteWrite(transaction)) = (&result, &mut self.inner) {
-            transaction.note_failure(error);
+        if let Err(error) = &result {
+            let survived = match (error, &self.inner) {
+                (sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => true,
+                (sqlx::Error::Database(error), Inner::SqliteWrite(_)) => !matches!(error.kind(), ErrorKind::Other),
+                _ => false,
+            };
+            self.failed |= !survived;
         }
         result
     }

@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleResult, Timeouts};
 use deadpool::{Runtime, managed};
-use sqlx::error::ErrorKind;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
@@ -203,7 +202,6 @@ impl Writer {
             drop(queueing);
             // Dropping it from here on has whatever was begun put right.
             let mut tx = WriteTx {
-                failed: false,
                 turn,
                 wake: self.wake.clone(),
                 queue: self.queue.clone(),
@@ -347,8 +345,6 @@ impl Turn {
 
 /// One writer's part of a transaction. Dropping it without [`WriteTx::commit`] takes back what it wrote.
 pub(super) struct WriteTx {
-    /// A statement failed in a way after which nothing is certain.
-    failed: bool,
     turn: OwnedMutexGuard<Turn>,
     wake: Arc<Notify>,
     queue: Arc<AtomicUsize>,
@@ -366,17 +362,6 @@ impl WriteTx {
         connection.expect("`begin` has used it, and only who has the turn can close it")
     }
 
-    /// A statement failed. After some failures (a full disk, a broken file) SQLite has rolled everything back by
-    /// itself, and what follows would stand alone: so then nothing of this transaction may be called done.
-    pub(super) fn note_failure(&mut self, error: &sqlx::Error) {
-        let harmless = match error {
-            sqlx::Error::Database(error) => !matches!(error.kind(), ErrorKind::Other),
-            sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
-            _ => false,
-        };
-        self.failed |= !harmless;
-    }
-
     /// Waits until it is on the disk.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         if self.turn.waiting.is_empty() && self.queue.load(Ordering::SeqCst) == 0 {
@@ -384,9 +369,6 @@ impl WriteTx {
             return self.turn.commit_alone().await;
         }
         let (done, outcome) = oneshot::channel();
-        if self.failed {
-            return Err(StorageError::Abandoned);
-        }
         self.turn.abandoned = false;
         self.turn.waiting.push(done);
         drop(self);

@@ -145,6 +145,22 @@ async fn m13_strangers_everywhere_cannot_keep_a_known_device_waiting() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_looked_at_writes_nothing_into_the_web_session() {
+    let app = TestApp::start("page view").await;
+    let person = app.add_person("max", &["member"], false).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    for path in ["/", "/security", "/sign-in"] {
+        browser.open(path).await;
+        // Every write moves the end of the session.
+        let end = app.rows("SELECT expires_at FROM flows").await;
+        app.pass(60);
+        browser.open(path).await;
+        assert_eq!(app.rows("SELECT expires_at FROM flows").await, end, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn f71_a_stranger_who_throws_cookies_away_cannot_fill_the_database() {
     let app = TestApp::start_with(
         "f71-flows",

@@ -272,6 +272,33 @@ async fn writers_dropped_at_any_moment_leave_the_others_alone() {
 }
 
 #[tokio::test]
+async fn a_transaction_with_a_failed_statement_cannot_be_called_done() {
+    let database = Database::new().await;
+    let mut tx = database.write().await;
+    let bad = if on_postgres() {
+        // Any error ends the transaction there, a refused statement too.
+        "good"
+    } else {
+        drop(tx);
+        let trigger = "CREATE TRIGGER breaks BEFORE INSERT ON roles WHEN NEW.name = 'bad' \
+                       BEGIN SELECT RAISE(ABORT, 'broken'); END";
+        database.tamper(trigger).await.expect("there is a trigger");
+        tx = database.write().await;
+        "bad"
+    };
+    users::insert_role(&mut tx, "good", "", people::NOW)
+        .await
+        .expect("inserts");
+    users::insert_role(&mut tx, bad, "", people::NOW)
+        .await
+        .expect_err("fails");
+    let error = tx.commit().await.expect_err("half of it is not what was asked for");
+    assert!(error.is_unavailable(), "{error}");
+    assert!(roles(&database).await.is_empty());
+    database.write().await.commit().await.expect("the next one works");
+}
+
+#[tokio::test]
 async fn readers_of_sqlite_cannot_write() {
     let database = Database::new().await;
     if on_postgres() {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use zeroize::Zeroizing;
 
 use super::error::OAuthError;
+use crate::http::protect::is_form;
 
 /// More than any request of ours or of an extension has.
 const MOST_PARAMETERS: usize = 32;
@@ -60,16 +60,4 @@ impl<S: Send + Sync> FromRequest<S> for Form {
         };
         Self::parse(&body)
     }
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return false;
-    };
-    let Ok(text) = value.to_str() else { return false };
-    let (kind, parameter) = text.split_once(';').unwrap_or((text, ""));
-    let parameter = parameter.trim().replace('"', "");
-    kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        && (parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8"))
 }

@@ -112,14 +112,15 @@ fn only_token(body: &Bytes) -> Option<String> {
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+/// Whether the body says that it is a form: one content type, in UTF-8 if it names a charset at all.
+pub fn is_form(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return false;
     };
     let Ok(text) = value.to_str() else { return false };
     let (kind, parameter) = text.split_once(';').unwrap_or((text, ""));
-    let parameter = parameter.trim();
+    let parameter = parameter.trim().replace('"', "");
     kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
         && (parameter.is_empty() || parameter.eq_ignore_ascii_case("charset=utf-8"))
 }

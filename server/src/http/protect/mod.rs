@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 
 pub use crate::domain::return_path::{safe_return_path, same_origin_path};
 pub use cookies::refuse_duplicate_cookies;
-pub use form::{FORM_TOKEN_FIELD, FORM_TOKEN_HEADER, check_form_token, header_form_token_matches};
+pub use form::{FORM_TOKEN_FIELD, FORM_TOKEN_HEADER, check_form_token, header_form_token_matches, is_form};
 pub use headers::{HeaderPolicy, page_csp, set_response_headers};
 pub use methods::refuse_odd_methods;
 pub use origin::{ACTIONS, gate_origins};
