@@ -23,7 +23,8 @@ use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
 use crate::http::{
-    AppState, api, assets, auth, client, error, feed, health, listen, oauth, pages, protect, viewer, web_session,
+    AppState, api, assets, auth, client, error, events, feed, health, listen, oauth, pages, protect, viewer,
+    web_session,
 };
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
@@ -134,6 +135,7 @@ fn router(state: &AppState) -> Router {
         .merge(api::public_routes())
         .merge(oauth::routes())
         .merge(feed::routes())
+        .merge(events::routes())
         .route(
             protect::REPORT_PATH,
             post(protect::csp_report).with_state(protection.clone()),

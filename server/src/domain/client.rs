@@ -21,8 +21,10 @@ pub use public_key::{PublicKey, PublicKeyError, parse_public_keys};
 
 /// Scope of the feed of revocations.
 pub const REVOCATIONS: &str = "revocations";
+/// Scope of the security events.
+pub const SECURITY_EVENTS: &str = "security_events";
 /// What our own endpoints ask of a service's token; other scopes are for other services to understand.
-pub const OWN_SCOPES: [&str; 1] = [REVOCATIONS];
+pub const OWN_SCOPES: [&str; 2] = [REVOCATIONS, SECURITY_EVENTS];
 /// Shortest life of a service's access token.
 pub const SHORTEST_ACCESS: Duration = Duration::from_mins(1);
 /// Longest life of a service's access token (M26).

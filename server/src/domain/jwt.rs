@@ -1,5 +1,6 @@
 //! Access tokens of people and of services: their claims, signing, and the strict verification around `jsonwebtoken`
-//! (TOKENS.md, section 4); and the assertions that services prove themselves with (RFC 7523).
+//! (TOKENS.md, section 4); the assertions that services prove themselves with (RFC 7523); signing security events
+//! (RFC 8417).
 //!
 //! Owns steps 1 to 5 of the verification; step 6, revocation, needs state and is the caller's. Must not read
 //! a clock or choose a key by anything in the token but its exact `kid`. The library does the signatures and
@@ -20,6 +21,7 @@ pub use verify::{MAX_TOLERANCE, Refusal, Verifier, key_id};
 use jsonwebtoken::Header;
 use secrecy::SecretString;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::keys::{Algorithm, KeyRing};
 
@@ -29,6 +31,8 @@ pub enum TokenKind {
     /// An access token (RFC 9068), a person's or a service's: each has a closed set of claims, and neither set is
     /// the other's.
     Access,
+    /// A security event (RFC 8417): says what happened, opens nothing.
+    SecurityEvent,
 }
 
 impl TokenKind {
@@ -37,6 +41,7 @@ impl TokenKind {
     pub const fn typ(self) -> &'static str {
         match self {
             Self::Access => "at+jwt",
+            Self::SecurityEvent => "secevent+jwt",
         }
     }
 }
@@ -45,10 +50,10 @@ impl TokenKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwtError {
     /// The cryptographic library refused.
-    #[error("the access token could not be signed")]
+    #[error("the token could not be signed")]
     Signing,
     /// The token would be longer than any verifier of ours accepts.
-    #[error("the access token would be too long")]
+    #[error("the token would be too long")]
     TooLong,
 }
 
@@ -65,7 +70,7 @@ pub fn install_crypto() {
 /// # Errors
 /// [`JwtError`], both infrastructure failures: the caller rolls back.
 pub fn sign_access(ring: &KeyRing, claims: &AccessClaims) -> Result<SecretString, JwtError> {
-    sign(ring, claims)
+    sign(ring, TokenKind::Access, claims)
 }
 
 /// Signs a service's access token in the same way.
@@ -73,13 +78,21 @@ pub fn sign_access(ring: &KeyRing, claims: &AccessClaims) -> Result<SecretString
 /// # Errors
 /// [`JwtError`], both infrastructure failures: the caller rolls back.
 pub fn sign_service(ring: &KeyRing, claims: &ServiceClaims) -> Result<SecretString, JwtError> {
-    sign(ring, claims)
+    sign(ring, TokenKind::Access, claims)
 }
 
-fn sign(ring: &KeyRing, claims: &impl Serialize) -> Result<SecretString, JwtError> {
+/// Signs a security event with the active key (RFC 8417, section 2.3: a `typ` of its own).
+///
+/// # Errors
+/// [`JwtError`], both infrastructure failures: the receiver asks again.
+pub fn sign_security_event(ring: &KeyRing, claims: &Value) -> Result<SecretString, JwtError> {
+    sign(ring, TokenKind::SecurityEvent, claims)
+}
+
+fn sign(ring: &KeyRing, kind: TokenKind, claims: &impl Serialize) -> Result<SecretString, JwtError> {
     let key = ring.active_signing();
     let mut header = Header::new(library_algorithm(key.algorithm()));
-    header.typ = Some(TokenKind::Access.typ().to_owned());
+    header.typ = Some(kind.typ().to_owned());
     header.kid = Some(key.kid().to_owned());
     let token = jsonwebtoken::encode(&header, claims, key.encoding()).map_err(|_| JwtError::Signing)?;
     if token.len() > MAX_TOKEN_BYTES {

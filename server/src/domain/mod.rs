@@ -15,6 +15,7 @@ pub mod random;
 pub mod refresh;
 pub mod return_path;
 pub mod revocation;
+pub mod security_event;
 pub mod session;
 pub mod sign_in;
 pub mod user;

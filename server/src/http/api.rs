@@ -54,6 +54,8 @@ pub fn public_routes() -> Router<AppState> {
         jwks,
         super::feed::revocations,
         super::feed::stream,
+        super::events::configuration,
+        super::events::poll,
         oauth::metadata,
         oauth::token,
         oauth::revoke,

@@ -50,6 +50,23 @@ impl Default for Streams {
     }
 }
 
+impl Streams {
+    /// A place among those who wait for news, until it is dropped.
+    ///
+    /// # Errors
+    /// 503 when all are taken.
+    pub fn take_place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.0.clone().try_acquire_owned().map_err(|_| {
+            Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_streams",
+                "Too many streams. Try again later.",
+            )
+            .with_header("retry-after", "5")
+        })
+    }
+}
+
 /// Routes under `/oauth`.
 pub fn routes() -> Router<AppState> {
     Router::new()
@@ -131,15 +148,7 @@ pub async fn stream(
             None => None,
         };
     let after = last_event.or(query.cursor).unwrap_or(0);
-    let busy = || {
-        Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too_many_streams",
-            "Too many streams. Try again later.",
-        )
-        .with_header("retry-after", "5")
-    };
-    let place = state.streams.0.clone().try_acquire_owned().map_err(|_| busy())?;
+    let place = state.streams.take_place()?;
     // In this order: what comes between the two is heard twice, and told once.
     let news = state.backend.hear_revocations();
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod client;
 pub mod cookies;
 pub mod error;
+pub mod events;
 pub mod feed;
 pub mod health;
 pub mod limits;

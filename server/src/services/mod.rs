@@ -19,6 +19,7 @@ pub mod oauth;
 pub mod ports;
 pub mod recovery;
 pub mod revocations;
+pub mod security_events;
 pub mod sessions;
 pub mod sign_in;
 pub mod tokens;

@@ -34,6 +34,14 @@ statements! {
         JOIN audit_events e ON e.id = s.event_id WHERE s.seq >= $1 AND s.seq <= $2");
 }
 
+/// Goes on with the place after which to look.
+const LIST_SEALED_OF_KINDS: &str = concat!(
+    "SELECT s.seq, ",
+    event_columns!(),
+    " FROM audit_seals s \
+    JOIN audit_events e ON e.id = s.event_id WHERE s.seq > "
+);
+
 /// A row of the log as it is read: the event itself. Its seal is [`seal_of`]'s to tell.
 pub type StoredEvent = Event;
 
@@ -53,6 +61,13 @@ struct EventRow {
     reason: Option<String>,
     facts: String,
     changes: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct PlacedRow {
+    seq: i64,
+    #[sqlx(flatten)]
+    event: EventRow,
 }
 
 impl From<EventRow> for AuditRow {
@@ -193,6 +208,36 @@ pub async fn list_unsealed(tx: &mut Tx, since: Timestamp, limit: u32) -> Result<
         .fetch_all(connection)
         .await)?;
     Ok(rows.into_iter().map(AuditRow::from).collect())
+}
+
+/// Events of some kinds that were sealed after one place and up to another, with their places, in that order.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_sealed_of_kinds(
+    tx: &mut Tx,
+    after: u64,
+    up_to: u64,
+    kinds: &[Kind],
+    limit: u32,
+) -> Result<Vec<(u64, StoredEvent)>, StorageError> {
+    let rows: Vec<PlacedRow> = on_backend!(tx, |connection| {
+        let mut select = QueryBuilder::new(LIST_SEALED_OF_KINDS);
+        select
+            .push_bind(bigint(after))
+            .push(" AND s.seq <= ")
+            .push_bind(bigint(up_to));
+        select.push(" AND e.kind IN (");
+        let mut list = select.separated(", ");
+        for kind in kinds {
+            list.push_bind(kind.as_str());
+        }
+        select.push(") ORDER BY s.seq LIMIT ").push_bind(i64::from(limit));
+        select.build_query_as().fetch_all(connection).await
+    })?;
+    rows.into_iter()
+        .map(|row| Ok((Table("audit_seals").count("seq", row.seq)?, row.event.try_into()?)))
+        .collect()
 }
 
 /// Adds links to the chain.

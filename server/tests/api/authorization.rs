@@ -296,6 +296,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
         (Method::GET, "/api/v1/nowhere", [404, 404, 404, 404, 404, 401]),
         (Method::GET, "/.well-known/jwks.json", [200; 6]),
         (Method::GET, "/.well-known/oauth-authorization-server", [200; 6]),
+        (Method::GET, "/.well-known/ssf-configuration", [200; 6]),
         (Method::GET, "/api/openapi.json", [200; 6]),
         (Method::GET, "/healthz", [200; 6]),
         (Method::GET, "/readyz", [200; 6]),
@@ -328,6 +329,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
     let expected: BTreeSet<String> = [
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",
+        "/.well-known/ssf-configuration",
         "/api/v1/me",
         "/api/v1/me/sessions",
         "/api/v1/me/sessions/{id}",
@@ -336,6 +338,7 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
         "/auth/mfa",
         "/auth/refresh",
         "/healthz",
+        "/oauth/events",
         "/oauth/introspect",
         "/oauth/revocations",
         "/oauth/revocations/stream",

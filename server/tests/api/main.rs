@@ -42,6 +42,7 @@ mod revocation;
 mod revocation_feed;
 mod revocation_nodes;
 mod secrets;
+mod security_events;
 mod serving;
 mod session_ends;
 mod sessions;

@@ -28,7 +28,7 @@ pub struct Metadata {
     revocation_endpoint: String,
     introspection_endpoint: String,
     /// Scopes that doors of this server ask for; other words are for other services to understand.
-    scopes_supported: [&'static str; 1],
+    scopes_supported: [&'static str; 2],
     /// None.
     response_types_supported: [&'static str; 0],
     grant_types_supported: [&'static str; 2],
