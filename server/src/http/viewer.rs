@@ -98,10 +98,10 @@ enum Resolution {
     Anonymous {
         clear: bool,
     },
-    Live(Box<Live>, Option<Delivery>),
+    Live(Arc<Live>, Option<Delivery>),
     Over(Ending),
     /// Another tab holds the fresh pair; this much was verified.
-    Elsewhere(Box<Live>, bool),
+    Elsewhere(Arc<Live>, bool),
     /// The same, but the session was replaced under this request.
     Moved(Ending),
     /// Renewal needs a request of our own site.
@@ -170,7 +170,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
     let extensions = &mut parts.extensions;
     extensions.insert(from);
     extensions.insert(channel);
-    extensions.insert(Viewer(live.map(Arc::from)));
+    extensions.insert(Viewer(live));
     extensions.insert(deliveries.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     deliver(&mut response, &deliveries, state.backend.now());
@@ -229,10 +229,10 @@ async fn resolve(
         .await?;
     let resolution = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
-            Resolution::Live(Box::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
+            Resolution::Live(Arc::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
         }
-        RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live, false),
-        RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live, true),
+        RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live.into(), false),
+        RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live.into(), true),
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
         RefreshOutcome::Malformed | RefreshOutcome::Forged => Resolution::Anonymous { clear: true },
     };
