@@ -143,19 +143,19 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
                 .extend(delivery);
             Some(live)
         }
-        Resolution::Over(ending) => return over(&state, parts, body, next, &ending).await,
+        Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, &ending)).await,
         Resolution::Moved(ending) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
-            return over(&state, parts, body, next, &ending).await;
+            return Box::pin(over(&state, parts, body, next, &ending)).await;
         }
         Resolution::Elsewhere(live, superseded) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
             if superseded && parts.method == Method::POST && !api {
-                return form_expired(&parts).await;
+                return Box::pin(form_expired(&parts)).await;
             }
             Some(live)
         }
@@ -223,10 +223,9 @@ async fn resolve(
         };
         return Ok((Channel::Cookie, resolution));
     }
-    let outcome = state
-        .backend
-        .refresh(token, Client::Browser, kind.is_activity, from)
-        .await?;
+    // In a place of its own, so that requests without it stay small.
+    let refresh = state.backend.refresh(token, Client::Browser, kind.is_activity, from);
+    let outcome = Box::pin(refresh).await?;
     let resolution = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
             Resolution::Live(Arc::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
