@@ -6,13 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::post;
 use secrecy::ExposeSecret;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::cli::CliError;
 use crate::config::{LogFormat, Settings};
@@ -22,10 +16,7 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{
-    AppState, api, assets, auth, client, error, events, feed, health, listen, oauth, pages, protect, viewer,
-    web_session,
-};
+use crate::http::{AppState, Shared, assets, feed, health, listen, router};
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
 use crate::services::{Backend, Parts};
@@ -46,15 +37,14 @@ impl Application {
         let backend = Arc::new(open_backend(&settings, clock.clone(), random).await?);
         backend.adopt_algorithm(settings.tokens.algorithm).await?;
         let limits = Arc::new(Limits::new(&settings.limits, clock));
-        let settings = Arc::new(settings);
-        let state = AppState {
+        let state = Arc::new(Shared {
             backend,
             settings,
             limits,
-            assets: Arc::new(assets::load()?),
+            assets: assets::load()?,
             draining: health::Draining::default(),
             streams: feed::Streams::default(),
-        };
+        });
         let router = router(&state);
         Ok(Self { state, router })
     }
@@ -96,72 +86,6 @@ impl Application {
         backend.store().close().await;
         Ok(served?)
     }
-}
-
-/// Every layer in its order; see `http` and `http::protect`.
-fn router(state: &AppState) -> Router {
-    let protection = protect::Protection {
-        public_url: Arc::new(state.settings.public_url.clone()),
-        sink: state.backend.clone(),
-        max_body_bytes: state.settings.server.max_body_bytes,
-        limits: state.limits.clone(),
-    };
-    let identification = client::Identification {
-        trusted_proxies: state.settings.server.trusted_proxies.clone().into(),
-        forwarded_header: state.settings.server.forwarded_header,
-        random: state.backend.shared_random(),
-    };
-    let answers = error::Answers {
-        sink: state.backend.clone(),
-        style: Some(state.assets.style.as_str().into()).filter(|style: &Arc<str>| !style.is_empty()),
-    };
-    let flow = web_session::layer(&state.backend);
-    let identify_viewer = from_fn_with_state(state.clone(), viewer::identify);
-    let actions = pages::actions()
-        .layer(identify_viewer.clone())
-        .layer(from_fn_with_state(protection.clone(), protect::check_form_token))
-        .layer(flow.clone())
-        .layer(from_fn(web_session::delete_completely))
-        .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let with_viewer = Router::new()
-        .merge(auth::routes())
-        .merge(api::routes())
-        .merge(pages::routes())
-        .layer(identify_viewer)
-        .layer(flow)
-        .layer(from_fn(web_session::delete_completely))
-        .layer(from_fn_with_state(protection.clone(), protect::keep_redirects_here));
-    let public = Router::new()
-        .merge(api::public_routes())
-        .merge(oauth::routes())
-        .merge(feed::routes())
-        .merge(events::routes())
-        .route(
-            protect::REPORT_PATH,
-            post(protect::csp_report).with_state(protection.clone()),
-        );
-    let limits = &state.settings.server;
-    public
-        .merge(actions)
-        .merge(with_viewer)
-        .with_state(state.clone())
-        .merge(assets::routes())
-        .merge(health::routes(state.backend.clone(), state.draining.clone()))
-        .layer(from_fn_with_state(protection.clone(), protect::gate_origins))
-        .layer(from_fn_with_state(protection, protect::refuse_duplicate_cookies))
-        .layer(from_fn(protect::refuse_odd_methods))
-        .layer(DefaultBodyLimit::max(limits.max_body_bytes))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Duration::from_secs(limits.request_timeout_seconds),
-        ))
-        .layer(CatchPanicLayer::custom(error::answer_panic))
-        .layer(from_fn_with_state(answers, error::answer))
-        .layer(from_fn_with_state(
-            protect::HeaderPolicy::new(&state.settings.public_url),
-            protect::set_response_headers,
-        ))
-        .layer(from_fn_with_state(identification, client::identify))
 }
 
 /// Opens the database; with `migrate`, brings it to this version's tables first.

@@ -108,8 +108,8 @@ async fn open(place: &Place) -> Result<Backend, CliError> {
 fn caller(client: Client) -> Caller {
     Caller {
         from: Circumstances {
-            user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0".to_owned()),
-            address: Some("198.51.100.7".to_owned()),
+            user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0".into()),
+            address: Some("198.51.100.7".into()),
             ..Circumstances::default()
         },
         address: [198, 51, 100, 7].into(),

@@ -1,5 +1,7 @@
 //! What the audit log records: every security act, complete, in the same transaction as the act.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::clock::Timestamp;
@@ -142,15 +144,15 @@ impl Outcome {
     }
 }
 
-/// Where a request came from, as every event records it.
+/// Where a request came from, as every event records it. Its texts are shared: every request carries a few copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
     /// Network address of the client; none for acts of the server itself.
-    pub address: Option<String>,
+    pub address: Option<Arc<str>>,
     /// Browser as it named itself, cut to 512 characters, control characters removed.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Arc<str>>,
     /// Request id, also in the logs and on error pages.
-    pub request_id: Option<String>,
+    pub request_id: Option<Arc<str>>,
     /// Who acts, if signed in.
     pub actor_id: Option<UserId>,
     /// With which session.
@@ -205,9 +207,9 @@ impl Event {
             subject_id: from.actor_id,
             session_id: from.session_id,
             device_id: from.device_id,
-            address: from.address.clone(),
-            user_agent: from.user_agent.clone(),
-            request_id: from.request_id.clone(),
+            address: from.address.as_deref().map(str::to_owned),
+            user_agent: from.user_agent.as_deref().map(str::to_owned),
+            request_id: from.request_id.as_deref().map(str::to_owned),
             reason: None,
             facts: Map::new(),
             changes: Map::new(),

@@ -3,8 +3,8 @@
 use axum::extract::{Extension, Path, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde::Serialize;
 use tower_sessions::Session as WebSession;
@@ -15,7 +15,7 @@ use super::viewer::{Channel, Deliveries, Viewer};
 use super::{AppState, auth, oauth, protect};
 use crate::domain::audit::Circumstances;
 use crate::domain::device::{coarse_network, describe};
-use crate::domain::id::SessionId;
+use crate::domain::id::{SessionId, UserId};
 use crate::domain::keys::lifecycle::JWKS_CACHE;
 use crate::domain::policy::Mfa;
 use crate::domain::session::{Session, acr};
@@ -23,12 +23,18 @@ use crate::services::account::EndOutcome;
 use crate::services::ports::Delivery;
 use crate::services::sessions::Live;
 
-/// Routes under `/api`, and the key set.
-pub fn routes() -> Router<AppState> {
+/// Routes that only read: they need the viewer and nothing of the flow.
+pub fn reads() -> Router<AppState> {
     Router::new()
         .route("/api/v1/me", get(me))
-        .route("/api/v1/me/sessions", get(list_sessions).delete(end_other_sessions))
-        .route("/api/v1/me/sessions/{id}", axum::routing::delete(end_session))
+        .route("/api/v1/me/sessions", get(list_sessions))
+}
+
+/// Routes that change something: a browser has to bring the form token, which stands in the flow.
+pub fn changes() -> Router<AppState> {
+    Router::new()
+        .route("/api/v1/me/sessions", delete(end_other_sessions))
+        .route("/api/v1/me/sessions/{id}", delete(end_session))
 }
 
 /// Routes that need no viewer.
@@ -68,14 +74,16 @@ struct Document;
 
 /// The caller.
 #[derive(Serialize, ToSchema)]
-pub struct MeResponse {
+pub struct MeResponse<'a> {
     /// `sub` of the tokens.
-    id: String,
-    username: String,
-    display_name: String,
-    roles: Vec<String>,
+    #[schema(value_type = String)]
+    id: UserId,
+    username: &'a str,
+    display_name: &'a str,
+    roles: &'a [String],
     /// The session that asks.
-    session_id: String,
+    #[schema(value_type = String)]
+    session_id: SessionId,
     /// Authentication context class of that session.
     acr: &'static str,
     /// When the last factor was shown, Unix milliseconds.
@@ -175,17 +183,18 @@ async fn require_form_token(channel: Channel, web: &WebSession, headers: &Header
 /// # Errors
 /// 401, and faults of ours.
 #[utoipa::path(get, path = "/api/v1/me", responses((status = 200, body = MeResponse), (status = 401)))]
-pub async fn me(Extension(viewer): Extension<Viewer>) -> Result<Json<MeResponse>, Refusal> {
+pub async fn me(Extension(viewer): Extension<Viewer>) -> Result<Response, Refusal> {
     let Live { session, user, .. } = signed_in(&viewer)?;
     Ok(Json(MeResponse {
-        id: user.id.to_string(),
-        username: user.username.clone(),
-        display_name: user.display_name.clone(),
-        roles: user.roles.clone(),
-        session_id: session.id.to_string(),
+        id: user.id,
+        username: &user.username,
+        display_name: &user.display_name,
+        roles: &user.roles,
+        session_id: session.id,
         acr: acr(&session.amr),
         authenticated_at: session.authenticated_at.as_millis(),
-    }))
+    })
+    .into_response())
 }
 
 /// The caller's living sessions, the current one first.

@@ -5,13 +5,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use data_encoding::BASE32_DNSSEC;
 use ipnet::IpNet;
-use tracing::Instrument as _;
 
 use crate::config::ForwardedHeader;
 use crate::domain::audit::Circumstances;
@@ -44,9 +41,24 @@ impl RequestId {
         random.fill(&mut bytes);
         Self(BASE32_DNSSEC.encode(&bytes).into())
     }
+
+    /// Names it in an answer.
+    pub fn name(&self, headers: &mut HeaderMap) {
+        let value = HeaderValue::from_str(&self.0).expect("letters and digits");
+        headers.insert(REQUEST_ID, value);
+    }
 }
 
-/// What [`identify`] needs.
+/// Who knocks, as far as it is known before anything of the request was looked at.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The request's id.
+    pub id: RequestId,
+    /// Where it comes from, without a person yet.
+    pub from: Circumstances,
+}
+
+/// What tells who knocks.
 #[derive(Clone, Debug)]
 pub struct Identification {
     /// Networks of our own proxies.
@@ -57,39 +69,32 @@ pub struct Identification {
     pub random: Arc<dyn Random>,
 }
 
-/// Outermost layer: puts [`ClientAddress`], [`RequestId`] and [`Circumstances`] (without a person yet) into the
-/// request's extensions, and the id into the response and the log span.
-///
-/// Needs the connection's address (`into_make_service_with_connect_info::<SocketAddr>`); without it the answer
-/// is 500, because every limit and every audit row would be wrong.
-pub async fn identify(
-    State(identification): State<Identification>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let address = identification.client_address(peer.ip(), request.headers());
-    let id = RequestId::new(&*identification.random);
-    let circumstances = Circumstances {
-        address: Some(address.0.to_string()),
-        user_agent: user_agent(request.headers()),
-        request_id: Some(id.0.to_string()),
-        ..Circumstances::default()
-    };
-    // The path stays out of the log: a one-time link is a secret.
-    let span = tracing::info_span!("request", id = %id.0, method = %request.method());
-    let header = HeaderValue::from_str(&id.0);
-    request.extensions_mut().insert(address);
-    request.extensions_mut().insert(id);
-    request.extensions_mut().insert(circumstances);
-    let mut response = next.run(request).instrument(span).await;
-    if let Ok(header) = header {
-        response.headers_mut().insert(REQUEST_ID, header);
-    }
-    response
-}
-
 impl Identification {
+    /// The outermost step: puts [`ClientAddress`], [`RequestId`] and [`Circumstances`] (without a person yet) into the
+    /// request's extensions.
+    ///
+    /// Needs the connection's address (`into_make_service_with_connect_info::<SocketAddr>`): `None` without it, and
+    /// then nothing may be answered, because every limit and every audit row would be wrong.
+    pub fn identify(&self, request: &mut Request) -> Option<Known> {
+        let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied() else {
+            tracing::error!("the listener does not say where a connection comes from");
+            return None;
+        };
+        let address = self.client_address(peer.ip(), request.headers());
+        let id = RequestId::new(&*self.random);
+        let from = Circumstances {
+            address: Some(address.0.to_string().into()),
+            user_agent: user_agent(request.headers()).map(Arc::from),
+            request_id: Some(id.0.clone()),
+            ..Circumstances::default()
+        };
+        let extensions = request.extensions_mut();
+        extensions.insert(address);
+        extensions.insert(id.clone());
+        extensions.insert(from.clone());
+        Some(Known { id, from })
+    }
+
     /// The address nearest to the client that somebody we trust has seen: the peer, unless it is one of our
     /// proxies; then the rightmost hop that is none. What stands left of that hop was written by strangers.
     #[must_use]

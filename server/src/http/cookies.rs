@@ -81,7 +81,7 @@ fn set(name: &'static str, value: &str, lifetime: Duration) -> Result<HeaderValu
     HeaderValue::from_str(&cookie.to_string()).map_err(|_| Unfit(name))
 }
 
-/// Value of a cookie of ours. Two of the same name never get here: see [`super::protect::refuse_duplicate_cookies`].
+/// Value of a cookie of ours. Two of the same name never get here: see [`super::protect::refuse_doubled_cookie`].
 #[must_use]
 pub fn read<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     pairs(headers)

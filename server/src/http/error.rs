@@ -1,27 +1,22 @@
 //! Refusals and faults as answers: RFC 9457 problem documents for programs, one plain page for people.
 //!
-//! Owns: the shape of every error body, the last resort for panics. Must not know why something was refused.
+//! Owns: the shape of every error body. Must not know why something was refused.
 //! No body ever carries a Rust type, a library's message or anybody's data.
 
-use std::any::Any;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::sync::Arc;
 
 use super::client::RequestId;
 use super::limits::RetryAfter;
-use super::protect::RefusalSink;
-use crate::domain::audit::{Circumstances, Kind};
 use crate::storage::StorageError;
 
-/// An error as RFC 9457 describes it. Returned by handlers and layers; [`answer`] adds the request's id.
+/// An error as RFC 9457 describes it. Returned by handlers and layers; [`Bodies`] adds the request's id.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// `urn:mayfly:problem:<code>`: the same for the same kind of problem, for ever.
@@ -267,45 +262,34 @@ impl IntoResponse for Problem {
     }
 }
 
-/// What [`answer`] needs.
-#[derive(Clone)]
-pub struct Answers {
-    /// Hears of panics.
-    pub sink: Arc<dyn RefusalSink>,
+/// The shape of error bodies.
+#[derive(Clone, Debug)]
+pub struct Bodies {
     /// Path of the style sheet for the page people see, if this build has one.
     pub style: Option<Arc<str>>,
 }
 
-/// Layer directly inside [`super::client::identify`] and the response headers: gives every error its body.
-///
-/// A [`Problem`] gets the request's id, and becomes a plain page where the browser asks for one. Error bodies that
-/// a library wrote (axum's rejections name Rust types) are replaced by the general problem of their status.
-/// Pages and server functions keep what they said.
-pub async fn answer(State(answers): State<Answers>, request: Request, next: Next) -> Response {
-    let id = request.extensions().get::<RequestId>().cloned();
-    let circumstances = request.extensions().get::<Circumstances>().cloned().unwrap_or_default();
-    let for_people = accepts_html(request.headers());
-    let mut response = next.run(request).await;
-    if response.extensions_mut().remove::<Panicked>().is_some() {
-        answers
-            .sink
-            .refused(Kind::HandlerPanicked, &circumstances, "panic")
-            .await;
+impl Bodies {
+    /// Gives every error its body. A [`Problem`] gets the request's id, and becomes a plain page where the browser asks
+    /// for one (`for_people`). Error bodies that a library wrote (axum's rejections name Rust types) are replaced by the
+    /// general problem of their status. Pages and server functions keep what they said.
+    #[must_use]
+    pub fn give(&self, mut response: Response, id: &RequestId, for_people: bool) -> Response {
+        let problem = match response.extensions_mut().remove::<Problem>() {
+            Some(problem) => problem,
+            None if written_by_a_library(&response) => {
+                let mut problem = Problem::of_status(response.status());
+                let wait = response
+                    .headers()
+                    .get(header::RETRY_AFTER)
+                    .and_then(|value| value.to_str().ok()?.parse().ok());
+                problem.retry_after = wait.or(problem.retry_after);
+                problem
+            }
+            None => return response,
+        };
+        render(response, problem, id, for_people, self.style.as_deref())
     }
-    let problem = match response.extensions_mut().remove::<Problem>() {
-        Some(problem) => problem,
-        None if written_by_a_library(&response) => {
-            let mut problem = Problem::of_status(response.status());
-            let wait = response
-                .headers()
-                .get(header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
-            problem.retry_after = wait.or(problem.retry_after);
-            problem
-        }
-        None => return response,
-    };
-    render(response, problem, id.as_ref(), for_people, answers.style.as_deref())
 }
 
 /// Text for nobody: an error without a body, or with a library's plain text.
@@ -319,14 +303,8 @@ fn written_by_a_library(response: &Response) -> bool {
     (status.is_client_error() || status.is_server_error()) && plain && !server_function
 }
 
-fn render(
-    response: Response,
-    mut problem: Problem,
-    id: Option<&RequestId>,
-    for_people: bool,
-    style: Option<&str>,
-) -> Response {
-    problem.instance = id.map(|id| format!("urn:mayfly:request:{}", id.0));
+fn render(response: Response, mut problem: Problem, id: &RequestId, for_people: bool, style: Option<&str>) -> Response {
+    problem.instance = Some(format!("urn:mayfly:request:{}", id.0));
     let page = for_people.then(|| page(&problem, id, style));
     let (mut old, _) = response.into_parts();
     let (new, body) = problem.into_response().into_parts();
@@ -355,7 +333,7 @@ fn render(
     Response::from_parts(old, Body::from(page))
 }
 
-fn page(problem: &Problem, id: Option<&RequestId>, style: Option<&str>) -> String {
+fn page(problem: &Problem, id: &RequestId, style: Option<&str>) -> String {
     let style = style
         .map(|path| format!("<link rel=\"stylesheet\" href=\"{path}\">"))
         .unwrap_or_default();
@@ -364,15 +342,12 @@ fn page(problem: &Problem, id: Option<&RequestId>, style: Option<&str>) -> Strin
         .as_deref()
         .map(|text| format!("<p>{text}</p>"))
         .unwrap_or_default();
-    let id = id
-        .map(|id| format!("<p>Request <code>{}</code></p>", id.0))
-        .unwrap_or_default();
-    let title = &problem.title;
+    let (title, id) = (&problem.title, &id.0);
     // Titles and details are our own words and numbers; nothing here comes from the request.
     format!(
         "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title} · Mayfly</title>{style}</head><body><main><h1>{title}</h1>\
-         {detail}{id}<p><a href=\"/\">Go to the start</a></p></main></body></html>"
+         {detail}<p>Request <code>{id}</code></p><p><a href=\"/\">Go to the start</a></p></main></body></html>"
     )
 }
 
@@ -381,19 +356,6 @@ fn page(problem: &Problem, id: Option<&RequestId>, style: Option<&str>) -> Strin
 pub fn accepts_html(headers: &HeaderMap) -> bool {
     let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
     headers.get_all(header::ACCEPT).iter().any(accepts)
-}
-
-/// Marks the answer to a panic.
-#[derive(Clone, Copy)]
-struct Panicked;
-
-/// For `CatchPanicLayer::custom`: 500 without a word about the panic. Its message may hold anything, so it is not
-/// logged either; [`install_panic_hook`] logs where it happened.
-#[must_use]
-pub fn answer_panic(_panic: Box<dyn Any + Send + 'static>) -> Response {
-    let mut response = Problem::internal().into_response();
-    response.extensions_mut().insert(Panicked);
-    response
 }
 
 /// Panics go to the log as one line with their place and without their message.

@@ -82,7 +82,7 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
     };
     let context = PageContext {
         now: state.backend.now().as_millis(),
-        request_id: from.request_id.clone().unwrap_or_default(),
+        request_id: from.request_id.as_deref().unwrap_or_default().to_owned(),
         form_token,
         assets: Assets::clone(&state.assets),
         theme: cookies::theme(&request.headers).map(str::to_owned),

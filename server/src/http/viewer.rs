@@ -98,10 +98,10 @@ enum Resolution {
     Anonymous {
         clear: bool,
     },
-    Live(Box<Live>, Option<Delivery>),
+    Live(Arc<Live>, Option<Delivery>),
     Over(Ending),
     /// Another tab holds the fresh pair; this much was verified.
-    Elsewhere(Box<Live>, bool),
+    Elsewhere(Arc<Live>, bool),
     /// The same, but the session was replaced under this request.
     Moved(Ending),
     /// Renewal needs a request of our own site.
@@ -143,19 +143,19 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
                 .extend(delivery);
             Some(live)
         }
-        Resolution::Over(ending) => return over(&state, parts, body, next, &ending).await,
+        Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, &ending)).await,
         Resolution::Moved(ending) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
-            return over(&state, parts, body, next, &ending).await;
+            return Box::pin(over(&state, parts, body, next, &ending)).await;
         }
         Resolution::Elsewhere(live, superseded) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
             if superseded && parts.method == Method::POST && !api {
-                return form_expired(&parts).await;
+                return Box::pin(form_expired(&parts)).await;
             }
             Some(live)
         }
@@ -170,7 +170,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
     let extensions = &mut parts.extensions;
     extensions.insert(from);
     extensions.insert(channel);
-    extensions.insert(Viewer(live.map(Arc::from)));
+    extensions.insert(Viewer(live));
     extensions.insert(deliveries.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     deliver(&mut response, &deliveries, state.backend.now());
@@ -223,16 +223,15 @@ async fn resolve(
         };
         return Ok((Channel::Cookie, resolution));
     }
-    let outcome = state
-        .backend
-        .refresh(token, Client::Browser, kind.is_activity, from)
-        .await?;
+    // In a place of its own, so that requests without it stay small.
+    let refresh = state.backend.refresh(token, Client::Browser, kind.is_activity, from);
+    let outcome = Box::pin(refresh).await?;
     let resolution = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
-            Resolution::Live(Box::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
+            Resolution::Live(Arc::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
         }
-        RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live, false),
-        RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live, true),
+        RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live.into(), false),
+        RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live.into(), true),
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
         RefreshOutcome::Malformed | RefreshOutcome::Forged => Resolution::Anonymous { clear: true },
     };

@@ -48,7 +48,8 @@ struct Entry {
     kid: String,
     sub: String,
     claims: AccessClaims,
-    live: Live,
+    /// Shared with every request that shows the token.
+    live: Arc<Live>,
     began: Began,
 }
 
@@ -70,7 +71,7 @@ impl Backend {
     }
 
     /// The result of a complete check a moment ago, if it would be the same now and would write nothing.
-    pub(super) fn checked_before(&self, token: &str, is_activity: bool) -> Option<Live> {
+    pub(super) fn checked_before(&self, token: &str, is_activity: bool) -> Option<Arc<Live>> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
@@ -83,7 +84,7 @@ impl Backend {
 
     fn would_pass_again(&self, entry: &Entry, is_activity: bool) -> bool {
         let now = self.now();
-        let Live { session, user, limits } = &entry.live;
+        let Live { session, user, limits } = &*entry.live;
         let is_young = now.since(entry.began.at) <= LONGEST && entry.began.at.since(now) <= LONGEST;
         let writes = is_activity && super::tokens::is_new_activity(session, now);
         is_young
@@ -96,7 +97,7 @@ impl Backend {
     }
 
     /// Keeps the result of a complete check that let the token pass.
-    pub(super) fn remember_check(&self, token: &str, claims: AccessClaims, live: &Live, began: Began) {
+    pub(super) fn remember_check(&self, token: &str, claims: AccessClaims, live: &Arc<Live>, began: Began) {
         let is_settled = live.session.child_confirmed || claims.rg < live.session.generation;
         let Ok(kid) = key_id(token) else { return };
         if !is_settled || !self.knows_revocations() {

@@ -132,8 +132,8 @@ impl Backend {
             absolute_expires_at: now.plus(limits.lifetimes.absolute),
             absolute_rule: limits.absolute_rule.clone(),
             amr: new.proof.amr.to_owned(),
-            address: from.address.clone().unwrap_or_default(),
-            user_agent: from.user_agent.clone().unwrap_or_default(),
+            address: from.address.as_deref().unwrap_or_default().to_owned(),
+            user_agent: from.user_agent.as_deref().unwrap_or_default().to_owned(),
             ending: None,
         };
         if let Some(old) = new.replaces {

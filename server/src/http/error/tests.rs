@@ -1,33 +1,33 @@
 //! Tests of error bodies and of the last resort.
 
 use super::*;
-use crate::http::protect::recorder::Recorder;
+use crate::domain::audit::Kind;
+use crate::http::protect::recorder::{Recorder, edge};
 use axum::Router;
+use axum::extract::Request;
 use axum::routing::{get, post};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
-use tower_http::catch_panic::CatchPanicLayer;
 
 async fn breaks() -> &'static str {
     panic!("CANARY")
 }
 
 fn app(sink: &Arc<Recorder>) -> Router {
-    let answers = Answers {
-        sink: sink.clone(),
-        style: Some("/pkg/main.css".into()),
-    };
-    Router::new()
+    let routes = Router::new()
         .route("/panic", get(breaks))
         .route("/busy", get(|| async { Problem::unavailable().with("left", 3) }))
         .route("/json", post(|axum::Json(_): axum::Json<Vec<u8>>| async {}))
         .route(
             "/page",
             get(|| async { (StatusCode::NOT_FOUND, axum::response::Html("ours")) }),
-        )
-        .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(axum::middleware::from_fn_with_state(answers, answer))
-        .layer(axum::Extension(RequestId("req1".into())))
+        );
+    edge(sink, routes)
+}
+
+/// The request's id, as the answer's header names it.
+fn id(response: &Response<()>) -> &str {
+    response.headers()["x-request-id"].to_str().unwrap()
 }
 
 async fn call(sink: &Arc<Recorder>, method: &str, path: &str, accept: &str) -> (Response<()>, String) {
@@ -52,7 +52,7 @@ async fn problems_carry_the_request_id_and_retry_after() {
     assert_eq!(response.headers()["retry-after"], "2");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["type"], "urn:mayfly:problem:unavailable");
-    assert_eq!(body["instance"], "urn:mayfly:request:req1");
+    assert_eq!(body["instance"], format!("urn:mayfly:request:{}", id(&response)));
     assert_eq!(body["status"], 503);
     assert_eq!(body["left"], 3);
 }
@@ -62,7 +62,7 @@ async fn l8_a_panic_is_a_plain_500_that_is_reported() {
     let sink = Arc::<Recorder>::default();
     let (response, body) = call(&sink, "GET", "/panic", "application/json").await;
     assert_eq!(response.status(), 500);
-    assert!(!body.contains("CANARY") && body.contains("req1"), "{body}");
+    assert!(!body.contains("CANARY") && body.contains(id(&response)), "{body}");
     assert_eq!(sink.kinds(), [Kind::HandlerPanicked]);
     assert_eq!(
         call(&sink, "GET", "/busy", "*/*").await.0.status(),
@@ -78,7 +78,7 @@ async fn f29_messages_of_libraries_never_get_out() {
         assert_eq!(response.status(), status);
         let body: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["status"], status);
-        assert_eq!(body["instance"], "urn:mayfly:request:req1");
+        assert_eq!(body["instance"], format!("urn:mayfly:request:{}", id(&response)));
     }
     assert!(
         call(&Arc::default(), "GET", "/json", "*/*")
@@ -93,7 +93,7 @@ async fn f29_messages_of_libraries_never_get_out() {
 async fn people_get_a_page_and_pages_stay_as_they_are() {
     let (response, body) = call(&Arc::default(), "GET", "/busy", "text/html,*/*").await;
     assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
-    assert!(body.contains("req1") && body.contains("/pkg/main.css"), "{body}");
+    assert!(body.contains(id(&response)) && body.contains("/pkg/main.css"), "{body}");
     let (response, body) = call(&Arc::default(), "GET", "/page", "text/html").await;
     assert_eq!((response.status().as_u16(), body.as_str()), (404, "ours"));
 }

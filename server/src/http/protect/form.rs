@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
 use tower_sessions::Session;
 
-use super::{Protection, same_origin_path};
+use super::{Protection, Refused, same_origin_path};
 use crate::domain::audit::Kind;
 use crate::http::error::{Problem, accepts_html};
 use crate::http::web_session;
@@ -37,10 +37,12 @@ pub async fn check_form_token(State(protection): State<Protection>, request: Req
         return Problem::internal().into_response();
     };
     if !is_form(request.headers()) {
-        let problem = Problem::unsupported_media_type("application/x-www-form-urlencoded");
-        return protection
-            .refuse(Kind::CsrfRefused, &request, "content_type", problem)
-            .await;
+        let refused = Refused {
+            kind: Kind::CsrfRefused,
+            reason: "content_type",
+            problem: Problem::unsupported_media_type("application/x-www-form-urlencoded"),
+        };
+        return protection.refuse(&request, refused).await;
     }
     let (parts, body) = request.into_parts();
     let Ok(bytes) = to_bytes(body, protection.max_body_bytes).await else {

@@ -1,9 +1,6 @@
 //! Headers that every answer carries (C5, C6, S16), errors and files included.
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::Response;
 
 use crate::config::PublicUrl;
 
@@ -15,7 +12,7 @@ const REPORTING_ENDPOINTS: HeaderName = HeaderName::from_static("reporting-endpo
 /// Policy of everything that is no page.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// What [`set_response_headers`] needs.
+/// Which headers.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderPolicy {
     /// People reach us over TLS: send HSTS.
@@ -30,42 +27,40 @@ impl HeaderPolicy {
             https: public_url.is_https(),
         }
     }
-}
 
-/// Layer directly inside `identify`. A handler's own `Content-Security-Policy`, `Cache-Control` and
-/// `Referrer-Policy` stay.
-pub async fn set_response_headers(State(policy): State<HeaderPolicy>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
-    if policy.https {
+    /// Sets them. A handler's own `Content-Security-Policy`, `Cache-Control` and `Referrer-Policy` stay.
+    pub fn set(self, headers: &mut HeaderMap) {
+        // Room for these, the handler's own and the request's id, at once.
+        headers.reserve(16);
+        if self.https {
+            set(
+                headers,
+                header::STRICT_TRANSPORT_SECURITY,
+                "max-age=63072000; includeSubDomains",
+            );
+        }
+        set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set(headers, header::X_FRAME_OPTIONS, "DENY");
+        set(headers, CROSS_ORIGIN_OPENER_POLICY, "same-origin");
+        set(headers, CROSS_ORIGIN_RESOURCE_POLICY, "same-origin");
         set(
             headers,
-            header::STRICT_TRANSPORT_SECURITY,
-            "max-age=63072000; includeSubDomains",
+            PERMISSIONS_POLICY,
+            "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=(), \
+             publickey-credentials-create=(self), publickey-credentials-get=(self)",
         );
+        default(headers, header::REFERRER_POLICY, "same-origin");
+        default(headers, header::CONTENT_SECURITY_POLICY, NOTHING);
+        default(headers, header::CACHE_CONTROL, "no-store");
+        let is_page = headers
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+        if is_page {
+            set(headers, REPORTING_ENDPOINTS, "csp=\"/csp-report\"");
+        }
+        headers.remove(header::SERVER);
+        headers.remove("x-powered-by");
     }
-    set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(headers, header::X_FRAME_OPTIONS, "DENY");
-    set(headers, CROSS_ORIGIN_OPENER_POLICY, "same-origin");
-    set(headers, CROSS_ORIGIN_RESOURCE_POLICY, "same-origin");
-    set(
-        headers,
-        PERMISSIONS_POLICY,
-        "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=(), \
-         publickey-credentials-create=(self), publickey-credentials-get=(self)",
-    );
-    default(headers, header::REFERRER_POLICY, "same-origin");
-    default(headers, header::CONTENT_SECURITY_POLICY, NOTHING);
-    default(headers, header::CACHE_CONTROL, "no-store");
-    let is_page = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    if is_page {
-        set(headers, REPORTING_ENDPOINTS, "csp=\"/csp-report\"");
-    }
-    headers.remove(header::SERVER);
-    headers.remove("x-powered-by");
-    response
 }
 
 /// Policy of a page whose scripts carry this nonce.
@@ -96,34 +91,34 @@ fn default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::Router;
-    use axum::body::Body;
-    use axum::response::Html;
-    use axum::routing::get;
-    use tower::ServiceExt as _;
 
-    async fn headers(https: bool, path: &str) -> HeaderMap {
-        let app = Router::new()
-            .route(
-                "/page",
-                get(|| async { ([("content-security-policy", page_csp("bm9uY2U="))], Html("x")) }),
-            )
-            .route(
-                "/file",
-                get(|| async { ([("cache-control", "max-age=1"), ("server", "x")], "x") }),
-            )
-            .layer(axum::middleware::from_fn_with_state(
-                HeaderPolicy { https },
-                set_response_headers,
-            ));
-        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        app.oneshot(request).await.unwrap().headers().clone()
+    /// The headers of an answer whose handler set these.
+    fn headers(https: bool, own: &[(&'static str, HeaderValue)]) -> HeaderMap {
+        let mut headers: HeaderMap = own
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.clone()))
+            .collect();
+        HeaderPolicy { https }.set(&mut headers);
+        headers
     }
 
-    #[tokio::test]
-    async fn c5_every_answer_carries_every_header() {
-        for path in ["/page", "/file", "/nowhere"] {
-            let found = headers(true, path).await;
+    fn page() -> [(&'static str, HeaderValue); 2] {
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        [
+            ("content-security-policy", page_csp("bm9uY2U=")),
+            ("content-type", html),
+        ]
+    }
+
+    fn file() -> [(&'static str, HeaderValue); 2] {
+        let value = HeaderValue::from_static;
+        [("cache-control", value("max-age=1")), ("server", value("x"))]
+    }
+
+    #[test]
+    fn c5_every_answer_carries_every_header() {
+        for own in [&page()[..], &file(), &[]] {
+            let found = headers(true, own);
             for (name, value) in [
                 ("strict-transport-security", "max-age=63072000; includeSubDomains"),
                 ("x-content-type-options", "nosniff"),
@@ -132,7 +127,7 @@ mod tests {
                 ("cross-origin-opener-policy", "same-origin"),
                 ("cross-origin-resource-policy", "same-origin"),
             ] {
-                assert_eq!(found[name], value, "{path}");
+                assert_eq!(found[name], value, "{own:?}");
             }
             assert!(found.contains_key("permissions-policy"));
             let csp = found["content-security-policy"].to_str().unwrap();
@@ -142,14 +137,14 @@ mod tests {
             );
             assert!(!found.contains_key("server"));
         }
-        assert!(!headers(false, "/page").await.contains_key("strict-transport-security"));
-        assert_eq!(headers(true, "/file").await["cache-control"], "max-age=1");
-        assert_eq!(headers(true, "/nowhere").await["cache-control"], "no-store");
+        assert!(!headers(false, &page()).contains_key("strict-transport-security"));
+        assert_eq!(headers(true, &file())["cache-control"], "max-age=1");
+        assert_eq!(headers(true, &[])["cache-control"], "no-store");
     }
 
-    #[tokio::test]
-    async fn c6_a_page_runs_only_scripts_with_its_nonce() {
-        let found = headers(true, "/page").await;
+    #[test]
+    fn c6_a_page_runs_only_scripts_with_its_nonce() {
+        let found = headers(true, &page());
         let csp = found["content-security-policy"].to_str().unwrap();
         assert!(
             csp.contains("script-src 'nonce-bm9uY2U=' 'strict-dynamic' 'wasm-unsafe-eval';"),

@@ -3,9 +3,8 @@
 //! Owns: refusing a request before anything looks at what it asks for (SECURITY.md C3–C10, L12). Must not know who
 //! is signed in, nor what the routes do; what was refused goes to a [`RefusalSink`].
 //!
-//! Order, outermost first: `identify`, [`set_response_headers`], `error::answer`, catch-panic, time limit,
-//! [`refuse_odd_methods`], [`refuse_duplicate_cookies`], [`gate_origins`]; then around `/actions/*` only:
-//! [`keep_redirects_here`], the tower-sessions layer, [`check_form_token`].
+//! The gates that every request passes are plain functions that say [`Refused`]; the order of everything stands in
+//! `http`.
 
 mod cookies;
 mod form;
@@ -26,11 +25,11 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 
 pub use crate::domain::return_path::{safe_return_path, same_origin_path};
-pub use cookies::refuse_duplicate_cookies;
+pub use cookies::refuse_doubled_cookie;
 pub use form::{FORM_TOKEN_FIELD, FORM_TOKEN_HEADER, check_form_token, header_form_token_matches, is_form};
-pub use headers::{HeaderPolicy, page_csp, set_response_headers};
-pub use methods::refuse_odd_methods;
-pub use origin::{ACTIONS, gate_origins};
+pub use headers::{HeaderPolicy, page_csp};
+pub use methods::refuse_odd_method;
+pub use origin::{ACTIONS, refuse_foreign_origin};
 pub use redirect::keep_redirects_here;
 pub use report::{REPORT_PATH, csp_report};
 
@@ -50,7 +49,18 @@ pub trait RefusalSink: Send + Sync {
     async fn refused(&self, kind: Kind, circumstances: &Circumstances, reason: &'static str);
 }
 
-/// What the layers of this module share.
+/// Why a request does not get in.
+#[derive(Debug)]
+pub struct Refused {
+    /// What it tried.
+    pub kind: Kind,
+    /// A closed code.
+    pub reason: &'static str,
+    /// The answer.
+    pub problem: Problem,
+}
+
+/// What the gates and layers of this module share.
 #[derive(Clone)]
 pub struct Protection {
     /// Our one origin.
@@ -65,17 +75,15 @@ pub struct Protection {
 
 impl Protection {
     /// Tells the sink and answers. The request is let go of before anything is awaited: its body belongs to one thread.
-    fn refuse<'a>(
+    pub fn refuse<'a>(
         &'a self,
-        kind: Kind,
         request: &Request,
-        reason: &'static str,
-        problem: Problem,
+        refused: Refused,
     ) -> impl Future<Output = Response> + Send + use<'a> {
-        let told = self.tell(kind, request, reason);
+        let told = self.tell(refused.kind, request, refused.reason);
         async move {
             told.await;
-            problem.into_response()
+            refused.problem.into_response()
         }
     }
 

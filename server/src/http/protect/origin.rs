@@ -1,13 +1,12 @@
 //! Where an unsafe request comes from (C8; Fetch Metadata, RFC 6454 `Origin`).
 
 use axum::body::HttpBody as _;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::Response;
 
 use super::methods::is_safe;
-use super::{Protection, REPORT_PATH};
+use super::{REPORT_PATH, Refused};
+use crate::config::PublicUrl;
 use crate::domain::audit::Kind;
 use crate::http::cookies;
 use crate::http::error::Problem;
@@ -30,7 +29,7 @@ enum Provenance {
     Unsaid,
 }
 
-/// Layer around everything: every method that is not safe must come from our own origin.
+/// Gate before everything: every method that is not safe must come from our own origin.
 ///
 /// * `/actions/*` (forms): the browser must say so, by `Sec-Fetch-Site: same-origin` or our exact `Origin`.
 /// * everything else (JSON): the same if the request says anything about its origin. If it says nothing it is a
@@ -38,36 +37,33 @@ enum Provenance {
 ///   form can send without a preflight.
 /// * `/oauth/*` (forms by standard, RFC 6749): a request that says where it comes from must come from us; no other
 ///   conditions, because a browser's cookies count for nothing there.
-pub async fn gate_origins(State(protection): State<Protection>, request: Request, next: Next) -> Response {
+pub fn refuse_foreign_origin(request: &Request, ours: &PublicUrl) -> Option<Refused> {
     // Reports come without credentials, change nothing and have a gate of their own.
     if is_safe(request.method()) || request.uri().path() == REPORT_PATH {
-        return next.run(request).await;
+        return None;
     }
     let is_action = request.uri().path().starts_with(ACTIONS);
     let is_machine = request.uri().path().starts_with(MACHINES);
-    let refused = match provenance(request.headers(), protection.public_url.as_str()) {
+    let refused = match provenance(request.headers(), ours.as_str()) {
         Provenance::Ours => None,
         Provenance::Foreign(reason) => Some(reason),
         Provenance::Unsaid if is_machine => None,
         Provenance::Unsaid if is_action => Some("origin_missing"),
         Provenance::Unsaid => cookies::has_tokens(request.headers()).then_some("cookies_without_origin"),
     };
-    if let Some(reason) = refused {
-        return protection
-            .refuse(Kind::CsrfRefused, &request, reason, Problem::foreign_origin())
-            .await;
-    }
-    if !is_action && !is_machine && !request.body().is_end_stream() && !is_json(request.headers()) {
-        return protection
-            .refuse(
-                Kind::CsrfRefused,
-                &request,
-                "content_type",
-                Problem::unsupported_media_type("application/json"),
-            )
-            .await;
-    }
-    next.run(request).await
+    let wants_json = !is_action && !is_machine && !request.body().is_end_stream();
+    let (reason, problem) = match refused {
+        Some(reason) => (reason, Problem::foreign_origin()),
+        None if wants_json && !is_json(request.headers()) => {
+            ("content_type", Problem::unsupported_media_type("application/json"))
+        }
+        None => return None,
+    };
+    Some(Refused {
+        kind: Kind::CsrfRefused,
+        reason,
+        problem,
+    })
 }
 
 fn provenance(headers: &HeaderMap, ours: &str) -> Provenance {
@@ -121,10 +117,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     async fn status(sink: &Arc<Recorder>, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> u16 {
-        let protection = recorder::protection(sink.clone());
-        let app = Router::new()
-            .fallback(any(|| async {}))
-            .layer(axum::middleware::from_fn_with_state(protection, gate_origins));
+        let app = recorder::edge(sink, Router::new().fallback(any(|| async {})));
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

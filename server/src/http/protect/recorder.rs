@@ -1,14 +1,22 @@
-//! A sink that remembers, for tests.
+//! A sink that remembers, and an edge that tells it, for tests.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::extract::{ConnectInfo, DefaultBodyLimit};
+use axum::{Extension, Router};
 
-use super::{Protection, RefusalSink};
-use crate::config::LimitSettings;
+use super::{HeaderPolicy, Protection, RefusalSink};
+use crate::config::{ForwardedHeader, LimitSettings};
 use crate::domain::audit::{Circumstances, Kind};
 use crate::domain::clock::SystemClock;
+use crate::domain::random::SystemRandom;
+use crate::http::client::Identification;
+use crate::http::error::Bodies;
 use crate::http::limits::Limits;
+use crate::http::{Edge, Rules};
 
 #[derive(Default)]
 pub(crate) struct Recorder(Mutex<Vec<(Kind, &'static str)>>);
@@ -27,6 +35,30 @@ impl Recorder {
 impl RefusalSink for Recorder {
     async fn refused(&self, kind: Kind, _circumstances: &Circumstances, reason: &'static str) {
         self.0.lock().unwrap().push((kind, reason));
+    }
+}
+
+/// Routes behind the edge, asked by somebody at 203.0.113.1.
+pub(crate) fn edge(sink: &Arc<Recorder>, routes: Router) -> Router {
+    let peer = SocketAddr::from(([203, 0, 113, 1], 4711));
+    Edge::around(routes, rules(sink)).layer(Extension(ConnectInfo(peer)))
+}
+
+/// The edge's rules for `https://id.example`: little time, small bodies.
+pub(in crate::http) fn rules(sink: &Arc<Recorder>) -> Rules {
+    Rules {
+        identification: Identification {
+            trusted_proxies: Arc::from([]),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+            random: Arc::new(SystemRandom::default()),
+        },
+        headers: HeaderPolicy { https: true },
+        bodies: Bodies {
+            style: Some("/pkg/main.css".into()),
+        },
+        time_limit: Duration::from_millis(50),
+        protection: protection(sink.clone()),
+        body_limit: DefaultBodyLimit::max(1024),
     }
 }
 

@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use super::Protection;
+use super::{Protection, Refused};
 use crate::domain::audit::Kind;
 use crate::http::client::ClientAddress;
 use crate::http::error::Problem;
@@ -31,9 +31,12 @@ pub async fn csp_report(State(protection): State<Protection>, request: Request) 
         return Problem::internal().into_response();
     };
     if let Err(wait) = protection.limits.check(LimitKind::Report, address, None, false) {
-        return protection
-            .refuse(Kind::RateLimited, &request, "report", Problem::too_many_requests(wait))
-            .await;
+        let refused = Refused {
+            kind: Kind::RateLimited,
+            reason: "report",
+            problem: Problem::too_many_requests(wait),
+        };
+        return protection.refuse(&request, refused).await;
     }
     let kind = request
         .headers()

@@ -3,12 +3,12 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use super::recorder::{Recorder, protection};
+use super::recorder::{Recorder, edge, protection};
 use super::*;
 
 async fn send(app: Router, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (StatusCode, HeaderMap) {
@@ -25,11 +25,7 @@ async fn send(app: Router, method: &str, path: &str, headers: &[(&str, &str)], b
 
 #[tokio::test]
 async fn f25_methods_that_no_route_has_are_405() {
-    let app = || {
-        Router::new()
-            .fallback(any(|| async {}))
-            .layer(from_fn(refuse_odd_methods))
-    };
+    let app = || edge(&Arc::default(), Router::new().fallback(any(|| async {})));
     for method in ["TRACE", "CONNECT", "TRACK", "PROPFIND", "get", "MAYFLY"] {
         let (status, headers) = send(app(), method, "/", &[], "").await;
         assert_eq!(status, 405, "{method}");
@@ -48,10 +44,7 @@ async fn f25_methods_that_no_route_has_are_405() {
 #[tokio::test]
 async fn c4_a_doubled_cookie_is_refused_and_told() {
     let sink = Arc::<Recorder>::default();
-    let app = |sink: &Arc<Recorder>| {
-        let layer = from_fn_with_state(protection(sink.clone()), refuse_duplicate_cookies);
-        Router::new().fallback(any(|| async {})).layer(layer)
-    };
+    let app = |sink: &Arc<Recorder>| edge(sink, Router::new().fallback(any(|| async {})));
     let once = [(
         "cookie",
         "__Host-Http-mayfly-at=1; __Host-Http-mayfly-rt=2; theme=dark; theme=light",
@@ -75,13 +68,14 @@ async fn c4_a_doubled_cookie_is_refused_and_told() {
 #[tokio::test]
 async fn f71_a_flood_of_refusals_is_no_flood_of_audit_rows() {
     let sink = Arc::<Recorder>::default();
-    let shared = protection(sink.clone());
+    let app = edge(&sink, Router::new());
     for _ in 0..2000 {
-        let app = Router::new()
-            .fallback(any(|| async {}))
-            .layer(from_fn_with_state(shared.clone(), refuse_duplicate_cookies));
         let twice = [("cookie", "__Host-Http-mayfly-at=1; __Host-Http-mayfly-at=1")];
-        assert_eq!(send(app, "GET", "/", &twice, "").await.0, 400, "refused all the same");
+        assert_eq!(
+            send(app.clone(), "GET", "/", &twice, "").await.0,
+            400,
+            "refused all the same"
+        );
     }
     let told = sink.kinds().len();
     assert!((1000..1500).contains(&told), "{told}");

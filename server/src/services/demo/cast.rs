@@ -205,8 +205,8 @@ async fn invite(
 /// A browser at an address, as the services see it.
 pub fn caller(user_agent: &str, address: &str) -> Caller {
     let from = Circumstances {
-        address: Some(address.to_owned()),
-        user_agent: Some(user_agent.to_owned()),
+        address: Some(address.into()),
+        user_agent: Some(user_agent.into()),
         ..Circumstances::default()
     };
     Caller {
