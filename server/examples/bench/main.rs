@@ -3,7 +3,7 @@
 //! The machine is noisy, so only ratios are worth comparing; each rate is the median of three runs. Everything stays
 //! on loopback, every loop is bounded in time, and each process is stopped by its id. With `MAYFLY_BENCH_POSTGRES_URL`
 //! (an administrator's connection) refreshes are measured on PostgreSQL too; `MAYFLY_BENCH_SESSIONS` says how many
-//! sessions the larger database holds.
+//! sessions the larger database holds. `MAYFLY_BENCH_PARTS` measures only some of `pages,sqlite,postgres`.
 
 mod load;
 mod people;
@@ -25,6 +25,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connections of the page figures, and the middle of those for refreshes.
 const CONNECTIONS: usize = 16;
+/// Sessions of the smaller database.
+const SMALL: usize = 10_000;
 /// This program as the reference: a process of its own, as the server is one.
 const REFERENCE: &str = "--reference";
 
@@ -45,18 +47,29 @@ async fn main() -> Result<(), Failure> {
 }
 
 async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
-    Box::pin(pages(binary, &folder.join("pages"))).await?;
-    let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(1_000_000), |text| text.parse())?;
-    for sessions in [10_000, large] {
-        let place = Place::sqlite(&folder.join(format!("sqlite-{sessions}")))?;
-        Box::pin(refreshes(binary, &place, "SQLite", sessions)).await?;
+    let parts = std::env::var("MAYFLY_BENCH_PARTS").unwrap_or_else(|_| "pages,sqlite,postgres".to_owned());
+    let is_wanted = |part| parts.split(',').any(|wanted| wanted == part);
+    if is_wanted("pages") {
+        Box::pin(pages(binary, &folder.join("pages"))).await?;
+    }
+    if is_wanted("sqlite") {
+        let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(1_000_000), |text| text.parse())?;
+        let mut sizes = vec![SMALL, large];
+        sizes.dedup();
+        for sessions in sizes {
+            let place = Place::sqlite(&folder.join(format!("sqlite-{sessions}")))?;
+            Box::pin(refreshes(binary, &place, "SQLite", sessions)).await?;
+        }
+    }
+    if !is_wanted("postgres") {
+        return Ok(());
     }
     let Ok(url) = std::env::var("MAYFLY_BENCH_POSTGRES_URL") else {
         println!("PostgreSQL was not measured: MAYFLY_BENCH_POSTGRES_URL is not set");
         return Ok(());
     };
     let place = Place::postgres(&folder.join("postgres"), &url).await?;
-    Box::pin(refreshes(binary, &place, "PostgreSQL", 10_000)).await
+    Box::pin(refreshes(binary, &place, "PostgreSQL", SMALL)).await
 }
 
 /// Start, memory and pages.

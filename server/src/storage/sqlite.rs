@@ -6,6 +6,9 @@
 //! own task queues up like everybody else and commits for all who came before it. Nobody is told "done" before the
 //! commit is on the disk; whoever gives up is rolled back alone, and if the commit fails everyone in it is told so.
 //!
+//! What a writer has to say may also be known from the start (see [`Whole`]): then it takes one step from the first
+//! word to the last, and one that nobody queues behind commits in the same step.
+//!
 //! **Cancellation.** A request may be dropped at any await. Every step here is a single statement, which sqlx's worker
 //! carries out even when nobody waits for it any more, and [`Turn`] notes what was begun *before* it waits. Whoever
 //! comes next puts it right.
@@ -19,7 +22,7 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleResult, Timeouts};
 use deadpool::{Runtime, managed};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
@@ -81,6 +84,23 @@ impl Sqlite {
         self.writer.begin().await
     }
 
+    /// Carries out what is a writer's whole part; durable when this returns. Whether its statements gave a row: without
+    /// one they must have written nothing.
+    ///
+    /// After [`PATIENCE`] nobody waits any more, but it may still happen.
+    pub(super) async fn write_whole(
+        &self,
+        whole: &'static Whole,
+        arguments: SqliteArguments,
+    ) -> Result<bool, StorageError> {
+        let writer = self.writer.clone();
+        // A task of its own: sqlx's worker stops between two statements of a text that nobody waits for any more.
+        let written = tokio::spawn(async move { writer.write_whole(whole, arguments).await });
+        let written = tokio::time::timeout(PATIENCE, written).await;
+        let written = written.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        written.map_err(|_| sqlx::Error::WorkerCrashed)?
+    }
+
     /// The writing connection outside any transaction, for migrations.
     pub(super) async fn exclusive(&self) -> Result<OwnedMutexGuard<Turn>, StorageError> {
         let mut turn = self.writer.turn.clone().lock_owned().await;
@@ -135,6 +155,32 @@ impl Manager for Readers {
         Ok(())
     }
 }
+
+/// Statements that are the whole of one writer's part, in one text for each place that the part may have in a
+/// transaction. One text is one step for the driver, however many statements it holds.
+pub(super) struct Whole {
+    /// A transaction of its own.
+    pub(super) alone: &'static str,
+    /// The beginning of a shared one.
+    pub(super) first: &'static str,
+    /// A further part of it. The savepoint has a name of its own: going back to it never reaches that of another writer.
+    pub(super) further: &'static str,
+}
+
+/// Makes a [`Whole`] of statements.
+macro_rules! whole {
+    ($($part:tt)+) => {
+        $crate::storage::sqlite::Whole {
+            alone: concat!("BEGIN IMMEDIATE; ", $($part)+, "; COMMIT"),
+            first: concat!("BEGIN IMMEDIATE; ", $($part)+),
+            further: concat!("SAVEPOINT whole; ", $($part)+, "; RELEASE whole"),
+        }
+    };
+}
+pub(super) use whole;
+
+/// Takes back a further part that failed.
+const NOT_WHOLE: &str = "ROLLBACK TO whole; RELEASE whole";
 
 /// The one connection that writes.
 struct Writer {
@@ -214,6 +260,58 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Must not be dropped while it works.
+    async fn write_whole(&self, whole: &'static Whole, arguments: SqliteArguments) -> Result<bool, StorageError> {
+        let queueing = Queueing::new(&self.queue);
+        let turn = tokio::time::timeout(PATIENCE, self.turn.clone().lock_owned()).await;
+        let mut turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        drop(queueing);
+        turn.put_right().await?;
+        let alone = turn.scope == Scope::Nothing && self.is_alone();
+        let written = if alone {
+            turn.run_from_nothing(whole.alone, arguments).await
+        } else if turn.scope == Scope::Nothing {
+            turn.run_from_nothing(whole.first, arguments).await
+        } else {
+            turn.run_further(whole.further, arguments).await
+        };
+        if alone && written.is_ok() {
+            turn.scope = Scope::Nothing;
+            turn.commits.fetch_add(1, Ordering::Relaxed);
+            return Ok(written?);
+        }
+        let (done, outcome) = oneshot::channel();
+        if matches!(written, Ok(true)) {
+            turn.waiting.push(done);
+        }
+        if self.is_alone() {
+            turn.commit_all().await;
+        } else {
+            self.wake.notify_one();
+        }
+        drop(turn);
+        if written? {
+            told(outcome).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Nobody queues.
+    fn is_alone(&self) -> bool {
+        self.queue.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// Waits for the commit that was promised.
+async fn told(outcome: oneshot::Receiver<Result<(), Arc<sqlx::Error>>>) -> Result<(), StorageError> {
+    match outcome.await {
+        Ok(outcome) => outcome.map_err(StorageError::Commit),
+        Err(_) => Err(sqlx::Error::PoolClosed.into()),
+    }
+}
+
 /// One in the queue, until dropped.
 struct Queueing<'a>(&'a AtomicUsize);
 
@@ -259,6 +357,35 @@ impl Turn {
 
     async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
         sqlx::query(statement).execute(self.connection()?).await.map(drop)
+    }
+
+    /// Whether the text gave a row.
+    async fn run_with(&mut self, text: &'static str, arguments: SqliteArguments) -> Result<bool, sqlx::Error> {
+        let query = sqlx::query_with(text, arguments);
+        let rows = query.fetch_all(self.connection()?).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Runs a text that begins a transaction. What is left of one that fails is put right by the next.
+    async fn run_from_nothing(&mut self, text: &'static str, arguments: SqliteArguments) -> Result<bool, sqlx::Error> {
+        self.abandoned = true;
+        self.scope = Scope::Beginning;
+        let gave_row = self.run_with(text, arguments).await?;
+        self.scope = Scope::Transaction;
+        self.abandoned = false;
+        Ok(gave_row)
+    }
+
+    /// Runs a text within its own savepoint. If it fails, it alone is taken back, or else everything.
+    async fn run_further(&mut self, text: &'static str, arguments: SqliteArguments) -> Result<bool, sqlx::Error> {
+        let result = self.run_with(text, arguments).await;
+        if result.is_err()
+            && let Err(error) = self.run(NOT_WHOLE).await
+        {
+            // Nobody knows what is left of the transaction; perhaps it is gone, and a new one would seem to be it.
+            self.settle(Err(error)).await;
+        }
+        result
     }
 
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
@@ -326,6 +453,11 @@ impl Turn {
             Ok(()) => self.run("COMMIT").await,
             Err(error) => Err(error),
         };
+        self.settle(outcome).await;
+    }
+
+    /// Ends the transaction with this outcome of its commit, and tells those who wait.
+    async fn settle(&mut self, outcome: Result<(), sqlx::Error>) {
         self.scope = Scope::Nothing;
         self.abandoned = false;
         if let Err(error) = &outcome {
@@ -372,11 +504,7 @@ impl WriteTx {
         self.turn.abandoned = false;
         self.turn.waiting.push(done);
         drop(self);
-        match outcome.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(StorageError::Commit(error)),
-            Err(_) => Err(sqlx::Error::PoolClosed.into()),
-        }
+        told(outcome).await
     }
 }
 
