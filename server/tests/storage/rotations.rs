@@ -216,7 +216,8 @@ async fn f7_a_transaction_that_is_given_up_lets_go_of_its_rows() {
         let mut tx = database.write().await;
         assert!(rotate_session(&mut tx, &usual(1)).await.expect("writes"));
     }
-    let rotated = rotate_and_record(&database.store, &usual(1), &event(1));
+    let (rotation, event) = (usual(1), event(1));
+    let rotated = rotate_and_record(&database.store, &rotation, &event);
     let rotated = tokio::time::timeout(Duration::from_secs(2), rotated).await;
     assert!(rotated.expect("waits for nobody").expect("writes"));
 }
