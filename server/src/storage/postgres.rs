@@ -91,7 +91,8 @@ impl Manager for Connections {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.0).await
+        // Boxed: every request that needs a connection would otherwise be as large as this, which is seldom needed.
+        Box::pin(PgConnection::connect_with(&self.0)).await
     }
 
     async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
@@ -99,7 +100,7 @@ impl Manager for Connections {
             return Err(RecycleError::message("old"));
         }
         if metrics.last_used() > TRUSTED_FOR {
-            connection.ping().await?;
+            Box::pin(connection.ping()).await?;
         }
         Ok(())
     }

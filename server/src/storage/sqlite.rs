@@ -148,7 +148,7 @@ impl Manager for Readers {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<SqliteConnection, sqlx::Error> {
-        SqliteConnection::connect_with(&self.0).await
+        Box::pin(SqliteConnection::connect_with(&self.0)).await
     }
 
     async fn recycle(&self, _: &mut SqliteConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {

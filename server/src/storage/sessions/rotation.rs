@@ -57,6 +57,8 @@ macro_rules! event_of_rotation {
 
 statements! {
     ROTATE = concat!(rotate!(), " RETURNING min_generation");
+    // As a part of the two below.
+    ROTATE_WITH_SAME_GRANTS = rotate_with_same_grants!();
 }
 
 /// One row if it happened.
