@@ -6,14 +6,17 @@
 //! own task queues up like everybody else and commits for all who came before it. Nobody is told "done" before the
 //! commit is on the disk; whoever gives up is rolled back alone, and if the commit fails everyone in it is told so.
 //!
-//! What a writer has to say may also be known from the start (see [`Whole`]): then it takes one step from the first
+//! What a writer has to say may also be known from the start (see [`whole::Whole`]): then it takes one step from the first
 //! word to the last, and one that nobody queues behind commits in the same step.
 //!
 //! **Cancellation.** A request may be dropped at any await. Every step here is a single statement, which sqlx's worker
 //! carries out even when nobody waits for it any more, and [`Turn`] notes what was begun *before* it waits. Whoever
 //! comes next puts it right.
 //!
-//! **Checkpoints** run on a connection of their own, so that no writer pays for them (see [`keep_log_short`]).
+//! **Checkpoints** run on a connection of their own, so that no writer pays for them (see [`checkpoints`]).
+
+mod checkpoints;
+pub(super) mod whole;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -22,12 +25,13 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleResult, Timeouts};
 use deadpool::{Runtime, managed};
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
 use super::StorageError;
 use super::connect::PATIENCE;
+use checkpoints::Checkpoints;
 
 /// Connections that only read.
 pub(super) type Reader = Object<Readers>;
@@ -84,23 +88,6 @@ impl Sqlite {
         self.writer.begin().await
     }
 
-    /// Carries out what is a writer's whole part; durable when this returns. Whether its statements gave a row: without
-    /// one they must have written nothing.
-    ///
-    /// After [`PATIENCE`] nobody waits any more, but it may still happen.
-    pub(super) async fn write_whole(
-        &self,
-        whole: &'static Whole,
-        arguments: SqliteArguments,
-    ) -> Result<bool, StorageError> {
-        let writer = self.writer.clone();
-        // A task of its own: sqlx's worker stops between two statements of a text that nobody waits for any more.
-        let written = tokio::spawn(async move { writer.write_whole(whole, arguments).await });
-        let written = tokio::time::timeout(PATIENCE, written).await;
-        let written = written.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        written.map_err(|_| sqlx::Error::WorkerCrashed)?
-    }
-
     /// The writing connection outside any transaction, for migrations.
     pub(super) async fn exclusive(&self) -> Result<OwnedMutexGuard<Turn>, StorageError> {
         let mut turn = self.writer.turn.clone().lock_owned().await;
@@ -155,32 +142,6 @@ impl Manager for Readers {
         Ok(())
     }
 }
-
-/// Statements that are the whole of one writer's part, in one text for each place that the part may have in a
-/// transaction. One text is one step for the driver, however many statements it holds.
-pub(super) struct Whole {
-    /// A transaction of its own.
-    pub(super) alone: &'static str,
-    /// The beginning of a shared one.
-    pub(super) first: &'static str,
-    /// A further part of it. The savepoint has a name of its own: going back to it never reaches that of another writer.
-    pub(super) further: &'static str,
-}
-
-/// Makes a [`Whole`] of statements.
-macro_rules! whole {
-    ($($part:tt)+) => {
-        $crate::storage::sqlite::Whole {
-            alone: concat!("BEGIN IMMEDIATE; ", $($part)+, "; COMMIT"),
-            first: concat!("BEGIN IMMEDIATE; ", $($part)+),
-            further: concat!("SAVEPOINT whole; ", $($part)+, "; RELEASE whole"),
-        }
-    };
-}
-pub(super) use whole;
-
-/// Takes back a further part that failed.
-const NOT_WHOLE: &str = "ROLLBACK TO whole; RELEASE whole";
 
 /// The one connection that writes.
 struct Writer {
@@ -260,50 +221,6 @@ impl Writer {
     }
 }
 
-impl Writer {
-    /// Must not be dropped while it works.
-    async fn write_whole(&self, whole: &'static Whole, arguments: SqliteArguments) -> Result<bool, StorageError> {
-        let queueing = Queueing::new(&self.queue);
-        let turn = tokio::time::timeout(PATIENCE, self.turn.clone().lock_owned()).await;
-        let mut turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        drop(queueing);
-        turn.put_right().await?;
-        let alone = turn.scope == Scope::Nothing && self.is_alone();
-        let written = if alone {
-            turn.run_from_nothing(whole.alone, arguments).await
-        } else if turn.scope == Scope::Nothing {
-            turn.run_from_nothing(whole.first, arguments).await
-        } else {
-            turn.run_further(whole.further, arguments).await
-        };
-        if alone && written.is_ok() {
-            turn.scope = Scope::Nothing;
-            turn.commits.fetch_add(1, Ordering::Relaxed);
-            return Ok(written?);
-        }
-        let (done, outcome) = oneshot::channel();
-        if matches!(written, Ok(true)) {
-            turn.waiting.push(done);
-        }
-        if self.is_alone() {
-            turn.commit_all().await;
-        } else {
-            self.wake.notify_one();
-        }
-        drop(turn);
-        if written? {
-            told(outcome).await?;
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// Nobody queues.
-    fn is_alone(&self) -> bool {
-        self.queue.load(Ordering::SeqCst) == 0
-    }
-}
-
 /// Waits for the commit that was promised.
 async fn told(outcome: oneshot::Receiver<Result<(), Arc<sqlx::Error>>>) -> Result<(), StorageError> {
     match outcome.await {
@@ -357,35 +274,6 @@ impl Turn {
 
     async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
         sqlx::query(statement).execute(self.connection()?).await.map(drop)
-    }
-
-    /// Whether the text gave a row.
-    async fn run_with(&mut self, text: &'static str, arguments: SqliteArguments) -> Result<bool, sqlx::Error> {
-        let query = sqlx::query_with(text, arguments);
-        let rows = query.fetch_all(self.connection()?).await?;
-        Ok(!rows.is_empty())
-    }
-
-    /// Runs a text that begins a transaction. What is left of one that fails is put right by the next.
-    async fn run_from_nothing(&mut self, text: &'static str, arguments: SqliteArguments) -> Result<bool, sqlx::Error> {
-        self.abandoned = true;
-        self.scope = Scope::Beginning;
-        let gave_row = self.run_with(text, arguments).await?;
-        self.scope = Scope::Transaction;
-        self.abandoned = false;
-        Ok(gave_row)
-    }
-
-    /// Runs a text within its own savepoint. If it fails, it alone is taken back, or else everything.
-    async fn run_further(&mut self, text: &'static str, arguments: SqliteArguments) -> Result<bool, sqlx::Error> {
-        let result = self.run_with(text, arguments).await;
-        if result.is_err()
-            && let Err(error) = self.run(NOT_WHOLE).await
-        {
-            // Nobody knows what is left of the transaction; perhaps it is gone, and a new one would seem to be it.
-            self.settle(Err(error)).await;
-        }
-        result
     }
 
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
@@ -513,79 +401,6 @@ impl Drop for WriteTx {
         if self.turn.abandoned || !self.turn.waiting.is_empty() {
             // The task queues behind those who are waiting already, and commits for all.
             self.wake.notify_one();
-        }
-    }
-}
-
-/// How often the log is looked at.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
-/// After so many commits it is worth copying the log into the file.
-const CHECKPOINT_AFTER: u64 = 200;
-/// Pages (4 KiB) in the log at which writers wait until it begins anew.
-const LONGEST_LOG: i64 = 8192;
-
-struct Checkpoints {
-    task: tokio::task::JoinHandle<SqliteConnection>,
-    stop: Arc<Notify>,
-}
-
-impl Checkpoints {
-    fn start(connection: SqliteConnection, turn: &Arc<Mutex<Turn>>, commits: Arc<AtomicU64>) -> Self {
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(keep_log_short(connection, Arc::downgrade(turn), commits, stop.clone()));
-        Self { task, stop }
-    }
-
-    async fn stop(self) {
-        self.stop.notify_one();
-        match self.task.await {
-            Ok(connection) => close(connection).await,
-            Err(error) => tracing::warn!(%error, "checkpoints ended early"),
-        }
-    }
-}
-
-/// Copies the write-ahead log into the file, beside the writers. Under steady load the log never runs empty, so it
-/// would grow for ever: at [`LONGEST_LOG`] the writers wait for the little that is left, and it begins anew.
-async fn keep_log_short(
-    mut connection: SqliteConnection,
-    turn: Weak<Mutex<Turn>>,
-    commits: Arc<AtomicU64>,
-    stop: Arc<Notify>,
-) -> SqliteConnection {
-    let (mut copied, mut rounds) = (0, 0_u32);
-    loop {
-        if tokio::time::timeout(CHECKPOINT_EVERY, stop.notified()).await.is_ok() || turn.strong_count() == 0 {
-            return connection;
-        }
-        let now = commits.load(Ordering::Relaxed);
-        rounds += 1;
-        // Much was written, or something and then nothing more for a while.
-        if now == copied || (now - copied < CHECKPOINT_AFTER && rounds < 25) {
-            continue;
-        }
-        (copied, rounds) = (now, 0);
-        let length = checkpoint(&mut connection).await;
-        if length >= LONGEST_LOG
-            && let Some(turn) = turn.upgrade()
-        {
-            let mut turn = turn.lock().await;
-            turn.commit_all().await;
-            checkpoint(&mut connection).await;
-        }
-    }
-}
-
-/// Pages in the log before it. A failure is no loss: what is in the log stays there.
-async fn checkpoint(connection: &mut SqliteConnection) -> i64 {
-    let row: Result<(i64, i64, i64), sqlx::Error> = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
-        .fetch_one(connection)
-        .await;
-    match row {
-        Ok((_, length, _)) => length,
-        Err(error) => {
-            tracing::warn!(%error, "the write-ahead log could not be copied into the database");
-            0
         }
     }
 }

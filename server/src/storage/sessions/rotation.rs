@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::super::audit::{json, storable, written_event_columns};
 use super::super::columns::{Table, bigint};
 use super::super::connect::Pools;
-use super::super::sqlite::{Whole, whole};
+use super::super::sqlite::whole::{Whole, whole};
 use super::super::{StorageError, Store, Tx, on_backend, statements};
 use super::refuse_below;
 use crate::domain::audit::Event;
