@@ -23,6 +23,15 @@ macro_rules! event_columns {
     };
 }
 
+/// The columns of an event in the order in which it is written.
+macro_rules! written_event_columns {
+    () => {
+        "id, at, kind, outcome, actor_id, subject_id, session_id, device_id, address, user_agent, request_id, reason, \
+         facts, changes"
+    };
+}
+pub(super) use written_event_columns;
+
 statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
     LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.at >= $1 \
@@ -140,12 +149,8 @@ impl TryFrom<SealRow> for Seal {
 pub async fn append_events(tx: &mut Tx, events: &[Event]) -> Result<(), StorageError> {
     // Few sizes of statement, so that each is prepared once; 14 columns times 32 is within both databases' limits.
     for part in events.chunks(32) {
-        let json = |object| serde_json::Value::Object(Clone::clone(object)).to_string();
         on_backend!(tx, |connection| {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO audit_events (id, at, kind, outcome, actor_id, subject_id, session_id, device_id, \
-                 address, user_agent, request_id, reason, facts, changes) ",
-            );
+            let mut insert = QueryBuilder::new(concat!("INSERT INTO audit_events (", written_event_columns!(), ") "));
             insert.push_values(part, |mut row, event| {
                 row.push_bind(event.id.0)
                     .push_bind(event.at.as_millis())
@@ -168,8 +173,13 @@ pub async fn append_events(tx: &mut Tx, events: &[Event]) -> Result<(), StorageE
     Ok(())
 }
 
+/// A JSON object as text.
+pub(super) fn json(object: &serde_json::Map<String, serde_json::Value>) -> String {
+    serde_json::Value::Object(object.clone()).to_string()
+}
+
 /// What a stranger sent must never keep an event from being written: U+0000 is shown as U+FFFD. (In JSON it is escaped.)
-fn storable(text: Option<&str>) -> Option<String> {
+pub(super) fn storable(text: Option<&str>) -> Option<String> {
     text.map(|text| {
         if is_storable(text) {
             text.to_owned()

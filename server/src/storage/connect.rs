@@ -5,18 +5,15 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection as _, PgPool};
+use sqlx::postgres::PgConnectOptions;
 
 use super::changes::Changes;
+use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{Inner, StorageError, Tx};
 
 /// The longest wait for a connection or a lock before the answer is "unavailable".
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A connection that was used so recently is not asked whether it still lives.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,9 +45,9 @@ pub struct Store {
 pub(super) enum Pools {
     /// The embedded database.
     Sqlite(Sqlite),
-    /// One pool; `migration` connects without the statement time limit.
+    /// A server; `migration` connects without the statement time limit.
     Postgres {
-        pool: PgPool,
+        postgres: Postgres,
         migration: Box<PgConnectOptions>,
     },
 }
@@ -104,7 +101,7 @@ impl Store {
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pools {
             Pools::Sqlite(sqlite) => Inner::SqliteRead(sqlite.read().await?),
-            Pools::Postgres { pool, .. } => Inner::PostgresRead(pool.acquire().await?),
+            Pools::Postgres { postgres, .. } => Inner::PostgresRead(postgres.lend().await?),
         };
         Ok(Tx::new(inner, self.changes.clone()))
     }
@@ -117,8 +114,10 @@ impl Store {
     pub async fn write(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pools {
             Pools::Sqlite(sqlite) => Inner::SqliteWrite(sqlite.write().await?),
-            Pools::Postgres { pool, .. } => {
-                Inner::PostgresWrite(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?)
+            Pools::Postgres { postgres, .. } => {
+                let mut lent = postgres.lend().await?;
+                lent.begin().await?;
+                Inner::PostgresWrite(lent)
             }
         };
         Ok(Tx::new(inner, self.changes.clone()))
@@ -134,8 +133,9 @@ impl Store {
 
     /// Gives the memory of what is not needed any more back; for housekeeping.
     pub fn rest(&self) {
-        if let Pools::Sqlite(sqlite) = &self.pools {
-            sqlite.forget_idle_readers();
+        match &self.pools {
+            Pools::Sqlite(sqlite) => sqlite.forget_idle_readers(),
+            Pools::Postgres { postgres, .. } => postgres.forget_idle(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Store {
     pub async fn close(&self) {
         match &self.pools {
             Pools::Sqlite(sqlite) => sqlite.close().await,
-            Pools::Postgres { pool, .. } => pool.close().await,
+            Pools::Postgres { postgres, .. } => postgres.close().await,
         }
     }
 }
@@ -159,25 +159,11 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, Stor
         ("statement_timeout", patience.as_str()),
         ("lock_timeout", patience.as_str()),
         ("idle_in_transaction_session_timeout", "10000"),
+        // Also for a statement that is a transaction by itself.
+        ("default_transaction_isolation", "read committed"),
     ]);
-    let pool = PgPoolOptions::new()
-        .max_connections(max_connections)
-        .min_connections(1)
-        .acquire_timeout(PATIENCE)
-        // Asking each time costs every request a round trip; one that was in use a moment ago is most likely there.
-        .test_before_acquire(false)
-        .before_acquire(|connection, metadata| {
-            Box::pin(async move {
-                if metadata.idle_for > TRUSTED_FOR {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_with(options)
-        .await?;
     Ok(Pools::Postgres {
-        pool,
+        postgres: Postgres::open(options, max_connections).await?,
         migration: Box::new(migration),
     })
 }

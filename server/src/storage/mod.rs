@@ -1,4 +1,5 @@
-//! The only place with SQL: one text for two databases, SQLite and PostgreSQL.
+//! The only place with SQL: one text for two databases, SQLite and PostgreSQL (with one exception for the one thing
+//! done most, see `sessions::rotation`).
 //!
 //! Owns connections, transactions, the schema and every statement. Knows domain types, but no rules beyond the
 //! conditions that a write must repeat; must not know services, HTTP or pages.
@@ -11,6 +12,7 @@ mod changes;
 mod columns;
 mod connect;
 mod error;
+mod postgres;
 mod schema;
 mod sqlite;
 
@@ -32,12 +34,24 @@ use std::sync::Arc;
 
 use changes::Changes;
 use sqlx::error::ErrorKind;
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection as _, PgConnection, Postgres, SqliteConnection, Transaction};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 pub use bell::Bell;
 pub use connect::{DatabaseSettings, Store};
 pub use error::StorageError;
+
+/// Runs the same expression on whichever database it is; its types are checked once for each. Not `sqlx::Any` (nine
+/// scalar types) and not a generic database (bounds without end).
+macro_rules! on_backend {
+    ($tx:expr, |$connection:ident| $body:expr) => {{
+        let result = match $tx.connection() {
+            $crate::storage::Connection::Sqlite($connection) => $body,
+            $crate::storage::Connection::Postgres($connection) => $body,
+        };
+        $tx.noting(result)
+    }};
+}
+use on_backend;
 
 /// A connection to read with, or a transaction to write with. Dropping it without [`Tx::commit`] rolls back.
 #[derive(Debug)]
@@ -57,8 +71,8 @@ pub struct Tx {
 enum Inner {
     SqliteRead(sqlite::Reader),
     SqliteWrite(sqlite::WriteTx),
-    PostgresRead(PoolConnection<Postgres>),
-    PostgresWrite(Transaction<'static, Postgres>),
+    PostgresRead(postgres::Lent),
+    PostgresWrite(postgres::Lent),
 }
 
 /// The concrete connection, for `on_backend!`.
@@ -82,8 +96,7 @@ impl Tx {
         match &mut self.inner {
             Inner::SqliteRead(connection) => Connection::Sqlite(connection),
             Inner::SqliteWrite(transaction) => Connection::Sqlite(transaction.connection()),
-            Inner::PostgresRead(connection) => Connection::Postgres(connection),
-            Inner::PostgresWrite(transaction) => Connection::Postgres(transaction),
+            Inner::PostgresRead(lent) | Inner::PostgresWrite(lent) => Connection::Postgres(lent.connection()),
         }
     }
 
@@ -122,6 +135,9 @@ impl Tx {
     /// survives a refused statement; but a full disk or a broken file may have rolled everything back by itself, and
     /// what follows would stand alone.
     fn noting<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+        if let (Ok(_), Inner::PostgresRead(lent) | Inner::PostgresWrite(lent)) = (&result, &mut self.inner) {
+            lent.answered();
+        }
         if let Err(error) = &result {
             let survived = match (error, &self.inner) {
                 (sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => true,
@@ -135,26 +151,9 @@ impl Tx {
 
     /// Asks the database for an answer.
     async fn ping(&mut self) -> Result<(), StorageError> {
-        match self.connection() {
-            Connection::Sqlite(connection) => connection.ping().await?,
-            Connection::Postgres(connection) => connection.ping().await?,
-        }
-        Ok(())
+        Ok(on_backend!(self, |connection| connection.ping().await)?)
     }
 }
-
-/// Runs the same expression on whichever database it is; its types are checked once for each. Not `sqlx::Any` (nine
-/// scalar types) and not a generic database (bounds without end).
-macro_rules! on_backend {
-    ($tx:expr, |$connection:ident| $body:expr) => {{
-        let result = match $tx.connection() {
-            $crate::storage::Connection::Sqlite($connection) => $body,
-            $crate::storage::Connection::Postgres($connection) => $body,
-        };
-        $tx.noting(result)
-    }};
-}
-use on_backend;
 
 /// Declares the SQL texts of a module and the list of them.
 macro_rules! statements {
@@ -181,6 +180,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         recovery::STATEMENTS,
         revocations::STATEMENTS,
         sessions::STATEMENTS,
+        sessions::rotation::STATEMENTS,
         users::STATEMENTS,
         users::roles::STATEMENTS,
     ]

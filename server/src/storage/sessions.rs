@@ -2,6 +2,7 @@
 //! condition; whether one row changed tells whether it happened (TOKENS.md §3). Rows are never deleted before their
 //! absolute end and thirty days more. Must not know tokens.
 
+pub(super) mod rotation;
 mod row;
 
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use crate::domain::policy::Policy;
 use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::session::{Ending, Session, Tightened};
 use crate::domain::user::User;
+pub use rotation::{Rotation, rotate_and_record, rotate_session};
 use row::{EndingColumns, SessionRow, SessionWithPolicyRow, session_columns};
 
 statements! {
@@ -40,19 +42,6 @@ statements! {
         ORDER BY s.ended_at DESC, s.id DESC LIMIT $3");
     LIST_OVERDUE = concat!("SELECT ", session_columns!(), " FROM sessions s \
         WHERE s.ended_at IS NULL AND (s.absolute_expires_at <= $1 OR s.last_active_at + s.idle_ms <= $1) LIMIT $2");
-    // Access tokens of the old grants must not become good again because the session now carries the new ones:
-    // they fall below the smallest generation accepted. A smallest generation ahead of the session says that its roles
-    // have changed: PostgreSQL looks at the row of the session again after waiting for it, but not at that of the
-    // account, and would otherwise go on with the old roles.
-    ROTATE = "UPDATE sessions SET generation = generation + 1, rotated_at = $3, handed_out_at = $3, \
-        superseded_at = $3, child_confirmed = 0, reissues = 0, access_expires_at = $4, \
-        min_generation = CASE WHEN grant_epoch = $6 THEN min_generation ELSE generation + 1 END, grant_epoch = $6, \
-        last_active_at = CASE WHEN $7 = 1 AND last_active_at < $3 THEN $3 ELSE last_active_at END \
-        WHERE id = $1 AND generation = $2 AND handed_out_at = $8 AND ended_at IS NULL AND absolute_expires_at > $3 \
-        AND last_active_at + idle_ms > $3 AND auth_epoch = $5 \
-        AND (min_generation <= generation OR grant_epoch <> $6) \
-        AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active' \
-        AND u.auth_epoch = $5 AND u.grant_epoch = $6) RETURNING min_generation";
     REFUSE_GENERATIONS_SO_FAR = "UPDATE sessions SET min_generation = generation + 1 \
         WHERE user_id = $1 AND ended_at IS NULL RETURNING id, min_generation, rotated_at";
     COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
@@ -77,27 +66,6 @@ statements! {
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
-}
-
-/// A rotation that `domain::refresh` has decided on.
-#[derive(Clone, Debug)]
-pub struct Rotation {
-    /// The session.
-    pub id: SessionId,
-    /// The generation presented; the row goes to the next one.
-    pub from_generation: u64,
-    /// When tokens were last handed out, as it was read: a re-issue in between makes the pair fresh again.
-    pub last_issued_at: Timestamp,
-    /// Now.
-    pub now: Timestamp,
-    /// `exp` of the access token that goes out with the new generation.
-    pub access_expires_at: Timestamp,
-    /// The person's auth epoch as it was read; session and account must still have it.
-    pub auth_epoch: i64,
-    /// The person's grant epoch as it was read: the roles in the new access token. The account must still have it.
-    pub grant_epoch: i64,
-    /// The refresh itself is the person's own activity: the idle limit begins anew.
-    pub counts_as_activity: bool,
 }
 
 fn all(rows: Vec<SessionRow>) -> Result<Vec<Session>, StorageError> {
@@ -250,32 +218,6 @@ pub async fn list_overdue_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> R
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?)
-}
-
-/// Goes to the next generation if everything still is as it was decided upon: generation, last issue, not ended, absolute and idle
-/// limit, account active, its epochs unchanged. `false`: read again and decide again.
-///
-/// # Errors
-/// When the database fails.
-pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, StorageError> {
-    let least: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(ROTATE)
-        .bind(rotation.id.0)
-        .bind(bigint(rotation.from_generation))
-        .bind(rotation.now.as_millis())
-        .bind(rotation.access_expires_at.as_millis())
-        .bind(rotation.auth_epoch)
-        .bind(rotation.grant_epoch)
-        .bind(i64::from(rotation.counts_as_activity))
-        .bind(rotation.last_issued_at.as_millis())
-        .fetch_optional(connection)
-        .await)?;
-    let Some(least) = least else { return Ok(false) };
-    let least = Table("sessions").count("min_generation", least)?;
-    if least == rotation.from_generation + 1 {
-        // Whatever came before had other roles.
-        refuse_below(tx, rotation.id, least, rotation.now, rotation.now);
-    }
-    Ok(true)
 }
 
 /// Refuses the session's tokens of smaller generations, the last of which was issued at `issued_until`.

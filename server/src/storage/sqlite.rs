@@ -6,11 +6,17 @@
 //! own task queues up like everybody else and commits for all who came before it. Nobody is told "done" before the
 //! commit is on the disk; whoever gives up is rolled back alone, and if the commit fails everyone in it is told so.
 //!
+//! What a writer has to say may also be known from the start (see [`whole::Whole`]): then it takes one step from the first
+//! word to the last, and one that nobody queues behind commits in the same step.
+//!
 //! **Cancellation.** A request may be dropped at any await. Every step here is a single statement, which sqlx's worker
 //! carries out even when nobody waits for it any more, and [`Turn`] notes what was begun *before* it waits. Whoever
 //! comes next puts it right.
 //!
-//! **Checkpoints** run on a connection of their own, so that no writer pays for them (see [`keep_log_short`]).
+//! **Checkpoints** run on a connection of their own, so that no writer pays for them (see [`checkpoints`]).
+
+mod checkpoints;
+pub(super) mod whole;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +31,7 @@ use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
 use super::StorageError;
 use super::connect::PATIENCE;
+use checkpoints::Checkpoints;
 
 /// Connections that only read.
 pub(super) type Reader = Object<Readers>;
@@ -128,7 +135,7 @@ impl Manager for Readers {
     type Error = sqlx::Error;
 
     async fn create(&self) -> Result<SqliteConnection, sqlx::Error> {
-        SqliteConnection::connect_with(&self.0).await
+        Box::pin(SqliteConnection::connect_with(&self.0)).await
     }
 
     async fn recycle(&self, _: &mut SqliteConnection, _: &Metrics) -> RecycleResult<sqlx::Error> {
@@ -211,6 +218,14 @@ impl Writer {
         };
         let begun = tokio::time::timeout(PATIENCE, begun).await;
         begun.map_err(|_| sqlx::Error::PoolTimedOut)?
+    }
+}
+
+/// Waits for the commit that was promised.
+async fn told(outcome: oneshot::Receiver<Result<(), Arc<sqlx::Error>>>) -> Result<(), StorageError> {
+    match outcome.await {
+        Ok(outcome) => outcome.map_err(StorageError::Commit),
+        Err(_) => Err(sqlx::Error::PoolClosed.into()),
     }
 }
 
@@ -326,6 +341,11 @@ impl Turn {
             Ok(()) => self.run("COMMIT").await,
             Err(error) => Err(error),
         };
+        self.settle(outcome).await;
+    }
+
+    /// Ends the transaction with this outcome of its commit, and tells those who wait.
+    async fn settle(&mut self, outcome: Result<(), sqlx::Error>) {
         self.scope = Scope::Nothing;
         self.abandoned = false;
         if let Err(error) = &outcome {
@@ -372,11 +392,7 @@ impl WriteTx {
         self.turn.abandoned = false;
         self.turn.waiting.push(done);
         drop(self);
-        match outcome.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(StorageError::Commit(error)),
-            Err(_) => Err(sqlx::Error::PoolClosed.into()),
-        }
+        told(outcome).await
     }
 }
 
@@ -385,79 +401,6 @@ impl Drop for WriteTx {
         if self.turn.abandoned || !self.turn.waiting.is_empty() {
             // The task queues behind those who are waiting already, and commits for all.
             self.wake.notify_one();
-        }
-    }
-}
-
-/// How often the log is looked at.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(200);
-/// After so many commits it is worth copying the log into the file.
-const CHECKPOINT_AFTER: u64 = 200;
-/// Pages (4 KiB) in the log at which writers wait until it begins anew.
-const LONGEST_LOG: i64 = 8192;
-
-struct Checkpoints {
-    task: tokio::task::JoinHandle<SqliteConnection>,
-    stop: Arc<Notify>,
-}
-
-impl Checkpoints {
-    fn start(connection: SqliteConnection, turn: &Arc<Mutex<Turn>>, commits: Arc<AtomicU64>) -> Self {
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(keep_log_short(connection, Arc::downgrade(turn), commits, stop.clone()));
-        Self { task, stop }
-    }
-
-    async fn stop(self) {
-        self.stop.notify_one();
-        match self.task.await {
-            Ok(connection) => close(connection).await,
-            Err(error) => tracing::warn!(%error, "checkpoints ended early"),
-        }
-    }
-}
-
-/// Copies the write-ahead log into the file, beside the writers. Under steady load the log never runs empty, so it
-/// would grow for ever: at [`LONGEST_LOG`] the writers wait for the little that is left, and it begins anew.
-async fn keep_log_short(
-    mut connection: SqliteConnection,
-    turn: Weak<Mutex<Turn>>,
-    commits: Arc<AtomicU64>,
-    stop: Arc<Notify>,
-) -> SqliteConnection {
-    let (mut copied, mut rounds) = (0, 0_u32);
-    loop {
-        if tokio::time::timeout(CHECKPOINT_EVERY, stop.notified()).await.is_ok() || turn.strong_count() == 0 {
-            return connection;
-        }
-        let now = commits.load(Ordering::Relaxed);
-        rounds += 1;
-        // Much was written, or something and then nothing more for a while.
-        if now == copied || (now - copied < CHECKPOINT_AFTER && rounds < 25) {
-            continue;
-        }
-        (copied, rounds) = (now, 0);
-        let length = checkpoint(&mut connection).await;
-        if length >= LONGEST_LOG
-            && let Some(turn) = turn.upgrade()
-        {
-            let mut turn = turn.lock().await;
-            turn.commit_all().await;
-            checkpoint(&mut connection).await;
-        }
-    }
-}
-
-/// Pages in the log before it. A failure is no loss: what is in the log stays there.
-async fn checkpoint(connection: &mut SqliteConnection) -> i64 {
-    let row: Result<(i64, i64, i64), sqlx::Error> = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
-        .fetch_one(connection)
-        .await;
-    match row {
-        Ok((_, length, _)) => length,
-        Err(error) => {
-            tracing::warn!(%error, "the write-ahead log could not be copied into the database");
-            0
         }
     }
 }

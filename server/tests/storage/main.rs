@@ -5,6 +5,7 @@ mod database;
 mod endings;
 mod people;
 mod revocations;
+mod rotations;
 mod schema;
 mod secrets;
 mod sessions;

@@ -47,7 +47,7 @@ fn every_statement_that_could_revoke_is_known_here() {
     // Whoever writes another one comes by here, calls `Tx::revoke` beside it, and adds it to the test below.
     let known = BTreeSet::from([
         // Tested below: each writes an entry.
-        "sessions::ROTATE",
+        "sessions::rotation::ROTATE",
         "sessions::REFUSE_GENERATIONS_SO_FAR",
         "sessions::END",
         "sessions::END_OF_USER",
@@ -59,6 +59,8 @@ fn every_statement_that_could_revoke_is_known_here() {
         // All of them at once after a restored backup, with every signing key in the same transaction: f10 of the API.
         "recovery::END_SOME",
         "recovery::RAISE_AUTH_EPOCHS",
+        // Changes no smallest generation: the session has the same grants.
+        "sessions::rotation::ROTATE_WITH_SAME_GRANTS",
         // Only what has been over for thirty days.
         "sessions::DELETE_LONG_ENDED",
     ]);

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::at_once;
 use crate::database::Database;
 use crate::people::{NOW, later, user_id, with_people};
+use crate::rotations::{event, is_recorded};
 
 pub const IDLE: u64 = 600;
 pub const ABSOLUTE: u64 = 3600;
@@ -215,7 +216,11 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         }
         let mut tx = database.write().await;
         assert!(!rotate_session(&mut tx, &rotation).await.expect("writes"), "{what}");
-        assert_eq!(find(&mut tx, 1).await.generation, 4, "{what}");
+        drop(tx);
+        let usual = rotate_and_record(&database.store, &rotation, &event(1)).await;
+        assert!(!usual.expect("asks"), "{what}");
+        assert!(!is_recorded(&database, 1).await, "{what}");
+        assert_eq!(find(&mut database.read().await, 1).await.generation, 4, "{what}");
     };
     let now = rotation(later(20));
     let reissued = Rotation {
