@@ -179,6 +179,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         recovery::STATEMENTS,
         revocations::STATEMENTS,
         sessions::STATEMENTS,
+        sessions::cohort::STATEMENTS,
         users::STATEMENTS,
         users::roles::STATEMENTS,
     ]
