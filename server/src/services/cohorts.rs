@@ -55,11 +55,7 @@ impl Backend {
         Ok(ended)
     }
 
-    async fn living_members(
-        &self,
-        cohort: &Cohort,
-        until: Timestamp,
-    ) -> Result<Vec<SessionId>, ServiceError> {
+    async fn living_members(&self, cohort: &Cohort, until: Timestamp) -> Result<Vec<SessionId>, ServiceError> {
         let mut tx = self.store.read().await?;
         Ok(list_cohort(&mut tx, cohort, until).await?)
     }

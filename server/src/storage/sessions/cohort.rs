@@ -28,19 +28,21 @@ pub async fn list_cohort(tx: &mut Tx, cohort: &Cohort, until: Timestamp) -> Resu
     let (mut found, mut after) = (Vec::new(), Uuid::nil());
     loop {
         let page: Vec<(Uuid, String)> = on_backend!(tx, |connection| match cohort {
-            Cohort::Person(user) => sqlx::query_as(LIST_LIVING_OF_USER_AFTER)
-                .bind(after)
-                .bind(until.as_millis())
-                .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
-                .bind(user.0)
-                .fetch_all(connection)
-                .await,
-            Cohort::Network(_) | Cohort::Everybody => sqlx::query_as(LIST_LIVING_AFTER)
-                .bind(after)
-                .bind(until.as_millis())
-                .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
-                .fetch_all(connection)
-                .await,
+            Cohort::Person(user) =>
+                sqlx::query_as(LIST_LIVING_OF_USER_AFTER)
+                    .bind(after)
+                    .bind(until.as_millis())
+                    .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+                    .bind(user.0)
+                    .fetch_all(connection)
+                    .await,
+            Cohort::Network(_) | Cohort::Everybody =>
+                sqlx::query_as(LIST_LIVING_AFTER)
+                    .bind(after)
+                    .bind(until.as_millis())
+                    .bind(i64::try_from(PAGE).unwrap_or(i64::MAX))
+                    .fetch_all(connection)
+                    .await,
         })?;
         let is_last = page.len() < PAGE;
         after = page.last().map_or(after, |(id, _)| *id);
