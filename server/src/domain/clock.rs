@@ -162,3 +162,48 @@ impl Clock for ManualClock {
         Duration::from_millis(u64::try_from(self.elapsed.load(Ordering::SeqCst)).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any bits (xorshift64, G. Marsaglia, 2003): the same in every run.
+    fn next(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn f19_no_arithmetic_with_times_wraps_or_panics() {
+        let mut state = 0x6d61_7966_6c79;
+        let mut extreme = 0_u32;
+        for round in 0..1_000_000_u32 {
+            // All magnitudes alike, and the ends of what there is.
+            let shift = next(&mut state) % 64;
+            let bits = next(&mut state).cast_signed();
+            let value = match round % 50 {
+                0 => i64::MAX,
+                1 => i64::MIN,
+                _ => bits >> shift,
+            };
+            let at = Timestamp::from_millis(value);
+            let by = Duration::from_millis(next(&mut state) >> (next(&mut state) % 64));
+            let (later, earlier) = (at.plus(by), at.minus(by));
+            assert!(earlier <= at && at <= later, "{at:?} {by:?}");
+            let exact = i128::from(value) + i128::try_from(by.as_millis()).unwrap();
+            if exact <= i128::from(i64::MAX) {
+                assert_eq!(i128::from(later.as_millis()), exact);
+                assert_eq!(later.since(at), by);
+            } else {
+                extreme += 1;
+                assert_eq!(later.as_millis(), i64::MAX);
+            }
+            assert_eq!(at.since(later), Duration::ZERO);
+            assert!(Timestamp::from_seconds(at.as_seconds()).since(at) < Duration::from_secs(1));
+            let _ = Timestamp::from_seconds(value);
+        }
+        assert!(extreme > 10_000, "the ends are reached");
+    }
+}

@@ -555,7 +555,7 @@ async fn f13_the_real_program_rotates_under_load_and_a_revoked_key_is_refused_wi
     stop.store(true, Ordering::SeqCst);
     let (sent, _) = load.await.expect("no valid token is refused");
     let took = SystemClock.now().since(began);
-    let reached = sent as f64 / took.as_secs_f64();
+    let reached = f64::from(u32::try_from(sent).expect("few")) / took.as_secs_f64();
     println!(
         "{sent} requests during {rotations} rotations in {took:?}, {reached:.0}/s of {per_second}/s, none refused; \
          processor: the program {:.0} %, this test {:.0} %",

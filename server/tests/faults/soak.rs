@@ -31,12 +31,16 @@ fn measure(id: u32) -> (f64, f64) {
         .parse()
         .expect("a number");
     let files = std::fs::read_dir(format!("/proc/{id}/fd")).expect("it runs").count();
-    (kib * 1024.0, f64::from(u32::try_from(files).expect("few")))
+    (kib * 1024.0, float(files))
+}
+
+fn float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("few"))
 }
 
 /// Slope of the line that fits best (least squares), in units a second.
 fn slope(samples: &[(f64, f64)]) -> f64 {
-    let count = samples.len() as f64;
+    let count = float(samples.len());
     let mean = |of: fn(&(f64, f64)) -> f64| samples.iter().map(of).sum::<f64>() / count;
     let (time, value) = (mean(|sample| sample.0), mean(|sample| sample.1));
     let over: f64 = samples.iter().map(|(at, is)| (at - time) * (is - value)).sum();
@@ -173,14 +177,14 @@ async fn f76_memory_and_open_files_do_not_grow_with_use() {
         "{lasted:.0} s after warming up: {counted} rounds of signing in and out, {} streams; memory {:.1} MiB, grown by \
          {:.0} KiB ({:.0} bytes a round); open files {:.0}, grown by {opened:.1}",
         streams.load(Ordering::SeqCst),
-        memory[0].1 / 1048576.0,
+        memory[0].1 / 1_048_576.0,
         grown / 1024.0,
-        grown / counted.max(1) as f64,
+        grown / float(counted.max(1)),
         files[0].1,
     );
     assert!(counted > 10, "there was work");
     assert!(
-        grown < NOISE + BYTES_A_ROUND * counted as f64,
+        grown < NOISE + BYTES_A_ROUND * float(counted),
         "memory grows by {grown} bytes"
     );
     assert!(opened < 5.0, "files are left open: {opened}");
