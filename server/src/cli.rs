@@ -3,6 +3,7 @@
 mod clients;
 mod keys;
 mod recover;
+mod sessions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,6 +56,9 @@ enum Command {
     /// Keys of tokens; while the server runs or while it does not.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Sessions; while the server runs or while it does not.
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
     /// After a backup was restored, before serving again: signs everybody out and refuses every token there is.
     Recover,
 }
@@ -139,6 +143,12 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
         }
         Command::Clients(command) => {
             clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
+        }
+        Command::Sessions(command) => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            let done = sessions::execute(command, &backend).await;
+            backend.store().close().await;
+            done?;
         }
         Command::Recover => {
             let backend = startup::open_backend(&settings, clock, random).await?;

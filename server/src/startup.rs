@@ -78,11 +78,11 @@ impl Application {
             let backend = backend.clone();
             async move { backend.follow_revocations().await }
         });
-        let following_keys = tokio::spawn(follow_keys(backend.clone()));
+        let watching = tokio::spawn(watch(backend.clone()));
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
         following.abort();
-        following_keys.abort();
+        watching.abort();
         backend.store().close().await;
         Ok(served?)
     }
@@ -199,19 +199,20 @@ async fn housekeeping(state: AppState) {
     }
 }
 
-/// Hears of keys that another node or the command line made or removed.
-async fn follow_keys(backend: Arc<Backend>) {
+/// Hears of keys that another node or the command line made or removed, and of a wall clock that jumped.
+async fn watch(backend: Arc<Backend>) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
         every.tick().await;
-        match backend.follow_keys().await {
+        let clock = backend.watch_clock().await.map(drop);
+        match backend.follow_keys().await.and(clock) {
             Ok(()) => failing = false,
-            // Once is enough: every request that needs them says so too.
+            // Once is enough: every request that needs the keys says so too.
             Err(error) if !failing => {
                 failing = true;
-                tracing::error!(%error, "the keys could not be compared with the database; will try again");
+                tracing::error!(%error, "clock and keys could not be watched over; will try again");
             }
             Err(_) => {}
         }

@@ -38,7 +38,7 @@ pub(super) enum KeysCommand {
     },
 }
 
-fn reason(text: &str) -> Result<String, String> {
+pub(super) fn reason(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > LONGEST_REASON || text.chars().any(char::is_control) {
         return Err(format!("1 to {LONGEST_REASON} characters in one line are allowed"));

@@ -115,6 +115,12 @@ kinds! {
     ClientAuthenticationFailed = "client_authentication_failed",
     /// A client got an access token.
     ServiceTokenIssued = "service_token_issued",
+    /// Ending many sessions at once began.
+    MassRevocationBegun = "mass_revocation_begun",
+    /// It is done.
+    MassRevocationDone = "mass_revocation_done",
+    /// The wall clock was set, or the machine was suspended.
+    ClockJumped = "clock_jump",
     /// Server started.
     ServerStarted = "sys_startup",
     /// A handler panicked.

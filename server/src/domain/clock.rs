@@ -1,7 +1,8 @@
-//! Time as a value. The only place in the product that reads the system clock.
+//! Time as a value. The only place in the product that reads the system's clocks.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,42 @@ pub fn millis(duration: Duration) -> i64 {
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The current time.
     fn now(&self) -> Timestamp;
+
+    /// Time since a moment that stays the same for as long as the program runs, whatever the wall clock is set to. It
+    /// may stand still while the machine is suspended.
+    fn elapsed(&self) -> Duration;
+}
+
+/// A wall clock that went otherwise than the other one by more than this was set, or the machine was suspended.
+/// Corrections that are made little by little, and leap seconds, stay far below.
+pub const JUMP: Duration = Duration::from_secs(30);
+
+/// Notices jumps of the wall clock between two looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    wall: Timestamp,
+    elapsed: Duration,
+}
+
+impl Watch {
+    /// From now on.
+    #[must_use]
+    pub fn begin(clock: &dyn Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            elapsed: clock.elapsed(),
+        }
+    }
+
+    /// How far the wall clock jumped since the last look, in milliseconds, forward or (negative) back; `None` within
+    /// [`JUMP`].
+    pub fn look(&mut self, clock: &dyn Clock) -> Option<i64> {
+        let now = Self::begin(clock);
+        let expected = self.wall.plus(now.elapsed.saturating_sub(self.elapsed));
+        let jump = now.wall.as_millis().saturating_sub(expected.as_millis());
+        *self = now;
+        (jump.unsigned_abs() > millis(JUMP).unsigned_abs()).then_some(jump)
+    }
 }
 
 /// The machine's wall clock.
@@ -78,32 +115,95 @@ impl Clock for SystemClock {
             .unwrap_or_default();
         Timestamp(millis(since_epoch))
     }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    fn elapsed(&self) -> Duration {
+        static BEGUN: OnceLock<Instant> = OnceLock::new();
+        BEGUN.get_or_init(Instant::now).elapsed()
+    }
 }
 
 /// A clock that moves only when told to: for tests, and for the simulated month of the demo realm.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall: AtomicI64,
+    /// Milliseconds that passed.
+    elapsed: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that stands at `start`.
     #[must_use]
     pub const fn new(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.0))
+        Self {
+            wall: AtomicI64::new(start.0),
+            elapsed: AtomicI64::new(0),
+        }
     }
 
-    /// Moves forward.
+    /// Time passes.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(millis(by), Ordering::SeqCst);
+        self.elapsed.fetch_add(millis(by), Ordering::SeqCst);
+        self.wall.fetch_add(millis(by), Ordering::SeqCst);
     }
 
-    /// Jumps to a moment, forward or back.
+    /// The wall clock is set, forward or back. No time passes.
     pub fn set(&self, to: Timestamp) {
-        self.0.store(to.0, Ordering::SeqCst);
+        self.wall.store(to.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.elapsed.load(Ordering::SeqCst)).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any bits (xorshift64, G. Marsaglia, 2003): the same in every run.
+    fn next(state: &mut u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state
+    }
+
+    #[test]
+    fn f19_no_arithmetic_with_times_wraps_or_panics() {
+        let mut state = 0x6d61_7966_6c79;
+        let mut extreme = 0_u32;
+        for round in 0..1_000_000_u32 {
+            // All magnitudes alike, and the ends of what there is.
+            let shift = next(&mut state) % 64;
+            let bits = next(&mut state).cast_signed();
+            let value = match round % 50 {
+                0 => i64::MAX,
+                1 => i64::MIN,
+                _ => bits >> shift,
+            };
+            let at = Timestamp::from_millis(value);
+            let by = Duration::from_millis(next(&mut state) >> (next(&mut state) % 64));
+            let (later, earlier) = (at.plus(by), at.minus(by));
+            assert!(earlier <= at && at <= later, "{at:?} {by:?}");
+            let exact = i128::from(value) + i128::try_from(by.as_millis()).unwrap();
+            if exact <= i128::from(i64::MAX) {
+                assert_eq!(i128::from(later.as_millis()), exact);
+                assert_eq!(later.since(at), by);
+            } else {
+                extreme += 1;
+                assert_eq!(later.as_millis(), i64::MAX);
+            }
+            assert_eq!(at.since(later), Duration::ZERO);
+            assert!(Timestamp::from_seconds(at.as_seconds()).since(at) < Duration::from_secs(1));
+            let _ = Timestamp::from_seconds(value);
+        }
+        assert!(extreme > 10_000, "the ends are reached");
     }
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod audit_seal;
 pub mod client;
 pub mod clock;
+pub mod cohort;
 pub mod device;
 pub mod id;
 pub mod jwt;

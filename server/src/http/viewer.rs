@@ -13,12 +13,15 @@ use axum::response::{Html, IntoResponse, Response};
 use secrecy::ExposeSecret;
 use tower_sessions::Session as WebSession;
 
+use super::client::ClientAddress;
 use super::error::Problem;
-use super::protect::{ACTIONS, safe_return_path};
+use super::limits::LimitKind;
+use super::protect::{ACTIONS, RefusalSink as _, safe_return_path};
 use super::refusal::Refusal;
 use super::{AppState, cookies};
-use crate::domain::audit::Circumstances;
+use crate::domain::audit::{Circumstances, Kind as Audited};
 use crate::domain::clock::Timestamp;
+use crate::domain::jwt;
 use crate::domain::session::{Client, EndReason, Ending};
 use crate::services::ServiceError;
 use crate::services::ports::{Delivery, ending_view, slot};
@@ -191,9 +194,11 @@ async fn resolve(
         let resolution = match state.backend.authenticate(token, kind.is_activity, from).await? {
             AccessOutcome::Valid(live) => Resolution::Live(live, None),
             AccessOutcome::Over(ending) => Resolution::Over(ending),
-            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => {
+            AccessOutcome::Refused(refusal) => {
+                note_forgery(state, request, refusal, from).await;
                 Resolution::Anonymous { clear: false }
             }
+            AccessOutcome::Forged | AccessOutcome::Stale => Resolution::Anonymous { clear: false },
         };
         return Ok((Channel::Bearer, resolution));
     }
@@ -201,7 +206,8 @@ async fn resolve(
         match state.backend.authenticate(token, kind.is_activity, from).await? {
             AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
             AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
-            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => {}
+            AccessOutcome::Refused(refusal) => note_forgery(state, request, refusal, from).await,
+            AccessOutcome::Forged | AccessOutcome::Stale => {}
         }
     }
     // `/auth/refresh` and `/auth/logout` look at the refresh cookie themselves.
@@ -236,6 +242,20 @@ async fn resolve(
         RefreshOutcome::Malformed | RefreshOutcome::Forged => Resolution::Anonymous { clear: true },
     };
     Ok((Channel::Cookie, resolution))
+}
+
+/// A token that somebody made or changed is written down, unless this network has had its refusals written down often
+/// enough for now: what anybody can send must not fill the log.
+async fn note_forgery(state: &AppState, request: &Parts, refusal: jwt::Refusal, from: &Circumstances) {
+    let Some(ClientAddress(address)) = request.extensions.get::<ClientAddress>() else {
+        return;
+    };
+    if refusal.is_forgery() && state.limits.check(LimitKind::Refusal, *address, None, false).is_ok() {
+        state
+            .backend
+            .refused(Audited::AccessTokenRefused, from, refusal.as_str())
+            .await;
+    }
 }
 
 /// A replaced session is not over for the browser: the new cookies are on their way.

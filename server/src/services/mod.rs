@@ -10,6 +10,8 @@ pub mod audit;
 pub mod audit_seal;
 pub mod bootstrap;
 mod checked;
+mod clock_watch;
+pub mod cohorts;
 pub mod demo;
 pub mod hashing;
 pub mod invitations;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::clock::{Clock, Timestamp, Watch};
 use crate::domain::id::{EventId, UserId};
 use crate::domain::jwt::Verifier;
 use crate::domain::keys::lifecycle::Rules;
@@ -113,6 +115,7 @@ pub struct Backend {
     checked: checked::Checked,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
+    clock_watch: tokio::sync::Mutex<Watch>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -138,6 +141,7 @@ impl Backend {
             tolerance: parts.clock_tolerance,
         };
         let ring = keys::LiveRing::new(keys, parts.clock.now());
+        let clock_watch = tokio::sync::Mutex::new(Watch::begin(parts.clock.as_ref()));
         Self {
             store: parts.store,
             clock: parts.clock,
@@ -153,6 +157,7 @@ impl Backend {
             revocations: revocations::Revocations::default(),
             checked: checked::Checked::default(),
             sealed_before: std::sync::atomic::AtomicBool::new(false),
+            clock_watch,
         }
     }
 

@@ -206,7 +206,7 @@ impl Backend {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
             sub: live.user.id,
-            client_id: format!("mayfly-{}", session.client.as_str()),
+            client_id: client_id(session),
             sid: session.id,
             rg: session.generation,
             jti: TokenId::new(now, self.random()),
@@ -345,6 +345,11 @@ impl Backend {
 #[must_use]
 pub fn access_end(session: &session::Session, now: Timestamp) -> Timestamp {
     now.plus(session.access).min(session.absolute_expires_at)
+}
+
+/// The claim `client_id` of the session's access tokens.
+pub(super) fn client_id(session: &Session) -> String {
+    format!("mayfly-{}", session.client.as_str())
 }
 
 /// "finance, policy 7", as the log names a rule.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::sessions::{Issued, Live, access_end};
+use super::sessions::{Issued, Live, access_end, client_id};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
@@ -130,26 +130,20 @@ impl Backend {
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
         let mut tx = self.store.read().await?;
-        let Some((session, user, policies)) = sessions::find_session_with_policies(&mut tx, claims.sid).await? else {
-            return Ok(AccessOutcome::Forged);
-        };
+        let found = sessions::find_session_with_policies(&mut tx, claims.sid).await?;
         drop(tx);
+        let (session, user, policies) = match found {
+            Some(found) if found.0.user_id != claims.sub => return self.forged(claims, "other_person", from).await,
+            Some(found) if client_id(&found.0) != claims.client_id => {
+                return self.forged(claims, "other_client", from).await;
+            }
+            Some(found) if claims.rg > found.0.generation => {
+                return self.forged(claims, "generation_ahead", from).await;
+            }
+            Some(found) => found,
+            None => return self.forged(claims, "unknown_session", from).await,
+        };
         let limits = strictest(&policies);
-        if session.user_id != claims.sub {
-            return Ok(AccessOutcome::Forged);
-        }
-        if claims.rg > session.generation {
-            // Signed with our key, yet from a generation that never was: a forged token or an old database.
-            let event = self
-                .event(Kind::AccessTokenRefused, from)
-                .outcome(Outcome::Denied)
-                .subject(user.id)
-                .session(session.id)
-                .reason("generation_ahead");
-            self.record(event).await?;
-            tracing::error!(session = %session.id, "an access token names a generation that never was");
-            return Ok(AccessOutcome::Forged);
-        }
         let tight = match session.standing(&user, limits.as_ref(), now) {
             Standing::Over(ending) => {
                 let tx = self.store.write().await?;
@@ -167,6 +161,25 @@ impl Backend {
             .note_use(session, user, limits, &tight, is_activity, confirms)
             .await?;
         Ok(AccessOutcome::Valid(Arc::new(live)))
+    }
+
+    /// Signed with our key, yet not what we ever signed: somebody has the key, or the database is an old one.
+    async fn forged(
+        &self,
+        claims: &AccessClaims,
+        reason: &'static str,
+        from: &Circumstances,
+    ) -> Result<AccessOutcome, ServiceError> {
+        let event = self
+            .event(Kind::AccessTokenRefused, from)
+            .outcome(Outcome::Denied)
+            .subject(claims.sub)
+            .session(claims.sid)
+            .reason(reason)
+            .fact("client_id", claims.client_id.as_str());
+        self.record(event).await?;
+        tracing::error!(session = %claims.sid, reason, "an access token with a good signature was forged");
+        Ok(AccessOutcome::Forged)
     }
 
     /// Writes what a use of a living session changes: tighter limits, confirmation, activity. At most one write a

@@ -181,6 +181,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         revocations::STATEMENTS,
         sessions::STATEMENTS,
         sessions::rotation::STATEMENTS,
+        sessions::cohort::STATEMENTS,
         users::STATEMENTS,
         users::roles::STATEMENTS,
     ]

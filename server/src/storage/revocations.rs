@@ -5,9 +5,10 @@
 //! the others hearing of it, the row that gives the numbers is locked for no longer than the commit takes, and since it
 //! is always the last lock, nobody can wait for it in a circle.
 //!
-//! What it costs: one UPDATE and one INSERT for each revocation, and on PostgreSQL a NOTIFY and waiting for the commit
+//! What it costs: one UPDATE, one INSERT for every hundred revocations, and on PostgreSQL a NOTIFY and waiting for the commit
 //! of whoever revokes at the same moment. Refreshes and checks write nothing here.
 
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint, millis};
@@ -28,8 +29,6 @@ statements! {
     // smaller one after it.
     TAKE_NUMBERS = "UPDATE revocation_cursor SET last = last + $1 WHERE one = 1 RETURNING last";
     FIND_LAST = "SELECT last FROM revocation_cursor WHERE one = 1";
-    INSERT_REVOCATION = "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
     LIST_AFTER = "SELECT cursor, kind, value, below_generation, issued_before, at, until FROM revocations \
         WHERE cursor > $1 AND cursor <= $2 AND until > $3 ORDER BY cursor LIMIT $4";
     DELETE_PAST = "DELETE FROM revocations WHERE cursor IN (SELECT r.cursor FROM revocations r \
@@ -102,6 +101,16 @@ pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
     tx.revoke(Target::Token { id }, at, until);
 }
 
+/// Kind, value, smallest generation, moment.
+fn columns(target: &Target) -> (&'static str, String, Option<u64>, Option<Timestamp>) {
+    match target {
+        Target::Session { id, below } => ("session", id.to_string(), *below, None),
+        Target::Subject { sub, before } => ("subject", sub.clone(), None, Some(*before)),
+        Target::Key { id } => ("key", id.clone(), None, None),
+        Target::Token { id } => ("token", id.to_string(), None, None),
+    }
+}
+
 /// Numbers and writes what the transaction has revoked; the last number. Called by the commit alone.
 pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
     let revoked = std::mem::take(&mut tx.revoked);
@@ -110,29 +119,31 @@ pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
         .bind(count)
         .fetch_one(connection)
         .await)?;
-    for (cursor, revocation) in (last - count + 1..).zip(revoked) {
-        let (kind, value) = match &revocation.target {
-            Target::Session { id, .. } => ("session", id.to_string()),
-            Target::Subject { sub, .. } => ("subject", sub.clone()),
-            Target::Key { id } => ("key", id.clone()),
-            Target::Token { id } => ("token", id.to_string()),
-        };
-        let (below, before) = match revocation.target {
-            Target::Session { below, .. } => (below, None),
-            Target::Subject { before, .. } => (None, Some(before)),
-            Target::Key { .. } | Target::Token { .. } => (None, None),
-        };
-        on_backend!(tx, |connection| sqlx::query(INSERT_REVOCATION)
-            .bind(cursor)
-            .bind(kind)
-            .bind(&value)
-            .bind(below.map(bigint))
-            .bind(millis(before))
-            .bind(revocation.at.as_millis())
-            .bind(revocation.until.as_millis())
-            .execute(connection)
-            .await
-            .map(drop))?;
+    let mut next = last - count + 1;
+    for part in revoked.chunks(100) {
+        on_backend!(tx, |connection| {
+            let mut insert = QueryBuilder::new(
+                "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) ",
+            );
+            insert.push_values((next..).zip(part), |mut row, (cursor, revocation)| {
+                let (kind, value, below, before) = columns(&revocation.target);
+                row.push_bind(cursor)
+                    .push_bind(kind)
+                    .push_bind(value)
+                    .push_bind(below.map(bigint))
+                    .push_bind(millis(before))
+                    .push_bind(revocation.at.as_millis())
+                    .push_bind(revocation.until.as_millis());
+            });
+            // Most transactions revoke one thing. The last part of many has any length: not worth keeping prepared.
+            insert
+                .build()
+                .persistent(matches!(part.len(), 1 | 100))
+                .execute(connection)
+                .await
+                .map(drop)
+        })?;
+        next += i64::try_from(part.len()).unwrap_or(i64::MAX);
     }
     if let super::Connection::Postgres(connection) = tx.connection() {
         sqlx::raw_sql(NOTIFY).execute(connection).await?;

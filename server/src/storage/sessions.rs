@@ -2,6 +2,7 @@
 //! condition; whether one row changed tells whether it happened (TOKENS.md §3). Rows are never deleted before their
 //! absolute end and thirty days more. Must not know tokens.
 
+pub mod cohort;
 pub(super) mod rotation;
 mod row;
 

@@ -220,6 +220,11 @@ impl TestApp {
         Self(Arc::new(Inner { running, place }))
     }
 
+    /// Another node on the same database whose clock shows something else.
+    pub async fn beside_at(&self, now: Timestamp) -> Self {
+        Self::open_with(self.0.place.clone(), Arc::new(ManualClock::new(now)), &[]).await
+    }
+
     /// Settings of another node on the same database.
     pub fn settings(&self, changes: &[(&str, &str)]) -> Settings {
         Settings::from_sources(None, variables(&self.0.place, changes)).expect("the tests' settings are valid")
@@ -335,7 +340,8 @@ impl TestApp {
         all
     }
 
-    fn database_url(&self) -> String {
+    /// Address of the database.
+    pub fn database_url(&self) -> String {
         database_url(&self.0.place)
     }
 }

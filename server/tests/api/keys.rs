@@ -471,6 +471,18 @@ async fn keys(app: &TestApp, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Processor time that a process has used, in seconds (proc(5): `utime` and `stime`, in ticks of 10 ms).
+fn processor_seconds(id: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
+    let (_, rest) = stat.rsplit_once(')').expect("a name in parentheses");
+    let ticks = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|text| text.parse::<f64>().expect("ticks"));
+    ticks.sum::<f64>() / 100.0
+}
+
 /// Waits until the running program signs with another key than the last one; a program that has signed in with it.
 async fn wait_for_another_key(last: &str, program: &mut Program, person: &crate::people::Person) {
     for _ in 0..150 {
@@ -524,6 +536,10 @@ async fn f13_the_real_program_rotates_under_load_and_a_revoked_key_is_refused_wi
         }
     });
     let began = SystemClock.now();
+    let before = (
+        processor_seconds(served.process().id()),
+        processor_seconds(std::process::id()),
+    );
     let mut last = kid(&program.access);
     for _ in 0..rotations {
         let said = keys(&here, &["rotate"]).await;
@@ -539,7 +555,13 @@ async fn f13_the_real_program_rotates_under_load_and_a_revoked_key_is_refused_wi
     stop.store(true, Ordering::SeqCst);
     let (sent, _) = load.await.expect("no valid token is refused");
     let took = SystemClock.now().since(began);
-    println!("{sent} requests during {rotations} rotations in {took:?}, none refused");
+    let reached = f64::from(u32::try_from(sent).expect("few")) / took.as_secs_f64();
+    println!(
+        "{sent} requests during {rotations} rotations in {took:?}, {reached:.0}/s of {per_second}/s, none refused; \
+         processor: the program {:.0} %, this test {:.0} %",
+        100.0 * (processor_seconds(served.process().id()) - before.0) / took.as_secs_f64(),
+        100.0 * (processor_seconds(std::process::id()) - before.1) / took.as_secs_f64(),
+    );
     assert!(
         sent as u64 >= u64::from(per_second) * took.as_secs() / 4,
         "it was a load"

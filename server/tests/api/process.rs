@@ -95,6 +95,11 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
     /// What it has written so far.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.output.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
@@ -102,9 +107,8 @@ impl Process {
 
     /// Asks it to stop, as a service manager does.
     pub fn terminate(&self) {
-        let id = self.child.lock().unwrap_or_else(PoisonError::into_inner).id();
         let sent = Command::new("kill")
-            .args(["-TERM", &id.to_string()])
+            .args(["-TERM", &self.id().to_string()])
             .status()
             .expect("kill is there");
         assert!(sent.success());

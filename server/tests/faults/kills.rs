@@ -1,4 +1,4 @@
-//! SIGKILL at random moments under load.
+//! SIGKILL at random moments under load; and stopped for a while, as with the machine it runs on.
 
 use std::time::Duration;
 
@@ -44,6 +44,37 @@ async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowl
     );
     assert!(counts.lost >= kills, "each kill met requests");
     assert!(slowest < Duration::from_secs(2), "ready again within two seconds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f20_stopped_in_the_middle_of_refreshes_and_continued_everybody_goes_on() {
+    let _turn = MACHINE.lock().await;
+    let place = Place::make().await;
+    let mut clients = place.people(200).await;
+    let mut counts = Counts::default();
+    for _ in 0..scale(2, 20) {
+        place.let_pass(7200).await;
+        let serving = Serving::start(&place).await;
+        let stopper = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            serving.signal("-STOP");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            serving.signal("-CONT");
+        };
+        let ((), (left, counted)) = tokio::join!(stopper, load(&serving, clients, 16, 4, 0));
+        clients = left;
+        assert_eq!(counted.lost, 0, "{counted:?}");
+        counts.add(counted);
+        serving.kill();
+    }
+    println!("stopped for two seconds in the middle: {:?}", counts.answers);
+    last_life(&place, &mut clients).await;
+    let jumps = "SELECT kind, facts, at FROM audit_events WHERE kind = 'clock_jump'";
+    assert_eq!(
+        place.rows(jumps).await,
+        [],
+        "a program that was stopped saw no clock jump"
+    );
 }
 
 /// Everybody comes once more with what they hold, and again after a rest; then all of it is checked. What they were

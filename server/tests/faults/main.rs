@@ -15,8 +15,11 @@ mod place;
 mod serving;
 
 mod away;
+mod cohort;
 mod disk;
 mod kills;
+mod network;
+mod soak;
 mod syscalls;
 
 /// How many, in the everyday run and in the full one.

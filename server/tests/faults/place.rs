@@ -1,6 +1,8 @@
 //! Where the program runs: its folder, its database and the people in it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -149,35 +151,9 @@ impl Place {
             .add_role("program", "A role of the tests", lifetimes)
             .await
             .expect("a role");
-        let new = NewPerson {
-            username: USERNAME.to_owned(),
-            email: String::new(),
-            display_name: USERNAME.to_owned(),
-            roles: vec!["program".to_owned()],
-        };
-        let link = backend.add_person(new).await.expect("answers").expect("added");
-        let with = Acceptance {
-            username: String::new(),
-            email: String::new(),
-            display_name: String::new(),
-            password: SecretString::from(PASSWORD),
-        };
-        let caller = Caller {
-            from: Circumstances::default(),
-            address: [198, 51, 100, 7].into(),
-            client: Kind::Native,
-            device: None,
-        };
-        let secret_part = link.expose_secret().rsplit('/').next().unwrap_or_default().to_owned();
-        let accepted = backend
-            .accept_invitation(&SecretString::from(secret_part), with, &caller)
-            .await
-            .expect("answers");
-        let AcceptOutcome::Accepted(PasswordOutcome::SignedIn(signed_in)) = accepted else {
-            panic!("the invitation was refused");
-        };
+        let first = invite(&backend, USERNAME).await;
         let mut tx = backend.store().write().await.expect("a transaction");
-        let template = find_session(&mut tx, signed_in.issued.live.session.id).await;
+        let template = find_session(&mut tx, first).await;
         let mut session = template.expect("answers").expect("it is there");
         let random = SystemRandom::default();
         let ring = backend.keys();
@@ -194,6 +170,31 @@ impl Place {
         tx.commit().await.expect("committed");
         backend.store().close().await;
         clients
+    }
+
+    /// Another person with the same role and password, after [`Self::people`].
+    pub async fn another(&self, username: &str) {
+        let backend = self.backend().await;
+        invite(&backend, username).await;
+        backend.store().close().await;
+    }
+
+    /// Starts a command of the program, its output in a file of that name.
+    pub fn command(&self, arguments: &[&str], output: &str) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_mayfly"))
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment())
+            .stdin(Stdio::null())
+            .stdout(File::create(self.file(output)).expect("a file"))
+            .stderr(File::create(self.file("command.log")).expect("a file"))
+            .spawn()
+            .expect("the command starts")
+    }
+
+    /// What was written to a file of [`Self::file`].
+    pub fn said(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).expect("our own file")
     }
 
     /// Time passes while the program is down: every time of sessions and keys lies so much further back.
@@ -263,6 +264,38 @@ impl Place {
             format!("lower(hex({column}))")
         }
     }
+}
+
+/// Adds a person and signs in once; the session.
+async fn invite(backend: &Backend, username: &str) -> SessionId {
+    let new = NewPerson {
+        username: username.to_owned(),
+        email: String::new(),
+        display_name: username.to_owned(),
+        roles: vec!["program".to_owned()],
+    };
+    let link = backend.add_person(new).await.expect("answers").expect("added");
+    let with = Acceptance {
+        username: String::new(),
+        email: String::new(),
+        display_name: String::new(),
+        password: SecretString::from(PASSWORD),
+    };
+    let caller = Caller {
+        from: Circumstances::default(),
+        address: [198, 51, 100, 7].into(),
+        client: Kind::Native,
+        device: None,
+    };
+    let secret_part = link.expose_secret().rsplit('/').next().unwrap_or_default().to_owned();
+    let accepted = backend
+        .accept_invitation(&SecretString::from(secret_part), with, &caller)
+        .await
+        .expect("answers");
+    let AcceptOutcome::Accepted(PasswordOutcome::SignedIn(signed_in)) = accepted else {
+        panic!("the invitation was refused");
+    };
+    signed_in.issued.live.session.id
 }
 
 impl Drop for Place {

@@ -1,6 +1,7 @@
 //! The program's process: started, asked, killed.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -80,6 +81,33 @@ impl Serving {
         }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.base.trim_start_matches("http://").parse().expect("an address")
+    }
+
+    /// Another way to it: every request over a connection of its own to this address.
+    pub fn through(address: SocketAddr) -> Way {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(15))
+            .build()
+            .expect("a client");
+        Way {
+            base: format!("http://{address}"),
+            client,
+        }
+    }
+
+    /// The direct way.
+    pub fn way(&self) -> Way {
+        Way {
+            base: self.base.clone(),
+            client: self.client.clone(),
+        }
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -114,49 +142,81 @@ impl Serving {
         std::fs::read_to_string(&self.log).expect("its log")
     }
 
-    async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let reply = request.header("host", "localhost:3000").send().await?;
-        let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok());
-        let (status, outcome) = (
-            reply.status().as_u16(),
-            header("mayfly-refresh").unwrap_or("").to_owned(),
-        );
-        let retry_after = header("retry-after").and_then(|text| text.parse().ok());
-        let body = reply.bytes().await?;
-        Ok(Answer {
-            status,
-            outcome,
-            retry_after,
-            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
-        })
-    }
-
     /// Presents a refresh token.
     pub async fn refresh(&self, token: &str) -> Result<Answer, reqwest::Error> {
-        let request = self.client.post(format!("{}/auth/refresh", self.base));
-        Self::answer(request.json(&json!({ "refresh_token": token }))).await
+        self.way().refresh(token).await
     }
 
     /// Has the session of a refresh token ended (RFC 7009).
     pub async fn revoke(&self, token: &str) -> Result<Answer, reqwest::Error> {
-        let request = self.client.post(format!("{}/oauth/revoke", self.base));
-        Self::answer(request.form(&[("token", token)])).await
+        self.way().post_form("/oauth/revoke", &[("token", token)]).await
     }
 
     /// Signs in with a password.
     pub async fn sign_in(&self, username: &str, password: &str) -> Result<Answer, reqwest::Error> {
-        let request = self.client.post(format!("{}/auth/login", self.base));
-        Self::answer(request.json(&json!({ "identifier": username, "password": password }))).await
+        let way = self.way();
+        let request = way.client.post(format!("{}/auth/login", way.base));
+        answer(request.json(&json!({ "identifier": username, "password": password }))).await
     }
 
     /// Asks for something, with an access token if there is one.
     pub async fn get(&self, path: &str, access: &str) -> Result<Answer, reqwest::Error> {
-        let mut request = self.client.get(format!("{}{path}", self.base));
-        if !access.is_empty() {
-            request = request.bearer_auth(access);
-        }
-        Self::answer(request).await
+        self.way().get(path, access).await
     }
+}
+
+/// How a program reaches it.
+pub struct Way {
+    base: String,
+    client: reqwest::Client,
+}
+
+impl Way {
+    /// Presents a refresh token.
+    pub async fn refresh(&self, token: &str) -> Result<Answer, reqwest::Error> {
+        let request = self.client.post(format!("{}/auth/refresh", self.base));
+        answer(request.json(&json!({ "refresh_token": token }))).await
+    }
+
+    /// Sends a form.
+    pub async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Result<Answer, reqwest::Error> {
+        answer(self.client.post(format!("{}{path}", self.base)).form(fields)).await
+    }
+
+    /// Asks for something, with an access token if there is one.
+    pub async fn get(&self, path: &str, access: &str) -> Result<Answer, reqwest::Error> {
+        answer(self.begin(path, access)).await
+    }
+
+    /// The start of a request, for answers that do not end.
+    pub fn begin(&self, path: &str, access: &str) -> reqwest::RequestBuilder {
+        let request = self
+            .client
+            .get(format!("{}{path}", self.base))
+            .header("host", "localhost:3000");
+        if access.is_empty() {
+            request
+        } else {
+            request.bearer_auth(access)
+        }
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let reply = request.header("host", "localhost:3000").send().await?;
+    let header = |name: &str| reply.headers().get(name).and_then(|value| value.to_str().ok());
+    let (status, outcome) = (
+        reply.status().as_u16(),
+        header("mayfly-refresh").unwrap_or("").to_owned(),
+    );
+    let retry_after = header("retry-after").and_then(|text| text.parse().ok());
+    let body = reply.bytes().await?;
+    Ok(Answer {
+        status,
+        outcome,
+        retry_after,
+        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+    })
 }
 
 impl Drop for Serving {

@@ -73,6 +73,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// No honest token is ever refused for this, whatever its age: somebody made or changed it.
+    #[must_use]
+    pub const fn is_forgery(self) -> bool {
+        matches!(self, Self::HeaderForbidden | Self::Algorithm | Self::Signature)
+    }
+
     /// One word for metrics and the audit log; claims are told by [`Self::claim`].
     #[must_use]
     pub const fn as_str(self) -> &'static str {

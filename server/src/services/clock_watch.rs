@@ -1,0 +1,43 @@
+//! The wall clock under observation: a jump is written down, because limits, tokens and the log go by that clock (F17).
+//!
+//! Nothing is done about a jump: every rule holds whatever the clock says. But whoever reads the log has to know why
+//! sessions ended all at once, or why times run backwards.
+
+use std::sync::atomic::Ordering;
+
+use super::{Backend, ServiceError};
+use crate::domain::audit::{Circumstances, Kind};
+
+impl Backend {
+    /// One look at the clock: writes down once how far it jumped since the last look, in seconds. That, if it did.
+    ///
+    /// # Errors
+    /// When it could not be written down; then the next look finds it again.
+    pub async fn watch_clock(&self) -> Result<Option<i64>, ServiceError> {
+        let mut watch = self.clock_watch.lock().await;
+        let mut next = *watch;
+        let Some(jump) = next.look(self.clock.as_ref()) else {
+            *watch = next;
+            return Ok(None);
+        };
+        let seconds = jump / 1000;
+        // From within, a machine that slept looks like one whose clock was set forward.
+        let reason = if jump < 0 {
+            "clock_was_set_back"
+        } else {
+            "clock_was_set_forward_or_machine_was_suspended"
+        };
+        let event = self
+            .event(Kind::ClockJumped, &Circumstances::default())
+            .reason(reason)
+            .fact("seconds", seconds);
+        self.record(event).await?;
+        *watch = next;
+        if jump < 0 {
+            // What happens now is older than the last seal; only a pass over everything finds it.
+            self.sealed_before.store(false, Ordering::Relaxed);
+        }
+        tracing::error!(seconds, reason, "the wall clock jumped");
+        Ok(Some(seconds))
+    }
+}

@@ -1,0 +1,100 @@
+//! Ending many sessions at once, while people go on signing in (F59).
+//!
+//! Each batch is a transaction of its own with its audit rows and revocations, so that nobody waits long for it and an
+//! interruption at any moment leaves no session half ended: doing the same again ends the rest. Revocations are one for
+//! each session that had tokens within the last hour. A coarser one (everything issued to a person before a moment)
+//! would also hit tokens that somebody who signs in meanwhile was just given.
+
+use std::time::Duration;
+
+use super::keys::Order;
+use super::{Backend, ServiceError};
+use crate::domain::audit::{Event, Kind};
+use crate::domain::clock::Timestamp;
+use crate::domain::cohort::Cohort;
+use crate::domain::id::SessionId;
+use crate::domain::session::{EndReason, Ending};
+use crate::storage::audit;
+use crate::storage::sessions::cohort::{end_sessions, list_cohort};
+
+/// Sessions ended in one transaction.
+const BATCH: usize = 500;
+/// Pause between two of them. On SQLite another process that waits to write looks every few milliseconds.
+const PAUSE: Duration = Duration::from_millis(5);
+
+impl Backend {
+    /// Ends the cohort's sessions that live now. `progress` hears after each batch how many have ended, and of how many
+    /// that were found at first. How many ended.
+    ///
+    /// # Errors
+    /// Infrastructure. What was ended until then is ended; doing it again goes on.
+    pub async fn end_cohort(
+        &self,
+        cohort: &Cohort,
+        order: &Order<'_>,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<usize, ServiceError> {
+        let began = self.now();
+        let mut members = self.living_members(cohort, Timestamp::from_millis(i64::MAX)).await?;
+        let found = members.len();
+        self.record(self.cohort_event(Kind::MassRevocationBegun, cohort, order, found))
+            .await?;
+        let mut ended = 0;
+        while !members.is_empty() {
+            for batch in members.chunks(BATCH) {
+                ended += self.end_batch(batch, order).await?;
+                progress(ended, found);
+                tokio::time::sleep(PAUSE).await;
+            }
+            // A session that step-up replaced meanwhile goes on under another id, with the beginning it had.
+            members = self.living_members(cohort, began).await?;
+        }
+        self.record(self.cohort_event(Kind::MassRevocationDone, cohort, order, ended))
+            .await?;
+        tracing::warn!(?cohort, ended, by = order.by, "many sessions were ended at once");
+        Ok(ended)
+    }
+
+    async fn living_members(&self, cohort: &Cohort, until: Timestamp) -> Result<Vec<SessionId>, ServiceError> {
+        let mut tx = self.store.read().await?;
+        Ok(list_cohort(&mut tx, cohort, until).await?)
+    }
+
+    async fn end_batch(&self, batch: &[SessionId], order: &Order<'_>) -> Result<usize, ServiceError> {
+        let ending = Ending {
+            at: self.now(),
+            reason: EndReason::EndedByAdmin,
+            rule: None,
+            limit: None,
+        };
+        let mut tx = self.store.write().await?;
+        let ended = end_sessions(&mut tx, batch, &ending).await?;
+        let events: Vec<Event> = ended
+            .iter()
+            .map(|(id, user, device)| {
+                self.ended_event(Kind::SessionRevoked, &order.from, *user, *id, *device, &ending)
+                    .fact("by", order.by)
+            })
+            .collect();
+        audit::append_events(&mut tx, &events).await?;
+        tx.commit().await?;
+        Ok(events.len())
+    }
+
+    fn cohort_event(&self, kind: Kind, cohort: &Cohort, order: &Order<'_>, sessions: usize) -> Event {
+        let mut event = self
+            .event(kind, &order.from)
+            .reason(cohort.as_str())
+            .fact("sessions", sessions)
+            .fact("by", order.by);
+        match cohort {
+            Cohort::Person(user) => event = event.subject(*user),
+            Cohort::Network(network) => event = event.fact("network", network.to_string()),
+            Cohort::Everybody => {}
+        }
+        match order.note {
+            Some(note) => event.fact("note", note),
+            None => event,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A database that an earlier version made: after its migration everybody is still signed in and goes on refreshing.
+
+use std::path::Path;
+
+use axum::http::Method;
+use data_encoding::BASE64URL_NOPAD;
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, Connection as _, Executor, PgConnection, SqliteConnection};
+
+use crate::app::TestApp;
+use crate::architecture::root;
+use crate::browser::Browser;
+use crate::program::Program;
+
+/// Tables that are not empty when they are made.
+const BORN_WITH_ROWS: [&str; 2] = ["locks", "revocation_cursor"];
+
+/// The migrations up to this one, as an earlier version of the program had them.
+async fn migrations(folder: &str, stage: i64) -> Migrator {
+    let mut migrator = Migrator::new(root().join("migrations").join(folder).as_path())
+        .await
+        .expect("migrations");
+    let known: Vec<_> = migrator.iter().filter(|one| one.version <= stage).cloned().collect();
+    assert_eq!(known.last().map(|one| one.version), Some(stage), "it exists");
+    migrator.migrations = known.into();
+    migrator
+}
+
+/// Puts a database of an earlier stage in the place of this one, with the same rows in the columns of that time. Nobody
+/// may be connected.
+async fn take_back(url: &str, stage: i64) {
+    if let Some(file) = url.strip_prefix("sqlite:") {
+        let (file, newer) = (Path::new(file), Path::new(file).with_extension("newer"));
+        std::fs::rename(file, &newer).expect("moved");
+        std::fs::write(file, "").expect("an empty one");
+        let mut connection = SqliteConnection::connect(url).await.expect("opens");
+        migrations("sqlite", stage)
+            .await
+            .run(&mut connection)
+            .await
+            .expect("migrated");
+        run(&mut connection, "PRAGMA foreign_keys = off".to_owned()).await;
+        run(&mut connection, format!("ATTACH '{}' AS newer", newer.display())).await;
+        let tables = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND name <> '_sqlx_migrations'";
+        let tables: Vec<String> = sqlx::query_scalar(tables)
+            .fetch_all(&mut connection)
+            .await
+            .expect("tables");
+        for table in tables {
+            let columns = AssertSqlSafe(format!("SELECT name FROM pragma_table_info('{table}', 'main')"));
+            let columns: Vec<String> = sqlx::query_scalar(columns)
+                .fetch_all(&mut connection)
+                .await
+                .expect("columns");
+            copy(&mut connection, "main", &table, &columns).await;
+        }
+        connection.close().await.expect("closed");
+    } else {
+        let mut connection = PgConnection::connect(url).await.expect("opens");
+        for statement in ["ALTER SCHEMA public RENAME TO newer", "CREATE SCHEMA public"] {
+            run(&mut connection, statement.to_owned()).await;
+        }
+        migrations("postgres", stage)
+            .await
+            .run(&mut connection)
+            .await
+            .expect("migrated");
+        // Rows of one table may come before those that they refer to.
+        run(&mut connection, "SET session_replication_role = replica".to_owned()).await;
+        let tables =
+            "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename <> '_sqlx_migrations'";
+        let tables: Vec<String> = sqlx::query_scalar(tables)
+            .fetch_all(&mut connection)
+            .await
+            .expect("tables");
+        for table in tables {
+            let columns = AssertSqlSafe(format!(
+                "SELECT column_name::text FROM information_schema.columns \
+                 WHERE table_schema = 'public' AND table_name = '{table}'"
+            ));
+            let columns: Vec<String> = sqlx::query_scalar(columns)
+                .fetch_all(&mut connection)
+                .await
+                .expect("columns");
+            copy(&mut connection, "public", &table, &columns).await;
+        }
+        connection.close().await.expect("closed");
+    }
+}
+
+async fn run<'c, E: Executor<'c>>(connection: E, sql: String) {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .expect("it runs");
+}
+
+async fn copy<C>(connection: &mut C, schema: &str, table: &str, columns: &[String])
+where
+    for<'c> &'c mut C: Executor<'c>,
+{
+    if BORN_WITH_ROWS.contains(&table) {
+        run(&mut *connection, format!("DELETE FROM {schema}.{table}")).await;
+    }
+    let columns = columns.join(", ");
+    let sql = format!("INSERT INTO {schema}.{table} ({columns}) SELECT {columns} FROM newer.{table}");
+    run(connection, sql).await;
+}
+
+#[tokio::test]
+async fn f77_everybody_of_every_earlier_version_goes_on_after_the_upgrade() {
+    for stage in 1..=3 {
+        let app = TestApp::start(&format!("f77 from {stage}")).await;
+        let (person, mut honest) = app.add_program("honest").await;
+        let (_, mut unlucky) = app.add_program("unlucky").await;
+        let (_, leaving) = app.add_program("leaving").await;
+        let mut browser = Browser::new(&app);
+        browser.sign_in(&person).await;
+        assert!(leaving.end(&leaving.session_id).await.status.is_success());
+        app.pass(60);
+        let late_tab = honest.refresh.clone();
+        honest.renew().await.expect(200);
+        honest.sessions().await.expect(200);
+        // The answer of this one is lost: it holds the parent.
+        unlucky.present(&unlucky.refresh.clone()).await.expect(200);
+        app.pass(5);
+        app.backend().store().close().await;
+        take_back(&app.database_url(), stage).await;
+
+        let app = app.restart().await;
+        let anew = |program: &Program| Program {
+            app: app.clone(),
+            ..program.clone()
+        };
+        let [mut honest, mut unlucky, mut leaving] = [&honest, &unlucky, &leaving].map(anew);
+        browser.app = app.clone();
+        // The access tokens of before are good for the rest of their life, and a tab that is late is no thief.
+        honest.sessions().await.expect(200);
+        honest.present(&late_tab).await.expect(409);
+        let lost = unlucky.renew().await.expect(200);
+        assert_eq!(lost.header("mayfly-refresh"), Some("reissued"), "from {stage}");
+        leaving.renew().await.expect(401);
+        for _ in 0..5 {
+            app.pass(60);
+            for program in [&mut honest, &mut unlucky] {
+                program.renew().await.expect(200);
+                program.sessions().await.expect(200);
+            }
+            let page = browser.open("/").await.expect(200).page();
+            assert!(page.contains("Your devices"), "from {stage}: {page}");
+        }
+        for wrong in [
+            "authn_token_reuse",
+            "database_rolled_back",
+            "refresh_refused",
+            "session_expired",
+        ] {
+            assert_eq!(app.events(wrong).await, 0, "from {stage}: {wrong}");
+        }
+        // And whoever uses an old token now is found out as ever.
+        honest.present(&late_tab).await.expect(401);
+        assert_eq!(app.events("authn_token_reuse").await, 1, "from {stage}");
+    }
+}
+
+#[tokio::test]
+async fn f77_a_refresh_token_of_an_unknown_version_is_malformed_and_harms_nobody() {
+    let app = TestApp::start("f77 version").await;
+    let (_, mut program) = app.add_program("max").await;
+    app.pass(60);
+    let encoded = program.refresh.strip_prefix("mfr_").expect("ours");
+    let mut bytes = BASE64URL_NOPAD.decode(encoded.as_bytes()).expect("base64url");
+    assert_eq!(bytes[0], 1, "the version of today");
+    for version in [0, 2, 255] {
+        bytes[0] = version;
+        // As a later version would tag it.
+        let signed = bytes.len() - 16;
+        let tag = app
+            .backend()
+            .keys()
+            .edge(bytes[1])
+            .expect("its key")
+            .tag(&bytes[..signed]);
+        bytes[signed..].copy_from_slice(&tag);
+        let reply = program
+            .present(&format!("mfr_{}", BASE64URL_NOPAD.encode(&bytes)))
+            .await
+            .expect(400);
+        assert!(reply.body.contains("invalid_grant"), "{}", reply.body);
+    }
+    assert_eq!(app.events("refresh_refused").await, 0, "it was not even looked up");
+    program
+        .ask_with(&program.access, Method::GET, "/api/v1/me")
+        .await
+        .expect(200);
+    program.renew().await.expect(200);
+}

@@ -1,0 +1,192 @@
+//! A long while of everyday work: memory and open files do not grow. Only in the full run.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clients::load;
+use crate::place::{PASSWORD, Place, USERNAME};
+use crate::serving::{Serving, Way};
+use crate::{MACHINE, now, scale};
+
+/// What may be kept for each round of signing in and out: its end is remembered for an hour so that its access token is
+/// refused (about 200 bytes), and allocators round up. A leak of one request's data would be several times that.
+const BYTES_A_ROUND: f64 = 1024.0;
+/// What may come and go: pages of SQLite's caches, of which each connection fills its own over time, and the allocator's
+/// own keeping.
+const NOISE: f64 = 4.0 * 1024.0 * 1024.0;
+
+/// Resident memory in bytes, and open files, of a process.
+fn measure(id: u32) -> (f64, f64) {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("its memory");
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    let files = std::fs::read_dir(format!("/proc/{id}/fd")).expect("it runs").count();
+    (kib * 1024.0, float(files))
+}
+
+fn float(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("few"))
+}
+
+/// Slope of the line that fits best (least squares), in units a second.
+fn slope(samples: &[(f64, f64)]) -> f64 {
+    let count = float(samples.len());
+    let mean = |of: fn(&(f64, f64)) -> f64| samples.iter().map(of).sum::<f64>() / count;
+    let (time, value) = (mean(|sample| sample.0), mean(|sample| sample.1));
+    let over: f64 = samples.iter().map(|(at, is)| (at - time) * (is - value)).sum();
+    let under: f64 = samples.iter().map(|(at, _)| (at - time).powi(2)).sum();
+    over / under
+}
+
+/// Signs in, uses it, refreshes, signs out, until it is time to stop.
+async fn come_and_go(serving: &Serving, stop: &AtomicBool, rounds: &AtomicUsize) {
+    while !stop.load(Ordering::SeqCst) {
+        let answer = serving.sign_in(USERNAME, PASSWORD).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let text = |name: &str| answer.body["tokens"][name].as_str().expect("a token").to_owned();
+        let (access, refresh) = (text("access_token"), text("refresh_token"));
+        let used = serving.get("/api/v1/me/sessions", &access).await.expect("an answer");
+        assert_eq!(used.status, 200, "{used:?}");
+        // It was just signed in: it holds what is fresh.
+        assert_eq!(serving.refresh(&refresh).await.expect("an answer").status, 409);
+        assert_eq!(serving.revoke(&refresh).await.expect("an answer").status, 200);
+        assert_eq!(serving.get("/api/v1/me", &access).await.expect("an answer").status, 401);
+        rounds.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Follows revocations for a moment over a connection of its own, and goes, again and again.
+async fn follow(serving: &Serving, token: &str, stop: &AtomicBool, streams: &AtomicUsize) {
+    while !stop.load(Ordering::SeqCst) {
+        let way: Way = Serving::through(serving.address());
+        let mut stream = way
+            .begin("/oauth/revocations/stream?cursor=0", token)
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(stream.status(), 200);
+        for _ in 0..3 {
+            assert!(stream.chunk().await.expect("it goes on").is_some());
+        }
+        streams.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A service's token for the feed.
+async fn feed_token(place: &Place, serving: &Serving) -> String {
+    let add = [
+        "clients",
+        "add",
+        "--name",
+        "feed",
+        "--scope",
+        "revocations",
+        "--lifetime-seconds",
+        "600",
+    ];
+    assert!(place.command(&add, "client").wait().expect("our own child").success());
+    let said = place.said("client");
+    let value = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("it says so").trim().to_owned()
+    };
+    let (id, secret) = (value("client_id:"), value("client_secret:"));
+    let fields = [
+        ("grant_type", "client_credentials"),
+        ("client_id", &id),
+        ("client_secret", &secret),
+    ];
+    let answer = serving
+        .way()
+        .post_form("/oauth/token", &fields)
+        .await
+        .expect("an answer");
+    let token: &Value = &answer.body["access_token"];
+    token.as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f76_memory_and_open_files_do_not_grow_with_use() {
+    let seconds = std::env::var("MAYFLY_TEST_SOAK_SECONDS").map(|text| text.parse::<u64>().expect("seconds"));
+    let seconds = seconds.unwrap_or(scale(0, 120) as u64);
+    if seconds == 0 {
+        println!("skipped: only in the full run, or with MAYFLY_TEST_SOAK_SECONDS");
+        return;
+    }
+    let _turn = MACHINE.lock().await;
+    let place = Place::make().await;
+    let mut clients = place.people(200).await;
+    place.let_pass(11).await;
+    let serving = Serving::start(&place).await;
+    let token = feed_token(&place, &serving).await;
+    let (stop, rounds, streams) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let rotate = async {
+        while !stop.load(Ordering::SeqCst) {
+            let (left, counts) = load(&serving, std::mem::take(&mut clients), 2, 1, 0).await;
+            clients = left;
+            assert_eq!(counts.lost, 0, "{counts:?}");
+            // Rotations lie at least ten seconds apart.
+            for _ in 0..110 {
+                if !stop.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    };
+    let sample = async {
+        let begun = now();
+        let warm = Duration::from_secs(seconds) / 4;
+        let (mut samples, mut before) = (Vec::new(), 0);
+        while now() - begun < Duration::from_secs(seconds) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let at = now() - begun;
+            if at < warm {
+                before = rounds.load(Ordering::SeqCst);
+            } else {
+                samples.push((at.as_secs_f64(), measure(serving.id())));
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        (samples, rounds.load(Ordering::SeqCst) - before)
+    };
+    let ((samples, counted), (), (), (), (), ()) = tokio::join!(
+        sample,
+        rotate,
+        come_and_go(&serving, &stop, &rounds),
+        come_and_go(&serving, &stop, &rounds),
+        follow(&serving, &token, &stop, &streams),
+        follow(&serving, &token, &stop, &streams),
+    );
+    let column = |of: fn(&(f64, f64)) -> f64| -> Vec<(f64, f64)> {
+        samples.iter().map(|(at, measured)| (*at, of(measured))).collect()
+    };
+    let (memory, files) = (column(|measured| measured.0), column(|measured| measured.1));
+    let lasted = samples[samples.len() - 1].0 - samples[0].0;
+    let (grown, opened) = (slope(&memory) * lasted, slope(&files) * lasted);
+    println!(
+        "{lasted:.0} s after warming up: {counted} rounds of signing in and out, {} streams; memory {:.1} MiB, grown by \
+         {:.0} KiB ({:.0} bytes a round); open files {:.0}, grown by {opened:.1}",
+        streams.load(Ordering::SeqCst),
+        memory[0].1 / 1_048_576.0,
+        grown / 1024.0,
+        grown / float(counted.max(1)),
+        files[0].1,
+    );
+    assert!(counted > 10, "there was work");
+    assert!(
+        grown < NOISE + BYTES_A_ROUND * float(counted),
+        "memory grows by {grown} bytes"
+    );
+    assert!(opened < 5.0, "files are left open: {opened}");
+    serving.kill();
+}
