@@ -16,11 +16,14 @@ use tower_sessions::Session as WebSession;
 use super::error::Problem;
 use super::protect::{ACTIONS, safe_return_path};
 use super::refusal::Refusal;
-use super::{AppState, cookies};
+use super::{AppState, cookies, dpop};
 use crate::domain::audit::Circumstances;
 use crate::domain::clock::Timestamp;
+use crate::domain::dpop::Refusal as Unproved;
 use crate::domain::session::{Client, EndReason, Ending};
+use crate::http::client::ClientAddress;
 use crate::services::ServiceError;
+use crate::services::dpop::Unproven;
 use crate::services::ports::{Delivery, ending_view, slot};
 use crate::services::sessions::Live;
 use crate::services::tokens::{AccessOutcome, RefreshOutcome};
@@ -37,7 +40,7 @@ pub struct Viewer(pub Option<Arc<Live>>);
 pub enum Channel {
     /// Cookies, or nothing.
     Cookie,
-    /// `Authorization: Bearer`.
+    /// `Authorization: Bearer`, or `DPoP` with a proof of possession.
     Bearer,
 }
 
@@ -100,6 +103,10 @@ enum Resolution {
     },
     Live(Box<Live>, Option<Delivery>),
     Over(Ending),
+    /// It is not proved that the sender holds the key that the token is bound to.
+    Unproven(Unproven),
+    /// A token that came with a good proof and is not good itself.
+    NotGood,
     /// Another tab holds the fresh pair; this much was verified.
     Elsewhere(Box<Live>, bool),
     /// The same, but the session was replaced under this request.
@@ -144,6 +151,20 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             Some(live)
         }
         Resolution::Over(ending) => return over(&state, parts, body, next, &ending).await,
+        Resolution::Unproven(unproven) => {
+            let address = parts.extensions.get::<ClientAddress>().copied();
+            let refused = dpop::refuse(&state, unproven, &from, address).await;
+            return refused.challenge().into_response();
+        }
+        Resolution::NotGood => {
+            return Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_token",
+                "This access token is not good.",
+            )
+            .with_header("www-authenticate", &dpop::challenge("invalid_token"))
+            .into_response();
+        }
         Resolution::Moved(ending) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
@@ -167,6 +188,8 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
         from.session_id = Some(live.session.id);
         from.device_id = live.session.device_id;
     }
+    // Nobody gets here with a token that is bound without a good proof.
+    let proven = live.as_ref().is_some_and(|live| live.session.jkt.is_some());
     let extensions = &mut parts.extensions;
     extensions.insert(from);
     extensions.insert(channel);
@@ -174,6 +197,9 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
     extensions.insert(deliveries.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     deliver(&mut response, &deliveries, state.backend.now());
+    if proven {
+        dpop::renew_nonce(&state, &mut response);
+    }
     if retries > 0 {
         response.headers_mut().append(SET_COOKIE, retry_cookie(0));
     }
@@ -187,10 +213,25 @@ async fn resolve(
     from: &Circumstances,
 ) -> Result<(Channel, Resolution), ServiceError> {
     let headers = &request.headers;
-    if let Some(token) = bearer(headers) {
-        let resolution = match state.backend.authenticate(token, kind.is_activity, from).await? {
+    if let Some((scheme, token)) = authorization(headers) {
+        let outcome = match scheme {
+            Scheme::Bearer => state.backend.authenticate(token, kind.is_activity, from).await?,
+            Scheme::Dpop => match dpop::read(state, headers, &request.method, request.uri.path(), Some(token)) {
+                Ok(Some(proof)) => {
+                    let backend = &state.backend;
+                    backend
+                        .authenticate_proven(token, &proof, kind.is_activity, from)
+                        .await?
+                }
+                Ok(None) => AccessOutcome::Unproven(Unproven::from(Unproved::Missing)),
+                Err(refusal) => AccessOutcome::Unproven(refusal.into()),
+            },
+        };
+        let resolution = match outcome {
             AccessOutcome::Valid(live) => Resolution::Live(live, None),
             AccessOutcome::Over(ending) => Resolution::Over(ending),
+            AccessOutcome::Unproven(unproven) => Resolution::Unproven(unproven),
+            _ if scheme == Scheme::Dpop => Resolution::NotGood,
             AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => {
                 Resolution::Anonymous { clear: false }
             }
@@ -201,7 +242,11 @@ async fn resolve(
         match state.backend.authenticate(token, kind.is_activity, from).await? {
             AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
             AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
-            AccessOutcome::Refused(_) | AccessOutcome::Forged | AccessOutcome::Stale => {}
+            AccessOutcome::Refused(_)
+            | AccessOutcome::Forged
+            | AccessOutcome::Stale
+            // A program's token, which is nobody's cookie.
+            | AccessOutcome::Unproven(_) => {}
         }
     }
     // `/auth/refresh` and `/auth/logout` look at the refresh cookie themselves.
@@ -234,7 +279,9 @@ async fn resolve(
         RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live, false),
         RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live, true),
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
-        RefreshOutcome::Malformed | RefreshOutcome::Forged => Resolution::Anonymous { clear: true },
+        RefreshOutcome::Malformed | RefreshOutcome::Forged | RefreshOutcome::Unproven(_) => {
+            Resolution::Anonymous { clear: true }
+        }
     };
     Ok((Channel::Cookie, resolution))
 }
@@ -248,10 +295,23 @@ fn ended(ending: Ending) -> Resolution {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// How a token is presented (RFC 6750, RFC 9449).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+fn authorization(headers: &HeaderMap) -> Option<(Scheme, &str)> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    let named = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let scheme = match () {
+        () if named("bearer") => Scheme::Bearer,
+        () if named("dpop") => Scheme::Dpop,
+        () => return None,
+    };
+    Some((scheme, token.trim()))
 }
 
 /// Pages go to the sign-in page, which says why; the API says why itself.

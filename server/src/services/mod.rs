@@ -11,6 +11,7 @@ pub mod audit_seal;
 pub mod bootstrap;
 mod checked;
 pub mod demo;
+pub mod dpop;
 pub mod hashing;
 pub mod invitations;
 pub mod keys;
@@ -30,6 +31,7 @@ use secrecy::SecretString;
 
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::dpop::Nonces;
 use crate::domain::id::{EventId, UserId};
 use crate::domain::jwt::Verifier;
 use crate::domain::keys::lifecycle::Rules;
@@ -110,6 +112,8 @@ pub struct Backend {
     refreshes: sessions::SessionLocks,
     revocations: revocations::Revocations,
     checked: checked::Checked,
+    /// Of proofs of possession.
+    nonces: Nonces,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
 }
@@ -137,6 +141,7 @@ impl Backend {
             tolerance: parts.clock_tolerance,
         };
         let ring = keys::LiveRing::new(keys, parts.clock.now());
+        let nonces = Nonces::new(&parts.kek.derive("dpop nonces"));
         Self {
             store: parts.store,
             clock: parts.clock,
@@ -151,6 +156,7 @@ impl Backend {
             refreshes: sessions::SessionLocks::default(),
             revocations: revocations::Revocations::default(),
             checked: checked::Checked::default(),
+            nonces,
             sealed_before: std::sync::atomic::AtomicBool::new(false),
         }
     }

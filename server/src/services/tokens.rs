@@ -1,9 +1,11 @@
 //! Using tokens: the check of an access token on every request, and the refresh (TOKENS.md §3, §4).
 
+use super::dpop::{Holder, Unproven};
 use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
+use crate::domain::dpop::Proof;
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::{Limits, strictest};
@@ -24,6 +26,8 @@ pub enum AccessOutcome {
     Forged,
     /// A good signature, but of a generation or grant that is no longer accepted: refresh.
     Stale,
+    /// It is bound to a key and came without a good proof of it, or is not and came with one.
+    Unproven(Unproven),
     /// Its session is over.
     Over(Ending),
 }
@@ -34,6 +38,8 @@ pub enum AccessOutcome {
 pub enum RefreshOutcome {
     Malformed,
     Forged,
+    /// Bound to a key that was not shown: nothing was changed, and nobody is suspected.
+    Unproven(Unproven),
     Over(Ending),
     Rotated(Box<Issued>),
     Reissued(Box<Issued>),
@@ -50,6 +56,7 @@ impl RefreshOutcome {
         match self {
             Self::Malformed => "malformed",
             Self::Forged => "forged",
+            Self::Unproven(_) => "unproven",
             Self::Over(_) => "over",
             Self::Rotated(_) => "rotated",
             Self::Reissued(_) => "reissued",
@@ -85,7 +92,23 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
+        self.authenticate_with(token, None, is_activity, from).await
+    }
+
+    /// The same with the proof of possession that came beside the token, if one did.
+    pub(super) async fn authenticate_with(
+        &self,
+        token: &str,
+        proof: Option<&Proof>,
+        is_activity: bool,
+        from: &Circumstances,
+    ) -> Result<AccessOutcome, ServiceError> {
         if let Some(live) = self.checked_before(token, is_activity) {
+            // The memory knows the token, and nothing of who sends it this time.
+            if let Err(refusal) = self.check_possession(live.session.jkt, proof).await? {
+                let of = Some((live.user.id, live.session.id));
+                return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
+            }
             return Ok(AccessOutcome::Valid(Box::new(live)));
         }
         let began = self.begin_check();
@@ -102,6 +125,11 @@ impl Backend {
                 return Ok(AccessOutcome::Refused(refusal));
             }
         };
+        // Before anything is written down on the strength of the token.
+        if let Err(refusal) = self.check_possession(claims.cnf.map(|cnf| cnf.jkt), proof).await? {
+            let of = Some((claims.sub, claims.sid));
+            return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
+        }
         let outcome = self.authenticate_claims(&claims, is_activity, from).await?;
         if let AccessOutcome::Valid(live) = &outcome {
             self.remember_check(token, claims, live, began);
@@ -123,7 +151,7 @@ impl Backend {
         };
         drop(tx);
         let limits = strictest(&policies);
-        if session.user_id != claims.sub {
+        if session.user_id != claims.sub || session.jkt != claims.cnf.map(|cnf| cnf.jkt) {
             return Ok(AccessOutcome::Forged);
         }
         if claims.rg > session.generation {
@@ -256,6 +284,17 @@ impl Backend {
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
+        self.refresh_as(token, Holder { client, key: None }, slides, from).await
+    }
+
+    /// The same for a program that may have proved to hold a key.
+    pub(super) async fn refresh_as(
+        &self,
+        token: &str,
+        holder: Holder,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<RefreshOutcome, ServiceError> {
         let Some(presented) = refresh::parse(&self.keys(), token) else {
             return Ok(RefreshOutcome::Malformed);
         };
@@ -266,7 +305,7 @@ impl Backend {
         let mut read = self.store.read().await?;
         let known = self.find_for_refresh(&mut read, presented.session_id).await?;
         drop(read);
-        let first = self.try_refresh(None, known, &presented, client, slides, from).await?;
+        let first = self.try_refresh(None, known, &presented, holder, slides, from).await?;
         if let Some(outcome) = first {
             return Ok(outcome);
         }
@@ -275,7 +314,7 @@ impl Backend {
             let mut tx = self.store.write().await?;
             let known = self.find_for_refresh(&mut tx, presented.session_id).await?;
             let again = self
-                .try_refresh(Some(tx), known, &presented, client, slides, from)
+                .try_refresh(Some(tx), known, &presented, holder, slides, from)
                 .await?;
             if let Some(outcome) = again {
                 return Ok(outcome);
@@ -295,7 +334,7 @@ impl Backend {
         tx: Option<Tx>,
         known: Option<Known>,
         presented: &Presented,
-        client: Client,
+        holder: Holder,
         slides: bool,
         from: &Circumstances,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
@@ -304,7 +343,7 @@ impl Backend {
         };
         let secret = self.open_secret(&session)?;
         let authentic = presented.is_authentic(&secret);
-        if !authentic || session.client != client {
+        if !authentic || session.client != holder.client {
             let event = self
                 .event(Kind::RefreshRefused, from)
                 .outcome(Outcome::Denied)
@@ -315,6 +354,9 @@ impl Backend {
             audit::append_events(&mut tx, &[event]).await?;
             tx.commit().await?;
             return Ok(Some(RefreshOutcome::Forged));
+        }
+        if let Err(unproven) = holder.proves(&session) {
+            return Ok(Some(RefreshOutcome::Unproven(unproven)));
         }
         let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
             // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.

@@ -18,6 +18,7 @@ pub mod audit;
 pub mod authenticators;
 pub mod clients;
 pub mod devices;
+pub mod dpop;
 pub mod flows;
 pub mod keys;
 pub mod one_time_links;
@@ -172,6 +173,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         authenticators::STATEMENTS,
         clients::STATEMENTS,
         devices::STATEMENTS,
+        dpop::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,
         one_time_links::STATEMENTS,

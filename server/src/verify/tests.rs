@@ -57,6 +57,7 @@ fn claims(session: SessionId, user: UserId, rg: u64) -> AccessClaims {
         acr: "aal1".into(),
         amr: vec!["pwd".into()],
         roles: vec!["member".into()],
+        cnf: None,
     }
 }
 
@@ -101,6 +102,7 @@ impl World {
             audience: "orders".into(),
             clock_tolerance: Duration::from_secs(30),
             bound: BOUND,
+            address: Some("https://orders.example".into()),
         };
         let random = Counting(AtomicU32::new(5));
         Self {
