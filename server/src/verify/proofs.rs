@@ -32,3 +32,6 @@ impl UsedProofs {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

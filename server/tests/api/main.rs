@@ -9,6 +9,7 @@
 mod app;
 mod browser;
 mod database;
+mod holder;
 mod node;
 mod people;
 mod process;
@@ -26,6 +27,8 @@ mod client_credentials;
 mod clock_jumps;
 mod cookies;
 mod csrf;
+mod dpop;
+mod dpop_wrong;
 mod factors;
 mod headers;
 mod introspection;
