@@ -258,6 +258,6 @@ test("R6: a standard client proves that it holds its key, nonces included", asyn
     expect(await refusal(request(thief))).toBe("challenge dpop");
     // What a resource server with the same library makes of it.
     const said = await introspect(as, asking.client, oauth.ClientSecretPost(asking.secret), tokens.access_token);
-    expect(said).toMatchObject({ active: true, token_type: "dpop", cnf: { jkt } });
+    expect(said).toMatchObject({ active: true, token_type: "DPoP", cnf: { jkt } });
   }
 });

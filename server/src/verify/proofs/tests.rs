@@ -1,7 +1,5 @@
 //! Tokens that are bound to a key, at the layer of another service.
 
-use std::sync::Arc;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use axum::Router;
