@@ -180,7 +180,7 @@ async fn r6_a_proof_with_anything_wrong_is_refused_for_its_own_reason() {
                 ("no signature".to_owned(), format!("{message}."), "proof_signature"),
                 (
                     "half a signature".to_owned(),
-                    format!("{message}.{}", &signature[..43]),
+                    format!("{message}.{}", &signature[..40]),
                     "proof_signature",
                 ),
                 ("two parts".to_owned(), message.to_owned(), "proof_form"),
