@@ -223,6 +223,8 @@ pub struct SessionView {
     pub last_active_at: i64,
     /// "password and code", "password".
     pub signed_in_with: String,
+    /// Its tokens are worth nothing without the key of its app.
+    pub bound_to_key: bool,
     /// When it ends by itself: the earlier of the idle and the absolute end.
     pub ends_at: i64,
     /// Whether that end is the idle one.

@@ -191,3 +191,73 @@ test("R10: a standard client refreshes, asks about and gives back a person's tok
   await oauth.processRevocationResponse(revoked);
   expect((await introspect(as, asking.client, proof, second.access_token)).active).toBe(false);
 });
+
+test("R6: a standard client proves that it holds its key, nonces included", async ({ arrive }) => {
+  const as = await discover();
+  expect(as.dpop_signing_alg_values_supported).toEqual(expect.arrayContaining(["ES256", "EdDSA"]));
+  const person = new Person("dora", "Dora Proves");
+  await site.welcome(await arrive(site.server), person, "member");
+  const native: oauth.Client = { client_id: "mayfly-native" };
+  const asking = await addClient("--name", "Asks about bound tokens", "--may-introspect");
+  const me = new URL("/api/v1/me", site.server.url);
+
+  for (const alg of ["ES256", "Ed25519"]) {
+    const pair = await oauth.generateKeyPair(alg);
+    const jwk = await jose.exportJWK(pair.publicKey);
+    const jkt = await jose.calculateJwkThumbprint(jwk);
+    const signIn = async (nonce?: string) => {
+      const htu = `${site.server.url}/auth/login`;
+      const proof = await new jose.SignJWT({ htm: "POST", htu, jti: crypto.randomUUID(), ...(nonce && { nonce }) })
+        .setProtectedHeader({ typ: "dpop+jwt", alg, jwk })
+        .setIssuedAt()
+        .sign(pair.privateKey);
+      return fetch(htu, {
+        method: "POST",
+        headers: { "content-type": "application/json", dpop: proof },
+        body: JSON.stringify({ identifier: person.username, password: person.password }),
+      });
+    };
+    const asked = await signIn();
+    expect(asked.status).toBe(400);
+    const answer = await signIn(asked.headers.get("dpop-nonce")!);
+    expect(answer.status).toBe(200);
+    type Tokens = { access_token: string; refresh_token: string; token_type: string };
+    const { tokens: first } = (await answer.json()) as { tokens: Tokens };
+    expect(first.token_type).toBe("DPoP");
+    expect(jose.decodeJwt(first.access_token).cnf).toEqual({ jkt });
+    await new Promise((done) => setTimeout(done, 10_200));
+
+    const DPoP = oauth.DPoP(native, pair);
+    const refresh = async (options: oauth.TokenEndpointRequestOptions) => {
+      const proof = oauth.None();
+      const response = await oauth.refreshTokenGrantRequest(as, native, proof, first.refresh_token, { ...options, ...loopback });
+      return oauth.processRefreshTokenResponse(as, native, response);
+    };
+    // A thief with a copy of the token, and one with a key of his own besides.
+    expect(await refusal(refresh({}))).toBe("invalid_dpop_proof");
+    const thief = oauth.DPoP(native, await oauth.generateKeyPair(alg));
+    expect(await refusal(refresh({ DPoP: thief }))).toBe("use_dpop_nonce");
+    expect(await refusal(refresh({ DPoP: thief }))).toBe("invalid_dpop_proof");
+    // The owner does not notice any of it.
+    const nonceAsked = await refresh({ DPoP }).catch((error: unknown) => error);
+    expect(oauth.isDPoPNonceError(nonceAsked)).toBe(true);
+    const tokens = await refresh({ DPoP });
+    expect(tokens.token_type).toBe("dpop");
+    expect(jose.decodeJwt(tokens.access_token).cnf).toEqual({ jkt });
+
+    const request = (handle?: oauth.DPoPHandle) =>
+      oauth.protectedResourceRequest(tokens.access_token, "GET", me, undefined, undefined, { DPoP: handle, ...loopback });
+    const other = oauth.DPoP(native, pair);
+    expect(oauth.isDPoPNonceError(await request(other).catch((error: unknown) => error))).toBe(true);
+    for (const handle of [other, DPoP, DPoP]) {
+      const response = await request(handle);
+      expect(response.status).toBe(200);
+      expect(await response.json()).toMatchObject({ username: person.username });
+    }
+    expect(await refusal(request())).toBe("challenge dpop");
+    expect(await refusal(request(thief))).toBe("challenge dpop");
+    // What a resource server with the same library makes of it.
+    const said = await introspect(as, asking.client, oauth.ClientSecretPost(asking.secret), tokens.access_token);
+    expect(said).toMatchObject({ active: true, token_type: "DPoP", cnf: { jkt } });
+  }
+});

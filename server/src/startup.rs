@@ -193,6 +193,9 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.forget_old_assertions().await {
             tracing::error!(%error, "old assertions could not be removed; will try again");
         }
+        if let Err(error) = backend.forget_old_proofs().await {
+            tracing::error!(%error, "old proofs of possession could not be removed; will try again");
+        }
         backend.forget_old_checks();
         state.limits.forget_rested();
         backend.store().rest();

@@ -28,7 +28,7 @@ pub fn SessionCard(
             <span class="session-icon"><Glyph icon=Icon::of_device(session.kind)/></span>
             <div class="session-main">
                 <h3 id=heading.clone()>{session.device.clone()} {session.current.then(|| view! { " " <Badge tone=Tone::Good text="This device"/> })}</h3>
-                <p class="quiet">{session.network.clone()} " · signed in with " {session.signed_in_with.clone()}</p>
+                <p class="quiet">{session.network.clone()} " · signed in with " {session.signed_in_with.clone()} {session.bound_to_key.then_some(" · bound to a key of the app")}</p>
                 <dl class="facts">
                     <div><dt>"First seen"</dt><dd><When at=session.started_at now/></dd></div>
                     <div><dt>"Last active"</dt><dd><When at=session.last_active_at now/></dd></div>

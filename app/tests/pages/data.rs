@@ -25,6 +25,7 @@ pub fn session(id: &str, current: bool, kind: DeviceKind, device: &str) -> Sessi
         started_at: NOW - 2 * DAY,
         last_active_at: NOW - 3 * MINUTE,
         signed_in_with: "password and code".to_owned(),
+        bound_to_key: kind == DeviceKind::Program,
         ends_at: NOW + 12 * MINUTE,
         ends_idle: true,
         idle_limit_s: 900,

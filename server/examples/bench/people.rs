@@ -115,6 +115,7 @@ fn caller(client: Client) -> Caller {
         address: [198, 51, 100, 7].into(),
         client,
         device: None,
+        key: None,
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The client needs the scope `revocations`. `ORDERS_AUDIENCE` is the issuer unless set otherwise, and the service
-//! listens on `ORDERS_ADDRESS`, 127.0.0.1:3100 if not set. Its requests go over plain HTTP on loopback; a service
+//! listens on `ORDERS_ADDRESS`, 127.0.0.1:3100 if not set. `ORDERS_URL` is where its clients reach it: without it, tokens that
+//! are bound to a key of their program are refused. Its requests go over plain HTTP on loopback; a service
 //! elsewhere gives `reqwest` TLS.
 
 mod issuer;
@@ -40,6 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         issuer: url,
         clock_tolerance: Duration::from_secs(30),
         bound: BOUND,
+        address: variable("ORDERS_URL").ok(),
     };
     let checker = Arc::new(Checker::new(expected, Arc::new(issuer), clock));
     let address = variable("ORDERS_ADDRESS").unwrap_or_else(|_| "127.0.0.1:3100".to_owned());

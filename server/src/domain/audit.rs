@@ -61,6 +61,8 @@ kinds! {
     SessionReplaced = "session_replaced",
     /// A token of an ended session was shown.
     SessionUsedAfterEnd = "session_use_after_expire",
+    /// Somebody did not prove to hold the key that something is bound to.
+    ProofRefused = "proof_refused",
     /// An access token was refused.
     AccessTokenRefused = "access_token_refused",
     /// A factor was shown again.

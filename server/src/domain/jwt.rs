@@ -12,10 +12,13 @@ mod compact;
 mod service;
 mod verify;
 
+pub(in crate::domain) use assertion::numeric_date;
 pub use assertion::{Assertion, AssertionRefusal, ExpectedAssertion, Proven};
-pub use claims::{AccessClaims, Claim};
+pub use claims::{AccessClaims, Claim, Confirmation};
+pub(in crate::domain) use compact::Compact;
 pub use compact::MAX_TOKEN_BYTES;
 pub use service::ServiceClaims;
+pub(in crate::domain) use verify::FORBIDDEN;
 pub use verify::{MAX_TOLERANCE, Refusal, Verifier, key_id};
 
 use jsonwebtoken::Header;

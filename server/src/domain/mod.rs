@@ -6,6 +6,7 @@ pub mod client;
 pub mod clock;
 pub mod cohort;
 pub mod device;
+pub mod dpop;
 pub mod id;
 pub mod jwt;
 pub mod keys;

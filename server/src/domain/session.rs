@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clock::Timestamp;
+use super::dpop::Thumbprint;
 use super::id::{DeviceId, SessionId, UserId};
 use super::policy::{Limits, Mfa, Rule};
 use super::user::{User, UserStatus};
@@ -163,6 +164,8 @@ pub struct Session {
     pub address: String,
     /// Browser as it named itself at sign-in.
     pub user_agent: String,
+    /// The program's key that its tokens are bound to; set at sign-in, never changed.
+    pub jkt: Option<Thumbprint>,
     /// Set once, never taken back.
     pub ending: Option<Ending>,
 }

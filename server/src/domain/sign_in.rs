@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Timestamp;
+use super::dpop::Thumbprint;
 use super::id::UserId;
 use super::policy::{Limits, Mfa};
 
@@ -65,6 +66,8 @@ pub struct Flow {
     pub return_to: String,
     /// Where it stands.
     pub step: Step,
+    /// The key that the program proved to hold with the password: the second factor has to come from its holder too.
+    pub key: Option<Thumbprint>,
 }
 
 impl Flow {

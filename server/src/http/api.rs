@@ -112,6 +112,8 @@ pub struct SessionResponse {
     acr: &'static str,
     /// Methods of RFC 8176.
     amr: Vec<String>,
+    /// Its tokens are worth nothing without the key of its program (RFC 9449).
+    bound_to_key: bool,
 }
 
 /// How many sessions ended.
@@ -135,6 +137,7 @@ fn response(session: &Session, current: SessionId) -> SessionResponse {
         absolute_expires_at: session.absolute_expires_at.as_millis(),
         acr: acr(&session.amr),
         amr: session.amr.split(' ').map(str::to_owned).collect(),
+        bound_to_key: session.jkt.is_some(),
     }
 }
 
@@ -154,8 +157,9 @@ fn step_up(live: &Live) -> Refusal {
     } else {
         "aal2 aal1"
     };
+    let scheme = if live.session.jkt.is_some() { "DPoP" } else { "Bearer" };
     let challenge = format!(
-        "Bearer error=\"insufficient_user_authentication\", \
+        "{scheme} error=\"insufficient_user_authentication\", \
          error_description=\"The last factor was shown too long ago.\", acr_values=\"{classes}\", max_age={age}"
     );
     Refusal::new(
@@ -182,7 +186,8 @@ async fn require_form_token(channel: Channel, web: &WebSession, headers: &Header
 ///
 /// # Errors
 /// 401, and faults of ours.
-#[utoipa::path(get, path = "/api/v1/me", responses((status = 200, body = MeResponse), (status = 401)))]
+#[utoipa::path(get, path = "/api/v1/me", params(
+    ("DPoP" = Option<String>, Header, description = "Proof of possession, with `Authorization: DPoP …`")), responses((status = 200, body = MeResponse), (status = 401)))]
 pub async fn me(Extension(viewer): Extension<Viewer>) -> Result<Response, Refusal> {
     let Live { session, user, .. } = signed_in(&viewer)?;
     Ok(Json(MeResponse {

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::refusal::{Refusal, StrictJson};
 use super::viewer::{Deliveries, Viewer, session_over};
-use super::{AppState, caller, cookies, is_browser};
+use super::{AppState, caller, cookies, dpop, is_browser};
 use crate::domain::audit::Circumstances;
 use crate::domain::session::Client;
 use crate::domain::sign_in::{Flow, Step};
@@ -27,12 +27,16 @@ use crate::services::sessions::Issued;
 use crate::services::sign_in::{Caller, CodeOutcome, PasswordOutcome, SignedIn};
 use crate::services::tokens::RefreshOutcome;
 
+const LOGIN_PATH: &str = "/auth/login";
+const MFA_PATH: &str = "/auth/mfa";
+const REFRESH_PATH: &str = "/auth/refresh";
+
 /// Routes under `/auth`.
 pub fn routes() -> Router<AppState> {
     Router::new()
-        .route("/auth/login", post(login))
-        .route("/auth/mfa", post(mfa))
-        .route("/auth/refresh", post(refresh))
+        .route(LOGIN_PATH, post(login))
+        .route(MFA_PATH, post(mfa))
+        .route(REFRESH_PATH, post(refresh))
         .route("/auth/logout", post(logout))
 }
 
@@ -86,7 +90,7 @@ pub enum SignInResponse {
 pub struct TokenResponse {
     /// Access token.
     access_token: String,
-    /// Always `Bearer`.
+    /// `DPoP` if the session is bound to a key, else `Bearer`.
     token_type: &'static str,
     /// Seconds.
     expires_in: i64,
@@ -99,7 +103,11 @@ pub(super) fn token_response(issued: &Issued, state: &AppState) -> TokenResponse
     let left = issued.access_expires_at.since(state.backend.now());
     TokenResponse {
         access_token: issued.access.expose_secret().to_owned(),
-        token_type: "Bearer",
+        token_type: if issued.live.session.jkt.is_some() {
+            "DPoP"
+        } else {
+            "Bearer"
+        },
         expires_in: i64::try_from(left.as_secs()).unwrap_or(0),
         refresh_token: issued.refresh.expose_secret().to_owned(),
     }
@@ -126,14 +134,31 @@ async fn hand_out(
     if caller.client == Client::Browser {
         waiting.push(Delivery::Device(signed_in.device));
     }
-    Ok(Json(SignInResponse::SignedIn { session_id, tokens }).into_response())
+    drop(waiting);
+    Ok(with_nonce(
+        state,
+        caller,
+        Json(SignInResponse::SignedIn { session_id, tokens }),
+    ))
 }
 
-/// Signs in with a password; tells whether a second factor is due.
+/// With what the next proof has to carry, for a program that proves to hold a key.
+fn with_nonce(state: &AppState, caller: &Caller, answer: Json<SignInResponse>) -> Response {
+    let mut response = answer.into_response();
+    if caller.key.is_some() {
+        dpop::renew_nonce(state, &mut response);
+    }
+    response
+}
+
+/// Signs in with a password; tells whether a second factor is due. The session of a program that proves to hold a key by
+/// the header `DPoP` (RFC 9449) is bound to it: its tokens are worth nothing without further proofs.
 ///
 /// # Errors
 /// 401, 429, 503, and faults of ours.
-#[utoipa::path(post, path = "/auth/login", request_body = LoginRequest, responses(
+#[utoipa::path(post, path = LOGIN_PATH, request_body = LoginRequest,
+    params(("DPoP" = Option<String>, Header, description = "Proof of possession; programs only")), responses(
+    (status = 400, description = "`invalid_dpop_proof`, or `use_dpop_nonce` with `DPoP-Nonce`"),
     (status = 200, body = SignInResponse), (status = 401, description = "Wrong name or password"),
     (status = 429, description = "Too many tries"), (status = 503, description = "Busy; see Retry-After")))]
 pub async fn login(
@@ -145,10 +170,12 @@ pub async fn login(
     web: WebSession,
     StrictJson(body): StrictJson<LoginRequest>,
 ) -> Result<Response, Refusal> {
-    let caller = caller(&headers, from, address);
+    let mut caller = caller(&headers, from, address);
+    let proof = dpop::read_at_sign_in(&state, &headers, LOGIN_PATH, None, &caller).await?;
     let fault = |error| Refusal::fault(&error);
     let account = canonical(&body.identifier);
     count_try(&state, Guess::Password, &caller, &account).await?;
+    dpop::bind(&state, proof, &mut caller).await?;
     let outcome = state
         .backend
         .check_password(&body.identifier, &body.password, "/".to_owned(), &caller)
@@ -170,16 +197,19 @@ pub async fn login(
             web.insert(slot::FLOW, flow)
                 .await
                 .map_err(|error| fault(error.into()))?;
-            Ok(Json(answer).into_response())
+            Ok(with_nonce(&state, &caller, Json(answer)))
         }
     }
 }
 
-/// The second factor of a sign-in in progress (the cookie of `/auth/login` names it).
+/// The second factor of a sign-in in progress (the cookie of `/auth/login` names it). A program that has proved to hold a
+/// key there proves the same one here.
 ///
 /// # Errors
 /// 401, 429, and faults of ours.
-#[utoipa::path(post, path = "/auth/mfa", request_body = MfaRequest, responses(
+#[utoipa::path(post, path = MFA_PATH, request_body = MfaRequest,
+    params(("DPoP" = Option<String>, Header, description = "Proof of possession; programs only")), responses(
+    (status = 400, description = "`invalid_dpop_proof`, or `use_dpop_nonce` with `DPoP-Nonce`"),
     (status = 200, body = SignInResponse), (status = 401, description = "Wrong code, or the sign-in is over"),
     (status = 429, description = "Too many tries")))]
 pub async fn mfa(
@@ -191,7 +221,7 @@ pub async fn mfa(
     web: WebSession,
     StrictJson(body): StrictJson<MfaRequest>,
 ) -> Result<Response, Refusal> {
-    let caller = caller(&headers, from, address);
+    let mut caller = caller(&headers, from, address);
     let fault = |error| Refusal::fault(&error);
     let over = || {
         Refusal::new(
@@ -202,7 +232,9 @@ pub async fn mfa(
     };
     let flow: Option<Flow> = web.get(slot::FLOW).await.map_err(|error| fault(error.into()))?;
     let flow = flow.filter(|flow| flow.is_open(state.backend.now())).ok_or_else(over)?;
+    let proof = dpop::read_at_sign_in(&state, &headers, MFA_PATH, Some(&flow), &caller).await?;
     count_try(&state, Guess::Code, &caller, &flow.user_id.to_string()).await?;
+    dpop::bind(&state, proof, &mut caller).await?;
     match state
         .backend
         .check_code(flow, &body.code, &caller)
@@ -227,13 +259,16 @@ pub async fn mfa(
     }
 }
 
-/// Exchanges the refresh token for the next pair (TOKENS.md §3). The header `mayfly-refresh` names the outcome.
+/// Exchanges the refresh token for the next pair (TOKENS.md §3). The header `mayfly-refresh` names the outcome. A session
+/// that is bound to a key is renewed for its holder alone.
 ///
 /// # Errors
 /// 400, 401, 409, 429, and faults of ours.
-#[utoipa::path(post, path = "/auth/refresh", request_body = RefreshRequest, responses(
+#[utoipa::path(post, path = REFRESH_PATH, request_body = RefreshRequest,
+    params(("DPoP" = Option<String>, Header, description = "Proof of possession; programs only")), responses(
     (status = 200, body = TokenResponse, description = "Programs get the body; browsers an empty object and cookies"),
-    (status = 400, description = "Not a refresh token of this server: `invalid_grant`"),
+    (status = 400, description = "Not a refresh token of this server: `invalid_grant`; or `invalid_dpop_proof`, or \
+        `use_dpop_nonce` with `DPoP-Nonce`"),
     (status = 401, description = "The session is over; says why"),
     (status = 409, description = "A fresh pair is already there, or another tab won: look again")))]
 pub async fn refresh(
@@ -259,17 +294,17 @@ pub async fn refresh(
         )
     };
     let token = token.ok_or_else(invalid_grant)?;
-    let client = if browser { Client::Browser } else { Client::Native };
     // A program's refresh shows that it is in use; a browser's may be background traffic (M20).
-    let outcome = state
-        .backend
-        .refresh(&token, client, !browser, &from)
-        .await
-        .map_err(|error| Refusal::fault(&error))?;
+    let outcome = if browser {
+        state.backend.refresh(&token, Client::Browser, false, &from).await?
+    } else {
+        dpop::refresh(&state, &headers, REFRESH_PATH, &token, &from).await?
+    };
     let name = outcome.name();
     let named = |problem: Refusal| problem.with_header("mayfly-refresh", name);
     match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
+            let bound = issued.live.session.jkt.is_some();
             let body = if browser {
                 Json(serde_json::json!({})).into_response()
             } else {
@@ -280,7 +315,11 @@ pub async fn refresh(
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .push(Delivery::Tokens(issued));
-            Ok(([("mayfly-refresh", name)], body).into_response())
+            let mut response = ([("mayfly-refresh", name)], body).into_response();
+            if bound {
+                dpop::renew_nonce(&state, &mut response);
+            }
+            Ok(response)
         }
         RefreshOutcome::Fresh(_) => Err(named(Refusal::new(
             StatusCode::CONFLICT,
@@ -293,6 +332,10 @@ pub async fn refresh(
             "Another request refreshed first. Use the newer token.",
         ))),
         RefreshOutcome::Malformed | RefreshOutcome::Forged => Err(named(invalid_grant())),
+        RefreshOutcome::Unproven(unproven) => {
+            let refused = dpop::refuse(&state, unproven, &from, Some(address)).await;
+            Err(named(refused.into()))
+        }
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => {
             Err(named(session_over(&ending)))
         }

@@ -17,6 +17,7 @@ pub mod assets;
 pub mod auth;
 pub mod client;
 pub mod cookies;
+pub mod dpop;
 pub mod error;
 pub mod events;
 pub mod feed;
@@ -247,6 +248,7 @@ pub fn caller(headers: &HeaderMap, from: Circumstances, address: ClientAddress) 
             Client::Native
         },
         device: cookies::read(headers, cookies::DEVICE).and_then(DeviceCookie::parse),
+        key: None,
     }
 }
 

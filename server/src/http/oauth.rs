@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use super::AppState;
 use crate::services::oauth::TOKEN_PATH;
 
+pub use error::OAuthError;
 pub use introspect::introspect;
 pub use metadata::metadata;
 pub use revoke::revoke;

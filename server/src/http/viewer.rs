@@ -18,12 +18,14 @@ use super::error::Problem;
 use super::limits::LimitKind;
 use super::protect::{ACTIONS, RefusalSink as _, safe_return_path};
 use super::refusal::Refusal;
-use super::{AppState, cookies};
+use super::{AppState, cookies, dpop};
 use crate::domain::audit::{Circumstances, Kind as Audited};
 use crate::domain::clock::Timestamp;
+use crate::domain::dpop::Refusal as Unproved;
 use crate::domain::jwt;
 use crate::domain::session::{Client, EndReason, Ending};
 use crate::services::ServiceError;
+use crate::services::dpop::Unproven;
 use crate::services::ports::{Delivery, ending_view, slot};
 use crate::services::sessions::Live;
 use crate::services::tokens::{AccessOutcome, RefreshOutcome};
@@ -40,7 +42,7 @@ pub struct Viewer(pub Option<Arc<Live>>);
 pub enum Channel {
     /// Cookies, or nothing.
     Cookie,
-    /// `Authorization: Bearer`.
+    /// `Authorization: Bearer`, or `DPoP` with a proof of possession.
     Bearer,
 }
 
@@ -103,6 +105,10 @@ enum Resolution {
     },
     Live(Arc<Live>, Option<Delivery>),
     Over(Ending),
+    /// It is not proved that the sender holds the key that the token is bound to.
+    Unproven(Unproven),
+    /// A token that came with a good proof and is not good itself.
+    NotGood,
     /// Another tab holds the fresh pair; this much was verified.
     Elsewhere(Arc<Live>, bool),
     /// The same, but the session was replaced under this request.
@@ -147,6 +153,20 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             Some(live)
         }
         Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, &ending)).await,
+        Resolution::Unproven(unproven) => {
+            let address = parts.extensions.get::<ClientAddress>().copied();
+            let refused = Box::pin(dpop::refuse(&state, unproven, &from, address)).await;
+            return refused.challenge().into_response();
+        }
+        Resolution::NotGood => {
+            return Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_token",
+                "This access token is not good.",
+            )
+            .with_header("www-authenticate", &dpop::challenge("invalid_token"))
+            .into_response();
+        }
         Resolution::Moved(ending) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
@@ -170,6 +190,8 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
         from.session_id = Some(live.session.id);
         from.device_id = live.session.device_id;
     }
+    // Nobody gets here with a token that is bound without a good proof.
+    let proven = live.as_ref().is_some_and(|live| live.session.jkt.is_some());
     let extensions = &mut parts.extensions;
     extensions.insert(from);
     extensions.insert(channel);
@@ -177,6 +199,9 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
     extensions.insert(deliveries.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     deliver(&mut response, &deliveries, state.backend.now());
+    if proven {
+        dpop::renew_nonce(&state, &mut response);
+    }
     if retries > 0 {
         response.headers_mut().append(SET_COOKIE, retry_cookie(0));
     }
@@ -190,15 +215,29 @@ async fn resolve(
     from: &Circumstances,
 ) -> Result<(Channel, Resolution), ServiceError> {
     let headers = &request.headers;
-    if let Some(token) = bearer(headers) {
-        let resolution = match state.backend.authenticate(token, kind.is_activity, from).await? {
+    if let Some((scheme, token)) = authorization(headers) {
+        let outcome = match scheme {
+            Scheme::Bearer => state.backend.authenticate(token, kind.is_activity, from).await?,
+            Scheme::Dpop => match dpop::read(state, headers, &request.method, request.uri.path(), Some(token)) {
+                Ok(Some(proof)) => {
+                    let backend = &state.backend;
+                    backend
+                        .authenticate_proven(token, &proof, kind.is_activity, from)
+                        .await?
+                }
+                Ok(None) => AccessOutcome::Unproven(Unproven::from(Unproved::Missing)),
+                Err(refusal) => AccessOutcome::Unproven(refusal.into()),
+            },
+        };
+        let resolution = match outcome {
             AccessOutcome::Valid(live) => Resolution::Live(live, None),
             AccessOutcome::Over(ending) => Resolution::Over(ending),
+            AccessOutcome::Unproven(unproven) => Resolution::Unproven(unproven),
             AccessOutcome::Refused(refusal) => {
                 note_forgery(state, request, refusal, from).await;
-                Resolution::Anonymous { clear: false }
+                not_good(scheme)
             }
-            AccessOutcome::Forged | AccessOutcome::Stale => Resolution::Anonymous { clear: false },
+            AccessOutcome::Forged | AccessOutcome::Stale => not_good(scheme),
         };
         return Ok((Channel::Bearer, resolution));
     }
@@ -207,7 +246,8 @@ async fn resolve(
             AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
             AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
             AccessOutcome::Refused(refusal) => note_forgery(state, request, refusal, from).await,
-            AccessOutcome::Forged | AccessOutcome::Stale => {}
+            // A program's token, which needs a proof, is nobody's cookie.
+            AccessOutcome::Forged | AccessOutcome::Stale | AccessOutcome::Unproven(_) => {}
         }
     }
     // `/auth/refresh` and `/auth/logout` look at the refresh cookie themselves.
@@ -239,7 +279,9 @@ async fn resolve(
         RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live.into(), false),
         RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live.into(), true),
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
-        RefreshOutcome::Malformed | RefreshOutcome::Forged => Resolution::Anonymous { clear: true },
+        RefreshOutcome::Malformed | RefreshOutcome::Forged | RefreshOutcome::Unproven(_) => {
+            Resolution::Anonymous { clear: true }
+        }
     };
     Ok((Channel::Cookie, resolution))
 }
@@ -267,10 +309,31 @@ fn ended(ending: Ending) -> Resolution {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// How a token is presented (RFC 6750, RFC 9449).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+/// A token that is not good: beside a good proof it is refused here, because whoever proves something wants to be known.
+const fn not_good(scheme: Scheme) -> Resolution {
+    match scheme {
+        Scheme::Bearer => Resolution::Anonymous { clear: false },
+        Scheme::Dpop => Resolution::NotGood,
+    }
+}
+
+fn authorization(headers: &HeaderMap) -> Option<(Scheme, &str)> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    let named = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let scheme = match () {
+        () if named("bearer") => Scheme::Bearer,
+        () if named("dpop") => Scheme::Dpop,
+        () => return None,
+    };
+    Some((scheme, token.trim()))
 }
 
 /// Pages go to the sign-in page, which says why; the API says why itself.

@@ -291,6 +291,7 @@ impl Backend {
             limits: &live.limits,
             proof,
             client: live.session.client,
+            key: live.session.jkt,
             device: live.session.device_id,
             replaces: Some(&live.session),
         };

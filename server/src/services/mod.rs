@@ -13,6 +13,7 @@ mod checked;
 mod clock_watch;
 pub mod cohorts;
 pub mod demo;
+pub mod dpop;
 pub mod hashing;
 pub mod invitations;
 pub mod keys;
@@ -33,6 +34,7 @@ use secrecy::SecretString;
 
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp, Watch};
+use crate::domain::dpop::Nonces;
 use crate::domain::id::{EventId, UserId};
 use crate::domain::jwt::Verifier;
 use crate::domain::keys::lifecycle::Rules;
@@ -113,6 +115,8 @@ pub struct Backend {
     refreshes: sessions::SessionLocks,
     revocations: revocations::Revocations,
     checked: checked::Checked,
+    /// Of proofs of possession.
+    nonces: Nonces,
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
     clock_watch: tokio::sync::Mutex<Watch>,
@@ -142,6 +146,7 @@ impl Backend {
         };
         let ring = keys::LiveRing::new(keys, parts.clock.now());
         let clock_watch = tokio::sync::Mutex::new(Watch::begin(parts.clock.as_ref()));
+        let nonces = Nonces::new(&parts.kek.derive("dpop nonces"));
         Self {
             store: parts.store,
             clock: parts.clock,
@@ -156,6 +161,7 @@ impl Backend {
             refreshes: sessions::SessionLocks::default(),
             revocations: revocations::Revocations::default(),
             checked: checked::Checked::default(),
+            nonces,
             sealed_before: std::sync::atomic::AtomicBool::new(false),
             clock_watch,
         }

@@ -9,8 +9,9 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
 use crate::domain::clock::Timestamp;
+use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{DeviceId, SessionId, TokenId, UserId};
-use crate::domain::jwt::{AccessClaims, sign_access};
+use crate::domain::jwt::{AccessClaims, Confirmation, sign_access};
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, acr};
@@ -85,6 +86,8 @@ pub struct NewSession<'a> {
     pub proof: Proof,
     /// Kind of client.
     pub client: Client,
+    /// The key that a program has proved to hold.
+    pub key: Option<Thumbprint>,
     /// Device, if it has been recognised.
     pub device: Option<DeviceId>,
     /// The session that step-up replaces: its start and absolute end are carried on.
@@ -134,6 +137,7 @@ impl Backend {
             amr: new.proof.amr.to_owned(),
             address: from.address.as_deref().unwrap_or_default().to_owned(),
             user_agent: from.user_agent.as_deref().unwrap_or_default().to_owned(),
+            jkt: new.key,
             ending: None,
         };
         if let Some(old) = new.replaces {
@@ -146,7 +150,7 @@ impl Backend {
         }
         session.access_expires_at = access_end(&session, now);
         sessions::insert_session(tx, &session).await?;
-        let created = self
+        let mut created = self
             .event(Kind::SessionCreated, from)
             .by_subject(user.id)
             .session(id)
@@ -157,6 +161,9 @@ impl Backend {
             .fact("idle_rule", rule_text(&session.idle_rule))
             .fact("absolute_end", session.absolute_expires_at.as_millis())
             .fact("absolute_rule", rule_text(&session.absolute_rule));
+        if let Some(key) = session.jkt {
+            created = created.fact("bound_to_key", key.to_string());
+        }
         audit::append_events(tx, &[created]).await?;
         self.issue(
             Live {
@@ -217,6 +224,7 @@ impl Backend {
             acr: acr(&session.amr).to_owned(),
             amr: session.amr.split(' ').map(str::to_owned).collect(),
             roles: live.user.roles.clone(),
+            cnf: session.jkt.map(|jkt| Confirmation { jkt }),
         };
         Ok(Issued {
             access: sign_access(&ring, &claims)?,

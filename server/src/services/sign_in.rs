@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq;
 use super::sessions::{Issued, NewSession, Proof};
 use super::{Backend, ServiceError, sha256};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
+use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{DeviceId, UserId};
 use crate::domain::mfa::{self, TotpSecret};
 use crate::domain::password::{Password, Verification};
@@ -32,6 +33,8 @@ pub struct Caller {
     pub client: Client,
     /// The device cookie, if there was one.
     pub device: Option<DeviceCookie>,
+    /// The key that a program has proved to hold: its session is bound to it.
+    pub key: Option<Thumbprint>,
 }
 
 /// The device cookie: an id and a secret.
@@ -200,6 +203,7 @@ impl Backend {
             password_at: now,
             return_to: return_to.clone(),
             step,
+            key: caller.key,
         };
         let accepted = self.event(Kind::PasswordAccepted, &caller.from).by_subject(user.id);
         audit::append_events(&mut tx, &[accepted]).await?;
@@ -262,7 +266,7 @@ impl Backend {
             return Ok(CodeOutcome::FlowOver);
         };
         let mut tx = self.store.write().await?;
-        let Some((user, limits)) = self.flow_user(&mut tx, &flow).await? else {
+        let Some((user, limits)) = self.flow_user(&mut tx, &flow, caller).await? else {
             return Ok(CodeOutcome::FlowOver);
         };
         let Some(factor) = self.accept_factor(&mut tx, user.id, code, &caller.from).await? else {
@@ -295,7 +299,7 @@ impl Backend {
             return Ok(EnrolOutcome::FlowOver);
         };
         let mut tx = self.store.write().await?;
-        let Some((user, limits)) = self.flow_user(&mut tx, flow).await? else {
+        let Some((user, limits)) = self.flow_user(&mut tx, flow, caller).await? else {
             return Ok(EnrolOutcome::FlowOver);
         };
         // Enrolled meanwhile in another tab: that factor has to be shown, not replaced.
@@ -315,9 +319,14 @@ impl Backend {
         Ok(EnrolOutcome::SignedIn(signed_in, codes))
     }
 
-    /// The person of a flow, if it may still be continued.
-    async fn flow_user(&self, tx: &mut Tx, flow: &Flow) -> Result<Option<(User, Limits)>, ServiceError> {
-        if !flow.is_open(self.now()) {
+    /// The person of a flow, if it may still be continued, and by this caller.
+    async fn flow_user(
+        &self,
+        tx: &mut Tx,
+        flow: &Flow,
+        caller: &Caller,
+    ) -> Result<Option<(User, Limits)>, ServiceError> {
+        if !flow.is_open(self.now()) || flow.key != caller.key {
             return Ok(None);
         }
         let Some(user) = users::find_user(tx, flow.user_id).await? else {
@@ -437,6 +446,7 @@ impl Backend {
             limits,
             proof,
             client: caller.client,
+            key: caller.key,
             device: Some(device.id),
             replaces: None,
         };

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::dpop::{Holder, Unproven};
 use super::sessions::{Issued, Live, access_end, client_id};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
+use crate::domain::dpop::Proof;
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::{Limits, strictest};
@@ -26,6 +28,8 @@ pub enum AccessOutcome {
     Forged,
     /// A good signature, but of a generation or grant that is no longer accepted: refresh.
     Stale,
+    /// It is bound to a key and came without a good proof of it, or is not and came with one.
+    Unproven(Unproven),
     /// Its session is over.
     Over(Ending),
 }
@@ -36,6 +40,8 @@ pub enum AccessOutcome {
 pub enum RefreshOutcome {
     Malformed,
     Forged,
+    /// Bound to a key that was not shown: nothing was changed, and nobody is suspected.
+    Unproven(Unproven),
     Over(Ending),
     Rotated(Box<Issued>),
     Reissued(Box<Issued>),
@@ -52,6 +58,7 @@ impl RefreshOutcome {
         match self {
             Self::Malformed => "malformed",
             Self::Forged => "forged",
+            Self::Unproven(_) => "unproven",
             Self::Over(_) => "over",
             Self::Rotated(_) => "rotated",
             Self::Reissued(_) => "reissued",
@@ -87,16 +94,33 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
+        self.authenticate_with(token, None, is_activity, from).await
+    }
+
+    /// The same with the proof of possession that came beside the token, if one did.
+    pub(super) async fn authenticate_with(
+        &self,
+        token: &str,
+        proof: Option<&Proof>,
+        is_activity: bool,
+        from: &Circumstances,
+    ) -> Result<AccessOutcome, ServiceError> {
         if let Some(live) = self.checked_before(token, is_activity) {
+            // The memory knows the token, and nothing of who sends it this time.
+            if let Err(refusal) = self.check_possession(live.session.jkt, proof).await? {
+                let of = Some((live.user.id, live.session.id));
+                return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
+            }
             return Ok(AccessOutcome::Valid(live));
         }
         // In a place of its own: what it needs would lie in the future of every request that never comes here.
-        Box::pin(self.check_completely(token, is_activity, from)).await
+        Box::pin(self.check_completely(token, proof, is_activity, from)).await
     }
 
     async fn check_completely(
         &self,
         token: &str,
+        proof: Option<&Proof>,
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
@@ -114,6 +138,11 @@ impl Backend {
                 return Ok(AccessOutcome::Refused(refusal));
             }
         };
+        // Before anything is written down on the strength of the token.
+        if let Err(refusal) = self.check_possession(claims.cnf.map(|cnf| cnf.jkt), proof).await? {
+            let of = Some((claims.sub, claims.sid));
+            return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
+        }
         let outcome = self.authenticate_claims(&claims, is_activity, from).await?;
         if let AccessOutcome::Valid(live) = &outcome {
             self.remember_check(token, claims, live, began);
@@ -136,6 +165,9 @@ impl Backend {
             Some(found) if found.0.user_id != claims.sub => return self.forged(claims, "other_person", from).await,
             Some(found) if client_id(&found.0) != claims.client_id => {
                 return self.forged(claims, "other_client", from).await;
+            }
+            Some(found) if found.0.jkt != claims.cnf.map(|cnf| cnf.jkt) => {
+                return self.forged(claims, "other_key", from).await;
             }
             Some(found) if claims.rg > found.0.generation => {
                 return self.forged(claims, "generation_ahead", from).await;
@@ -281,6 +313,17 @@ impl Backend {
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
+        self.refresh_as(token, Holder { client, key: None }, slides, from).await
+    }
+
+    /// The same for a program that may have proved to hold a key.
+    pub(super) async fn refresh_as(
+        &self,
+        token: &str,
+        holder: Holder,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<RefreshOutcome, ServiceError> {
         let Some(presented) = refresh::parse(&self.keys(), token) else {
             return Ok(RefreshOutcome::Malformed);
         };
@@ -291,7 +334,7 @@ impl Backend {
         let mut read = self.store.read().await?;
         let known = self.find_for_refresh(&mut read, presented.session_id).await?;
         drop(read);
-        let first = self.try_refresh(None, known, &presented, client, slides, from).await?;
+        let first = self.try_refresh(None, known, &presented, holder, slides, from).await?;
         if let Some(outcome) = first {
             return Ok(outcome);
         }
@@ -300,7 +343,7 @@ impl Backend {
             let mut tx = self.store.write().await?;
             let known = self.find_for_refresh(&mut tx, presented.session_id).await?;
             let again = self
-                .try_refresh(Some(tx), known, &presented, client, slides, from)
+                .try_refresh(Some(tx), known, &presented, holder, slides, from)
                 .await?;
             if let Some(outcome) = again {
                 return Ok(outcome);
@@ -320,7 +363,7 @@ impl Backend {
         tx: Option<Tx>,
         known: Option<Known>,
         presented: &Presented,
-        client: Client,
+        holder: Holder,
         slides: bool,
         from: &Circumstances,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
@@ -329,7 +372,7 @@ impl Backend {
         };
         let secret = self.open_secret(&session)?;
         let authentic = presented.is_authentic(&secret);
-        if !authentic || session.client != client {
+        if !authentic || session.client != holder.client {
             let event = self
                 .event(Kind::RefreshRefused, from)
                 .outcome(Outcome::Denied)
@@ -340,6 +383,9 @@ impl Backend {
             audit::append_events(&mut tx, &[event]).await?;
             tx.commit().await?;
             return Ok(Some(RefreshOutcome::Forged));
+        }
+        if let Err(unproven) = holder.proves(&session) {
+            return Ok(Some(RefreshOutcome::Unproven(unproven)));
         }
         let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
             // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.

@@ -20,6 +20,7 @@ pub mod audit;
 pub mod authenticators;
 pub mod clients;
 pub mod devices;
+pub mod dpop;
 pub mod event_streams;
 pub mod flows;
 pub mod keys;
@@ -172,6 +173,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         authenticators::STATEMENTS,
         clients::STATEMENTS,
         devices::STATEMENTS,
+        dpop::STATEMENTS,
         event_streams::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,

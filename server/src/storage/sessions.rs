@@ -26,8 +26,8 @@ statements! {
         child_confirmed, reissues, access_expires_at, min_generation, auth_epoch, grant_epoch, started_at, \
         authenticated_at, last_active_at, access_ms, idle_ms, idle_rule_role, idle_rule_version, absolute_expires_at, \
         absolute_rule_role, absolute_rule_version, amr, address, user_agent, ended_at, end_reason, end_rule_role, \
-        end_rule_version, end_limit_ms, superseded_at, handed_out_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
-        $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
+        end_rule_version, end_limit_ms, superseded_at, handed_out_at, jkt) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
+        $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)";
     FIND_SESSION = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1");
     FIND_WITH_POLICIES = concat!("SELECT ", session_columns!(), ", ", user_columns!(), ", ", policy_columns!(), " \
         FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN user_roles r ON r.user_id = u.id \
@@ -114,6 +114,7 @@ pub async fn insert_session(tx: &mut Tx, session: &Session) -> Result<(), Storag
         .bind(ending.and_then(|ending| ending.limit))
         .bind(session.superseded_at.as_millis())
         .bind(session.handed_out_at.as_millis())
+        .bind(session.jkt.map(|key| key.to_string()))
         .execute(connection)
         .await
         .map(drop))?;

@@ -9,18 +9,29 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::{Checker, Denied};
+use crate::domain::dpop;
 
-/// Lets a request pass that carries a good access token in `Authorization: Bearer`; handlers find its claims as
-/// `Extension<Arc<AccessClaims>>`. Everybody else gets 401 with a challenge, or 503 if it cannot be told for now. Use it
-/// with `axum::middleware::from_fn_with_state`.
+/// Lets a request pass that carries a good access token in `Authorization: Bearer`, or in `Authorization: DPoP` with a
+/// proof of the key that it is bound to (RFC 9449); handlers find its claims as `Extension<Arc<AccessClaims>>`. Everybody
+/// else gets 401 with a challenge, or 503 if it cannot be told for now. Use it with
+/// `axum::middleware::from_fn_with_state`, outside of `Router::nest`, which would cut the path that a proof names.
 pub async fn require_token(State(checker): State<Arc<Checker>>, mut request: Request, next: Next) -> Response {
-    let token = match bearer(request.headers()) {
-        Ok(Some(token)) => token,
+    let (scheme, token) = match authorization(request.headers()) {
+        Ok(Some(shown)) => shown,
         // Without a token no error is named.
         Ok(None) => return refuse(StatusCode::UNAUTHORIZED, "Bearer"),
         Err(()) => return refuse(StatusCode::BAD_REQUEST, "Bearer error=\"invalid_request\""),
     };
-    let verdict = checker.check(token).await;
+    let verdict = match scheme {
+        Scheme::Bearer => checker.check(token).await,
+        Scheme::Dpop => match proof(request.headers()) {
+            Ok(proof) => {
+                let (method, path) = (request.method().as_str(), request.uri().path());
+                checker.check_proven(token, proof, method, path).await
+            }
+            Err(refusal) => Err(Denied::Unproven(refusal)),
+        },
+    };
     match verdict {
         Ok(claims) => {
             request.extensions_mut().insert(Arc::new(claims));
@@ -28,7 +39,19 @@ pub async fn require_token(State(checker): State<Arc<Checker>>, mut request: Req
         }
         Err(denied @ (Denied::Refused(_) | Denied::Revoked)) => {
             tracing::debug!(%denied, "an access token was refused");
-            refuse(StatusCode::UNAUTHORIZED, "Bearer error=\"invalid_token\"")
+            let challenge = match scheme {
+                Scheme::Bearer => "Bearer error=\"invalid_token\"",
+                Scheme::Dpop => INVALID_TOKEN,
+            };
+            refuse(StatusCode::UNAUTHORIZED, challenge)
+        }
+        Err(denied @ Denied::Unproven(refusal)) => {
+            tracing::debug!(%denied, "an access token was refused");
+            let challenge = match refusal {
+                dpop::Refusal::Missing | dpop::Refusal::OtherKey | dpop::Refusal::NotBound => INVALID_TOKEN,
+                _ => "DPoP error=\"invalid_dpop_proof\", algs=\"ES256 EdDSA Ed25519\"",
+            };
+            refuse(StatusCode::UNAUTHORIZED, challenge)
         }
         Err(denied @ Denied::Unknown(_)) => {
             tracing::warn!(%denied, "an access token was not accepted");
@@ -38,8 +61,26 @@ pub async fn require_token(State(checker): State<Arc<Checker>>, mut request: Req
     }
 }
 
+const INVALID_TOKEN: &str = "DPoP error=\"invalid_token\", algs=\"ES256 EdDSA Ed25519\"";
+
+#[derive(Clone, Copy)]
+enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+/// The one proof of the request.
+fn proof(headers: &HeaderMap) -> Result<&str, dpop::Refusal> {
+    let mut values = headers.get_all("dpop").iter();
+    match (values.next(), values.next()) {
+        (None, _) => Err(dpop::Refusal::Missing),
+        (Some(proof), None) => proof.to_str().map_err(|_| dpop::Refusal::Form),
+        (Some(_), Some(_)) => Err(dpop::Refusal::Doubled),
+    }
+}
+
 /// The one token of the request. Several, or one in a strange form, are an error (RFC 6750, section 3.1).
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ()> {
+fn authorization(headers: &HeaderMap) -> Result<Option<(Scheme, &str)>, ()> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
@@ -47,13 +88,17 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ()> {
         (Some(_), Some(_)) => return Err(()),
     };
     let (scheme, token) = value.split_once(' ').ok_or(())?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
+    let scheme = if scheme.eq_ignore_ascii_case("bearer") {
+        Scheme::Bearer
+    } else if scheme.eq_ignore_ascii_case("dpop") {
+        Scheme::Dpop
+    } else {
         return Ok(None);
-    }
+    };
     if token.is_empty() || token.contains([' ', ',']) {
         return Err(());
     }
-    Ok(Some(token))
+    Ok(Some((scheme, token)))
 }
 
 fn refuse(status: StatusCode, challenge: &'static str) -> Response {

@@ -15,6 +15,7 @@ mod events;
 mod follower;
 mod keys;
 pub mod layer;
+mod proofs;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::dpop::{self, check_binding};
 use crate::domain::jwt::{AccessClaims, Refusal, Verifier, key_id};
 use crate::domain::keys::PublicKeys;
 use crate::domain::policy::MAX_ACCESS;
@@ -31,6 +33,7 @@ use crate::domain::revocation::{Presented, Verdict};
 
 pub use follower::{Broken, Follower};
 pub use keys::KeyCache;
+use proofs::UsedProofs;
 
 /// Path of the published keys.
 pub const KEYS_PATH: &str = "/.well-known/jwks.json";
@@ -56,6 +59,9 @@ pub struct Expected {
     pub clock_tolerance: Duration,
     /// How old knowledge of revocations may be; [`BOUND`] suits most.
     pub bound: Duration,
+    /// Where clients reach this service, such as `https://orders.example.com`: together with a request's path that is what
+    /// a proof of possession names. Without it tokens that are bound to a key are refused.
+    pub address: Option<String>,
 }
 
 /// Usual age that knowledge of revocations may have.
@@ -107,6 +113,9 @@ pub enum Denied {
     /// It was revoked: 401.
     #[error("revoked")]
     Revoked,
+    /// It is bound to a key and came without a good proof of it, or is not and came with one: 401.
+    #[error("not proved: {0}")]
+    Unproven(dpop::Refusal),
     /// Whether it is good cannot be said at the moment: 503.
     #[error("cannot be told for now: {0}")]
     Unknown(&'static str),
@@ -120,6 +129,8 @@ pub struct Checker {
     keys: RwLock<Arc<PublicKeys>>,
     cache: Mutex<KeyCache>,
     follower: Mutex<Follower>,
+    address: Option<String>,
+    used: Mutex<UsedProofs>,
     /// One reads the keys anew, others wait for what comes of it.
     reading: tokio::sync::Mutex<()>,
 }
@@ -152,15 +163,54 @@ impl Checker {
             keys: RwLock::default(),
             cache: Mutex::default(),
             follower: Mutex::new(Follower::new(expected.bound)),
+            address: expected.address,
+            used: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),
         }
     }
 
-    /// Checks a person's access token completely.
+    /// Checks a person's access token completely. One that is bound to a key is refused: see [`Checker::check_proven`].
     ///
     /// # Errors
     /// [`Denied`].
     pub async fn check(&self, token: &str) -> Result<AccessClaims, Denied> {
+        let claims = self.check_token(token).await?;
+        check_binding(claims.cnf.map(|cnf| cnf.jkt), None).map_err(Denied::Unproven)?;
+        Ok(claims)
+    }
+
+    /// Checks a token that came as `Authorization: DPoP` (RFC 9449, section 7), and that its sender holds the key it is
+    /// bound to. `method` and `path` are the request's own.
+    ///
+    /// Each proof is good once in this process, for a minute; no nonce is asked for. A service of several processes, or one
+    /// that was just started again, takes a proof that was caught on its way once in each.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn check_proven(
+        &self,
+        token: &str,
+        proof: &str,
+        method: &str,
+        path: &str,
+    ) -> Result<AccessClaims, Denied> {
+        let address = self.address.as_ref().ok_or(Denied::Unproven(dpop::Refusal::Address))?;
+        let now = self.clock.now();
+        let expected = dpop::Expected {
+            method,
+            address: &format!("{address}{path}"),
+            token: Some(token),
+            nonces: None,
+            tolerance: self.verifier.tolerance,
+        };
+        let proof = dpop::verify(proof, &expected, now).map_err(Denied::Unproven)?;
+        let claims = self.check_token(token).await?;
+        check_binding(claims.cnf.map(|cnf| cnf.jkt), Some(proof.key)).map_err(Denied::Unproven)?;
+        locked(&self.used).consume(&proof, now)?;
+        Ok(claims)
+    }
+
+    async fn check_token(&self, token: &str) -> Result<AccessClaims, Denied> {
         let kid = key_id(token).map_err(Denied::Refused)?;
         let claims = match self.verify(token) {
             // Perhaps a new key, read at most twice a minute whatever is sent here (J13).

@@ -8,8 +8,9 @@ use serde_json::json;
 use super::events::{Event, Reader};
 use super::*;
 use crate::domain::clock::ManualClock;
+use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{SessionId, TokenId, UserId};
-use crate::domain::jwt::{install_crypto, sign_access};
+use crate::domain::jwt::{Confirmation, install_crypto, sign_access};
 use crate::domain::keys::{Algorithm, JwksError, KeyEncryptionKey, KeyRecord, KeyRing, VerifyingKeys as _};
 use crate::domain::random::Random;
 
@@ -57,6 +58,7 @@ fn claims(session: SessionId, user: UserId, rg: u64) -> AccessClaims {
         acr: "aal1".into(),
         amr: vec!["pwd".into()],
         roles: vec!["member".into()],
+        cnf: None,
     }
 }
 
@@ -79,17 +81,17 @@ impl Transport for Issuer {
     }
 }
 
-struct World {
+pub(super) struct World {
     ring: KeyRing,
     issuer: Arc<Issuer>,
     clock: Arc<ManualClock>,
-    checker: Checker,
+    pub(super) checker: Arc<Checker>,
     session: SessionId,
     user: UserId,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let ring = ring();
         let issuer = Arc::new(Issuer {
             keys: Mutex::new(Ok(ring.jwks().to_string().into_bytes())),
@@ -101,10 +103,11 @@ impl World {
             audience: "orders".into(),
             clock_tolerance: Duration::from_secs(30),
             bound: BOUND,
+            address: Some("https://orders.example".into()),
         };
         let random = Counting(AtomicU32::new(5));
         Self {
-            checker: Checker::new(expected, issuer.clone(), clock.clone()),
+            checker: Arc::new(Checker::new(expected, issuer.clone(), clock.clone())),
             ring,
             issuer,
             clock,
@@ -113,13 +116,26 @@ impl World {
         }
     }
 
-    fn token(&self, rg: u64) -> String {
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn bound_token(&self, jkt: Thumbprint) -> String {
+        let claims = AccessClaims {
+            cnf: Some(Confirmation { jkt }),
+            ..claims(self.session, self.user, 0)
+        };
+        let signed = sign_access(&self.ring, &claims).expect("signs");
+        signed.expose_secret().to_owned()
+    }
+
+    pub(super) fn token(&self, rg: u64) -> String {
         let signed = sign_access(&self.ring, &claims(self.session, self.user, rg)).expect("signs");
         signed.expose_secret().to_owned()
     }
 
     /// Opens the stream at this moment and hears that nothing is missing as of now.
-    fn hear(&self, entries: &[serde_json::Value]) {
+    pub(super) fn hear(&self, entries: &[serde_json::Value]) {
         let now = self.clock.now();
         let mut follower = locked(&self.checker.follower);
         follower.opened(now);

@@ -391,6 +391,7 @@ async fn j9_a_persons_door_refuses_a_services_token_and_the_other_way_round() {
         acr: "aal1".to_owned(),
         amr: vec!["pwd".to_owned()],
         roles: vec!["revocations".to_owned()],
+        cnf: None,
     };
     let disguised = sign_access(&keys, &disguised)
         .expect("signs")

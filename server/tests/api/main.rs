@@ -9,6 +9,7 @@
 mod app;
 mod browser;
 mod database;
+mod holder;
 mod node;
 mod people;
 mod process;
@@ -27,6 +28,8 @@ mod clock_jumps;
 mod cohorts;
 mod cookies;
 mod csrf;
+mod dpop;
+mod dpop_wrong;
 mod escalation;
 mod factors;
 mod headers;

@@ -242,6 +242,7 @@ impl Shop {
             audience: node.application.state().settings.audience().to_owned(),
             clock_tolerance: Duration::from_secs(30),
             bound,
+            address: None,
         };
         let checker = Arc::new(Checker::new(
             expected,

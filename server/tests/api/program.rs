@@ -17,6 +17,8 @@ use crate::reply::Reply;
 pub struct Program {
     /// The application it talks to.
     pub app: TestApp,
+    /// Headers that every request carries.
+    pub headers: Vec<(&'static str, String)>,
     /// The cookie of a sign-in in progress.
     pub jar: BTreeMap<String, String>,
     /// Address it comes from.
@@ -34,6 +36,7 @@ impl Program {
     pub fn new(app: &TestApp) -> Self {
         Self {
             app: app.clone(),
+            headers: Vec::new(),
             jar: BTreeMap::new(),
             peer: SocketAddr::from(([192, 0, 2, 33], 44_000)),
             access: String::new(),
@@ -62,6 +65,9 @@ impl Program {
             .uri(path)
             .header(HOST, "localhost:3000")
             .header(USER_AGENT, "backup-tool/2.1");
+        for (name, value) in &self.headers {
+            builder = builder.header(*name, value);
+        }
         if !self.jar.is_empty() {
             let pairs: Vec<String> = self.jar.iter().map(|(name, value)| format!("{name}={value}")).collect();
             builder = builder.header(COOKIE, pairs.join("; "));

@@ -24,6 +24,7 @@ async fn quickly(app: &TestApp, person: &Person) -> Program {
         address: IpAddr::from([192, 0, 2, 33]),
         client: Client::Native,
         device: None,
+        key: None,
     };
     let flow = Flow {
         user_id: person.id,
@@ -31,6 +32,7 @@ async fn quickly(app: &TestApp, person: &Person) -> Program {
         password_at: app.now(),
         return_to: "/".to_owned(),
         step: Step::Code { wrong: 0 },
+        key: None,
     };
     let outcome = app
         .backend()

@@ -286,6 +286,7 @@ async fn invite(backend: &Backend, username: &str) -> SessionId {
         address: [198, 51, 100, 7].into(),
         client: Kind::Native,
         device: None,
+        key: None,
     };
     let secret_part = link.expose_secret().rsplit('/').next().unwrap_or_default().to_owned();
     let accepted = backend

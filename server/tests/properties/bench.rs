@@ -97,6 +97,7 @@ impl Bench {
             amr: "pwd".to_owned(),
             address: String::new(),
             user_agent: String::new(),
+            jkt: None,
             ending: None,
         };
         let limits = Limits {

@@ -128,6 +128,7 @@ fn person_claims(number: u128) -> String {
         acr: "aal2".to_owned(),
         amr: vec!["pwd".to_owned(), "otp".to_owned()],
         roles: vec!["member".to_owned()],
+        cnf: None,
     };
     serde_json::to_string(&claims).expect("JSON")
 }

@@ -58,6 +58,7 @@ pub fn session(number: u128) -> Session {
         amr: "pwd otp".into(),
         address: "198.51.100.7".into(),
         user_agent: "browser".into(),
+        jkt: None,
         ending: None,
     }
 }

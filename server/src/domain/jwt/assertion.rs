@@ -188,11 +188,16 @@ fn take_text(claims: &mut Map<String, Value>, name: &str) -> Result<String, Asse
     claims.remove(name).and_then(text).ok_or(AssertionRefusal::Claims)
 }
 
-/// Seconds since 1970; the standard allows fractions (RFC 7519, `NumericDate`), which are cut off.
+/// Seconds since 1970.
 fn take_time(claims: &mut Map<String, Value>, name: &str) -> Result<Option<Timestamp>, AssertionRefusal> {
-    let Some(value) = claims.remove(name) else {
-        return Ok(None);
-    };
+    let value = claims.remove(name);
+    value
+        .map(|value| numeric_date(&value).ok_or(AssertionRefusal::Claims))
+        .transpose()
+}
+
+/// The standard allows fractions (RFC 7519, `NumericDate`), which are cut off.
+pub(in crate::domain) fn numeric_date(value: &Value) -> Option<Timestamp> {
     #[expect(clippy::cast_possible_truncation, reason = "checked to lie far within i64")]
     let seconds = value.as_i64().or_else(|| {
         value
@@ -200,8 +205,5 @@ fn take_time(claims: &mut Map<String, Value>, name: &str) -> Result<Option<Times
             .filter(|seconds| (0.0..1e15).contains(seconds))
             .map(|seconds| seconds as i64)
     });
-    let seconds = seconds
-        .filter(|seconds| *seconds >= 0)
-        .ok_or(AssertionRefusal::Claims)?;
-    Ok(Some(Timestamp::from_seconds(seconds)))
+    seconds.filter(|seconds| *seconds >= 0).map(Timestamp::from_seconds)
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::verify::Refusal;
+use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{SessionId, TokenId, UserId};
 
 /// The claims of an access token (RFC 9068, section 2.2, and ours). Times are Unix seconds. No personal data.
@@ -41,6 +42,16 @@ pub struct AccessClaims {
     pub amr: Vec<String>,
     /// Roles at issue.
     pub roles: Vec<String>,
+    /// The key it is bound to: it is worth nothing without a proof of that key (RFC 9449, section 6.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
+}
+
+/// Confirmation method (RFC 7800).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Confirmation {
+    /// Thumbprint of the key.
+    pub jkt: Thumbprint,
 }
 
 /// Session and token ids mean nothing to others but equality, so they stand in the token in their shortest form
@@ -76,10 +87,11 @@ pub enum Claim {
     Amr,
     Roles,
     Scope,
+    Cnf,
 }
 
 impl Claim {
-    /// All of a person's token.
+    /// All of a person's token, but for `cnf`, which only a bound one has.
     pub const ALL: [Self; 14] = [
         Self::Iss,
         Self::Aud,
@@ -116,6 +128,7 @@ impl Claim {
             Self::Amr => "amr",
             Self::Roles => "roles",
             Self::Scope => "scope",
+            Self::Cnf => "cnf",
         }
     }
 }
@@ -127,6 +140,13 @@ impl Reader {
     pub(super) fn take<T>(&mut self, claim: Claim, read: impl FnOnce(Value) -> Option<T>) -> Result<T, Refusal> {
         let value = self.0.remove(claim.as_str()).ok_or(Refusal::ClaimMissing(claim))?;
         read(value).ok_or(Refusal::ClaimMistyped(claim))
+    }
+
+    fn optional<T>(&mut self, claim: Claim, read: impl FnOnce(Value) -> Option<T>) -> Result<Option<T>, Refusal> {
+        let value = self.0.remove(claim.as_str());
+        value
+            .map(|value| read(value).ok_or(Refusal::ClaimMistyped(claim)))
+            .transpose()
     }
 
     pub(super) fn text(&mut self, claim: Claim) -> Result<String, Refusal> {
@@ -171,7 +191,7 @@ pub(super) fn text(value: Value) -> Option<String> {
 }
 
 impl AccessClaims {
-    /// Every claim present, of its type, and no other one.
+    /// Every claim present, of its type, and no other one but `cnf`.
     pub(super) fn read(object: Map<String, Value>) -> Result<Self, Refusal> {
         let mut reader = Reader(object);
         let claims = Self {
@@ -193,6 +213,11 @@ impl AccessClaims {
             acr: reader.text(Claim::Acr)?,
             amr: reader.texts(Claim::Amr)?,
             roles: reader.texts(Claim::Roles)?,
+            cnf: reader.optional(Claim::Cnf, |value| {
+                let Value::Object(mut members) = value else { return None };
+                let jkt = Thumbprint::parse(&text(members.remove("jkt")?)?)?;
+                members.is_empty().then_some(Confirmation { jkt })
+            })?,
         };
         reader.finish(claims)
     }

@@ -13,19 +13,19 @@ use super::verify::Refusal;
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// A token taken apart; nothing in it is to be trusted yet.
-pub(super) struct Compact<'a> {
-    pub(super) header: Map<String, Value>,
-    pub(super) claims: Map<String, Value>,
+pub(in crate::domain) struct Compact<'a> {
+    pub(in crate::domain) header: Map<String, Value>,
+    pub(in crate::domain) claims: Map<String, Value>,
     /// What was signed: the first two parts with the dot between them.
-    pub(super) signed: &'a str,
+    pub(in crate::domain) signed: &'a str,
     /// The signature, still in (canonical) base64url.
-    pub(super) signature: &'a str,
+    pub(in crate::domain) signature: &'a str,
 }
 
 impl<'a> Compact<'a> {
     /// At most 8 KiB, exactly three parts, each in canonical base64url without padding, and two JSON objects
     /// in UTF-8 without duplicate members at any depth.
-    pub(super) fn parse(token: &'a str) -> Result<Self, Refusal> {
+    pub(in crate::domain) fn parse(token: &'a str) -> Result<Self, Refusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Refusal::TooLong);
         }

@@ -70,6 +70,7 @@ fn claims() -> AccessClaims {
         roles: ["admin", "auditor", "finance", "support", "engineer"]
             .map(str::to_owned)
             .to_vec(),
+        cnf: None,
     }
 }
 

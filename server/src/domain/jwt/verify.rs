@@ -18,7 +18,7 @@ use crate::domain::keys::{Algorithm, VerifyingKeys};
 pub const MAX_TOLERANCE: Duration = Duration::from_mins(2);
 const MAX_KEY_ID_LENGTH: usize = 64;
 /// Header members that bring keys, change the encoding or demand extensions. We use none of them.
-pub(super) const FORBIDDEN: [&str; 10] = [
+pub(in crate::domain) const FORBIDDEN: [&str; 10] = [
     "crit", "b64", "zip", "enc", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256",
 ];
 const KNOWN: [&str; 3] = ["alg", "kid", "typ"];

@@ -302,9 +302,9 @@ fn version(records: &[KeyRecord]) -> i64 {
 }
 
 /// The public side of a signing key.
-pub(super) struct Jwk {
+pub(in crate::domain) struct Jwk {
     /// RFC 7638 thumbprint.
-    pub(super) kid: String,
+    pub(in crate::domain) kid: String,
     /// Public members.
     pub(super) json: Value,
     /// 0x04 | x | y on P-256, 32 bytes on Ed25519.
@@ -313,7 +313,7 @@ pub(super) struct Jwk {
 
 impl Jwk {
     /// Of a raw public key; none if it has not the form of that algorithm.
-    pub(super) fn new(algorithm: Algorithm, public: Vec<u8>) -> Option<Self> {
+    pub(in crate::domain) fn new(algorithm: Algorithm, public: Vec<u8>) -> Option<Self> {
         let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
         // The thumbprint is over the required members in the order of the alphabet, without spaces.
         let (thumbprint, mut json) = match algorithm {

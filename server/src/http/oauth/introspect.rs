@@ -34,7 +34,7 @@ pub enum IntrospectionResponse {
     Person {
         /// True.
         active: bool,
-        /// Always `Bearer`.
+        /// `DPoP` with `cnf`: then ask for a proof of that key (RFC 9449, section 6.2). Else `Bearer`.
         token_type: &'static str,
         /// The claims as they stand in the token.
         #[serde(flatten)]
@@ -83,7 +83,7 @@ pub async fn introspect(
     let answer = match state.backend.introspect(&caller, token, &from).await? {
         Introspection::Person(claims) => IntrospectionResponse::Person {
             active,
-            token_type,
+            token_type: if claims.cnf.is_some() { "DPoP" } else { token_type },
             claims,
         },
         Introspection::Service(claims) => IntrospectionResponse::Service {

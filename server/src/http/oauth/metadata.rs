@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::proof::METHODS;
 use super::{INTROSPECT_PATH, REVOKE_PATH};
 use crate::domain::client::OWN_SCOPES;
+use crate::domain::dpop;
 use crate::http::AppState;
 use crate::services::oauth::TOKEN_PATH;
 
@@ -38,6 +39,8 @@ pub struct Metadata {
     revocation_endpoint_auth_signing_alg_values_supported: [&'static str; 3],
     introspection_endpoint_auth_methods_supported: [&'static str; 3],
     introspection_endpoint_auth_signing_alg_values_supported: [&'static str; 3],
+    /// RFC 9449, section 5.1.
+    dpop_signing_alg_values_supported: [&'static str; 3],
 }
 
 /// What this server can do for other software (RFC 8414).
@@ -60,6 +63,7 @@ pub async fn metadata(State(state): State<AppState>) -> impl IntoResponse {
         revocation_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
         introspection_endpoint_auth_methods_supported: METHODS,
         introspection_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
+        dpop_signing_alg_values_supported: dpop::ALGORITHMS,
     };
     ([(CACHE_CONTROL, "public, max-age=300")], Json(document))
 }

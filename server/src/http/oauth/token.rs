@@ -14,12 +14,13 @@ use super::proof::{authenticate, client_proof, refuse};
 use crate::domain::audit::Circumstances;
 use crate::domain::client::Scopes;
 use crate::domain::refresh::FRESH;
-use crate::domain::session::{Client, EndReason};
+use crate::domain::session::EndReason;
 use crate::http::AppState;
 use crate::http::auth::token_response;
 use crate::http::client::ClientAddress;
+use crate::http::dpop;
 use crate::http::limits::LimitKind;
-use crate::services::oauth::{ClientProof, IssueOutcome};
+use crate::services::oauth::{ClientProof, IssueOutcome, TOKEN_PATH};
 use crate::services::tokens::RefreshOutcome;
 
 /// `client_id` of people's native programs, as it stands in their tokens. It is public and proves nothing.
@@ -67,12 +68,16 @@ pub struct ServiceTokenResponse {
 /// refreshed first: use its newer token, and never try this one again). Both are 409, so that no library takes them
 /// for `invalid_grant`.
 ///
+/// A session that is bound to a key is renewed for its holder alone: the header `DPoP` has to prove it (RFC 9449).
+///
 /// # Errors
 /// 400, 401, 409, 429, and faults of ours.
 #[utoipa::path(post, path = "/oauth/token",
+    params(("DPoP" = Option<String>, Header, description = "Proof of possession, for `refresh_token`")),
     request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"), responses(
     (status = 200, body = ServiceTokenResponse, description = "`refresh_token` gets the body of `/auth/refresh`"),
-    (status = 400, body = OAuthError), (status = 401, body = OAuthError, description = "`invalid_client`"),
+    (status = 400, body = OAuthError, description = "`invalid_dpop_proof`; `use_dpop_nonce` with `DPoP-Nonce`; …"),
+    (status = 401, body = OAuthError, description = "`invalid_client`"),
     (status = 409, body = OAuthError, description = "`fresh` or `superseded`: look at the newer pair"),
     (status = 429, body = OAuthError), (status = 503, body = OAuthError)))]
 pub async fn token(
@@ -84,8 +89,8 @@ pub async fn token(
 ) -> Result<Response, OAuthError> {
     let proof = client_proof(&headers, &form)?;
     let mut response = match form.get("grant_type") {
-        Some("client_credentials") => client_credentials(&state, proof, &form, &from, address).await?,
-        Some("refresh_token") => refresh_token(&state, proof, &form, &from, address).await?,
+        Some("client_credentials") => client_credentials(&state, &headers, proof, &form, &from, address).await?,
+        Some("refresh_token") => refresh_token(&state, &headers, proof, &form, &from, address).await?,
         Some(_) => {
             return Err(OAuthError::new(
                 StatusCode::BAD_REQUEST,
@@ -101,6 +106,7 @@ pub async fn token(
 
 async fn client_credentials(
     state: &AppState,
+    headers: &HeaderMap,
     proof: Option<ClientProof>,
     form: &Form,
     from: &Circumstances,
@@ -109,6 +115,12 @@ async fn client_credentials(
     let Some(proof) = proof else {
         return Err(OAuthError::invalid_client("This needs a client that proves itself."));
     };
+    if dpop::is_shown(headers) {
+        // Better no token than one that is not what was asked for.
+        return Err(OAuthError::invalid_request(
+            "Tokens of services are bound to no key: leave DPoP out.",
+        ));
+    }
     if let Some(client) = proof.claimed_client() {
         state
             .limits
@@ -138,6 +150,7 @@ async fn client_credentials(
 
 async fn refresh_token(
     state: &AppState,
+    headers: &HeaderMap,
     proof: Option<ClientProof>,
     form: &Form,
     from: &Circumstances,
@@ -164,12 +177,17 @@ async fn refresh_token(
         .limits
         .check(LimitKind::Refresh, address.0, None, false)
         .map_err(OAuthError::too_many)?;
-    let outcome = state.backend.refresh(token, Client::Native, true, from).await?;
+    let outcome = dpop::refresh(state, headers, TOKEN_PATH, token, from).await?;
     let name = HeaderValue::from_static(outcome.name());
     let refused = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
-            return Ok(([(MAYFLY_REFRESH, name)], Json(token_response(&issued, state))).into_response());
+            let mut response = ([(MAYFLY_REFRESH, name)], Json(token_response(&issued, state))).into_response();
+            if issued.live.session.jkt.is_some() {
+                dpop::renew_nonce(state, &mut response);
+            }
+            return Ok(response);
         }
+        RefreshOutcome::Unproven(unproven) => dpop::refuse(state, unproven, from, Some(address)).await.into(),
         RefreshOutcome::Fresh(live) => {
             let age = state.backend.now().since(live.session.handed_out_at);
             let left = FRESH.saturating_sub(age).as_millis().div_ceil(1000).max(1);

@@ -216,5 +216,6 @@ pub fn caller(user_agent: &str, address: &str) -> Caller {
             .unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
         client: Client::Browser,
         device: None,
+        key: None,
     }
 }

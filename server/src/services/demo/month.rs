@@ -192,6 +192,7 @@ async fn sign_in(
         password_at: clock.now(),
         return_to: "/".to_owned(),
         step: Step::Code { wrong: 0 },
+        key: None,
     };
     match backend.check_code(flow, &totp.code_at(clock.now()), caller).await? {
         CodeOutcome::SignedIn(done) => Ok(Some(done)),

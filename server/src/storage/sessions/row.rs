@@ -8,6 +8,7 @@ use super::super::columns::Table;
 use super::super::policies::PolicyRow;
 use super::super::users::UserRow;
 use crate::domain::clock::{Timestamp, millis};
+use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{DeviceId, SessionId, UserId};
 use crate::domain::session::{Client, EndReason, Ending, Session};
 
@@ -20,7 +21,8 @@ macro_rules! session_columns {
          s.reissues, s.access_expires_at, s.min_generation, s.auth_epoch, s.grant_epoch, s.started_at, \
          s.authenticated_at, s.last_active_at, s.access_ms, s.idle_ms, s.idle_rule_role, s.idle_rule_version, \
          s.absolute_expires_at, s.absolute_rule_role, s.absolute_rule_version, s.amr, s.address, s.user_agent, \
-         s.ended_at, s.end_reason, s.end_rule_role, s.end_rule_version, s.end_limit_ms, s.superseded_at, s.handed_out_at"
+         s.ended_at, s.end_reason, s.end_rule_role, s.end_rule_version, s.end_limit_ms, s.superseded_at, s.handed_out_at, \
+         s.jkt"
     };
 }
 pub(super) use session_columns;
@@ -60,6 +62,7 @@ pub(super) struct SessionRow {
     end_limit_ms: Option<i64>,
     superseded_at: i64,
     handed_out_at: i64,
+    jkt: Option<String>,
 }
 
 /// A session, its owner, and one of the policies in force of the owner's roles, read in one go.
@@ -126,6 +129,10 @@ impl TryFrom<SessionRow> for Session {
             amr: row.amr,
             address: row.address,
             user_agent: row.user_agent,
+            jkt: row
+                .jkt
+                .map(|jkt| Thumbprint::parse(&jkt).ok_or(TABLE.impossible("jkt")))
+                .transpose()?,
             ending,
         })
     }

@@ -47,11 +47,30 @@ pub(in crate::domain::jwt::tests) fn j5(world: &World) -> Vec<Bad> {
         }
     }
     bad_ids(&mut refused);
-    for name in ["admin", "scope", "cnf", "email", "EXP", "iss ", "__proto__", "act"] {
+    for name in ["admin", "scope", "email", "EXP", "iss ", "__proto__", "act"] {
         refused(
             format!("unknown claim {name}"),
             with(name, Some(json!(true))),
             Refusal::ClaimUnknown,
+        );
+    }
+    let jkt = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    for cnf in [
+        json!(true),
+        json!(null),
+        json!(jkt),
+        json!([jkt]),
+        json!({}),
+        json!({ "jkt": "" }),
+        json!({ "jkt": [jkt] }),
+        json!({ "jkt": format!("{jkt}=") }),
+        json!({ "jkt": &jkt[1..] }),
+        json!({ "jkt": jkt, "x5t#S256": jkt }),
+    ] {
+        refused(
+            format!("cnf {cnf}"),
+            with("cnf", Some(cnf)),
+            Refusal::ClaimMistyped(Claim::Cnf),
         );
     }
     for issuer in [
