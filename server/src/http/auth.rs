@@ -266,6 +266,10 @@ pub async fn refresh(
         .refresh(&token, client, !browser, &from)
         .await
         .map_err(|error| Refusal::fault(&error))?;
+    // Committed, and nobody has been told.
+    fail::fail_point!("refresh::before_reply", |_| Err(Refusal::fault(
+        &crate::services::ServiceError::Busy
+    )));
     let name = outcome.name();
     let named = |problem: Refusal| problem.with_header("mayfly-refresh", name);
     match outcome {

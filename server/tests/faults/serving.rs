@@ -10,12 +10,17 @@ use serde_json::{Value, json};
 use crate::now;
 use crate::place::Place;
 
+/// How a running server is asked.
+pub struct Asking {
+    base: String,
+    client: reqwest::Client,
+}
+
 /// One life of the program.
 pub struct Serving {
     child: Child,
-    base: String,
+    asking: Asking,
     log: PathBuf,
-    client: reqwest::Client,
     /// From the start until it listened.
     pub ready_after: Duration,
 }
@@ -69,13 +74,8 @@ impl Serving {
         };
         Self {
             child,
-            base: format!("http://{address}"),
+            asking: Asking::new(&address),
             log,
-            client: reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(15))
-                .build()
-                .expect("a client"),
             ready_after: now() - begun,
         }
     }
@@ -100,7 +100,8 @@ impl Serving {
     pub fn kill(mut self) {
         self.end();
         let log = std::fs::read_to_string(&self.log).expect("its log");
-        assert!(!log.contains("panicked"), "{log}");
+        // Its own words for it, and those of a panic before it can speak.
+        assert!(!log.contains("a panic") && !log.contains("panicked"), "{log}");
     }
 
     fn end(&mut self) {
@@ -112,6 +113,20 @@ impl Serving {
     /// What it has written to its log, in all its lives.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).expect("its log")
+    }
+}
+
+impl Asking {
+    /// At this address.
+    pub fn new(address: &str) -> Self {
+        Self {
+            base: format!("http://{address}"),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .timeout(Duration::from_secs(15))
+                .build()
+                .expect("a client"),
+        }
     }
 
     async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
@@ -156,6 +171,14 @@ impl Serving {
             request = request.bearer_auth(access);
         }
         Self::answer(request).await
+    }
+}
+
+impl std::ops::Deref for Serving {
+    type Target = Asking;
+
+    fn deref(&self) -> &Asking {
+        &self.asking
     }
 }
 
