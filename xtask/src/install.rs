@@ -84,6 +84,33 @@ pub fn strace() -> Result<(), Failure> {
     packages(&["strace"])
 }
 
+/// What libFuzzer is compiled with.
+///
+/// # Errors
+/// When it is missing and may not be installed.
+pub fn cpp_compiler() -> Result<(), Failure> {
+    if Path::new("/usr/bin/c++").exists() {
+        return Ok(());
+    }
+    packages(&["g++"])
+}
+
+/// The tool that runs fuzz targets: a program of Rust, so it takes no root.
+///
+/// # Errors
+/// When it cannot be compiled.
+pub fn cargo_fuzz() -> Result<(), Failure> {
+    let is_there = Command::new("cargo")
+        .args(["fuzz", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if is_there.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    run(Command::new("cargo").args(["install", "cargo-fuzz", "--locked", "--version", "0.13.2"]))
+}
+
 /// The packages of the browser tests.
 ///
 /// # Errors

@@ -14,6 +14,9 @@ const FULL: &str = "MAYFLY_TEST_FULL";
 /// given, and every other choice would compile hyper, axum, leptos and the server once more.
 const PRODUCT: [&str; 6] = ["--package", "app", "--package", "server", "--features", "app/ssr"];
 
+/// The targets in `server/fuzz/targets`.
+const FUZZ_TARGETS: [&str; 4] = ["tokens", "claims", "refresh_tokens", "public_keys"];
+
 /// Runs everything; a step that fails is counted and the others go on. Whether all of it passed.
 #[must_use]
 pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
@@ -29,6 +32,8 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
                 "--workspace",
                 "--exclude",
                 "frontend",
+                "--exclude",
+                "fuzz",
                 "--all-targets",
                 "--",
                 "-D",
@@ -73,6 +78,13 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
             });
         }
         suite.tests("browser", || browser_tests(filter, full));
+    }
+    if full && filter.is_none() {
+        suite.check("lints of the fuzz targets", || {
+            install::cpp_compiler()?;
+            run_cargo(&["clippy", "--package", "fuzz", "--", "-D", "warnings"])
+        });
+        suite.tests("fuzzing", fuzz);
     }
     suite.close()
 }
@@ -156,7 +168,8 @@ fn cargo_test(
         .args(filter)
         .current_dir(root());
     if full {
-        command.env(FULL, "1");
+        // What it measured and counted is of interest, though nothing failed.
+        command.env(FULL, "1").args(["--", "--show-output"]);
     }
     if let Some((kind, url)) = database {
         command
@@ -184,6 +197,50 @@ fn browser_tests(filter: Option<&str>, full: bool) -> Result<Counts, Failure> {
             .env("MAYFLY_BIN", target_dir().join("debug/mayfly"))
             .env("MAYFLY_CHROMIUM", browser),
     )
+}
+
+/// Every fuzz target for a minute, from its seeds and from what earlier runs found to be of interest. Without a
+/// sanitizer, so that the stable compiler will do: the rules hold no unsafe code.
+fn fuzz() -> Result<Counts, Failure> {
+    install::cpp_compiler()?;
+    install::cargo_fuzz()?;
+    let folder = target_dir().join("fuzz");
+    let found = folder.join("found");
+    std::fs::create_dir_all(&found)?;
+    let mut counts = Counts::default();
+    for target in FUZZ_TARGETS {
+        let corpus = folder.join("corpus").join(target);
+        std::fs::create_dir_all(&corpus)?;
+        let mut command = Command::new("cargo");
+        command
+            .args(["fuzz", "run", "--fuzz-dir", "server/fuzz", "--sanitizer", "none"])
+            .arg("--target-dir")
+            .arg(&folder)
+            .args([target.as_ref(), corpus.as_os_str()])
+            .arg(root().join("server/fuzz/seeds").join(target))
+            .args([
+                "--",
+                "-max_total_time=60",
+                "-max_len=9000",
+                "-timeout=5",
+                "-verbosity=0",
+            ])
+            .args([
+                "-print_final_stats=1",
+                &format!("-artifact_prefix={}/", found.display()),
+            ])
+            // Linking takes longer than it gains in a minute.
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .current_dir(root());
+        match program::run(&mut command) {
+            Ok(()) => counts.passed += 1,
+            Err(error) => {
+                println!("{error}; what it found is in {}", found.display());
+                counts.failed += 1;
+            }
+        }
+    }
+    Ok(counts)
 }
 
 #[expect(

@@ -300,6 +300,10 @@ pub async fn refresh(
     } else {
         dpop::refresh(&state, &headers, REFRESH_PATH, &token, &from).await?
     };
+    // Committed, and nobody has been told.
+    fail::fail_point!("refresh::before_reply", |_| Err(Refusal::fault(
+        &crate::services::ServiceError::Busy
+    )));
     let name = outcome.name();
     let named = |problem: Refusal| problem.with_header("mayfly-refresh", name);
     match outcome {

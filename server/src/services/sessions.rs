@@ -209,6 +209,9 @@ impl Backend {
         let ring = self.keys();
         let session = &live.session;
         let now = self.now();
+        fail::fail_point!("tokens::before_sign", |_| Err(
+            crate::domain::jwt::JwtError::Signing.into()
+        ));
         let claims = AccessClaims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -226,8 +229,13 @@ impl Backend {
             roles: live.user.roles.clone(),
             cnf: session.jkt.map(|jkt| Confirmation { jkt }),
         };
+        let access = sign_access(&ring, &claims)?;
+        fail::fail_point!(
+            "tokens::signed",
+            |_| Err(crate::storage::StorageError::Abandoned.into())
+        );
         Ok(Issued {
-            access: sign_access(&ring, &claims)?,
+            access,
             access_expires_at: session.access_expires_at,
             refresh: refresh::derive(&ring, secret, session.id, session.generation, session.rotated_at),
             live,

@@ -115,11 +115,15 @@ impl Tx {
         if self.failed {
             return Err(StorageError::Abandoned);
         }
+        fail::fail_point!("commit::before", |_| Err(StorageError::Abandoned));
         match self.inner {
             Inner::SqliteWrite(transaction) => transaction.commit().await?,
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
         }
+        fail::fail_point!("commit::after", |_| Err(StorageError::Commit(Arc::new(
+            sqlx::Error::WorkerCrashed
+        ))));
         // Before anybody can acknowledge it.
         if let Some(last) = revoked {
             self.changes.revoked_up_to(last);

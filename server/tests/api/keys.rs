@@ -18,6 +18,7 @@ use crate::access_tokens::{claims, header};
 use crate::app::TestApp;
 use crate::browser::Browser;
 use crate::program::Program;
+use crate::scale;
 
 const ME: &str = "/api/v1/me/sessions";
 const NOBODY: Order<'static> = Order {
@@ -453,15 +454,6 @@ async fn f12_a_key_file_that_is_missing_short_corrupt_or_open_to_others_refuses_
     );
     std::fs::rename(app.folder().join("elsewhere"), &own).expect("moved back");
     assert!(app.command(&["keys", "list"], &[]).await.status.success());
-}
-
-/// How many, in the everyday run and with `MAYFLY_TEST_FULL=1`.
-fn scale(everyday: u32, full: u32) -> u32 {
-    if std::env::var("MAYFLY_TEST_FULL").is_ok_and(|value| value == "1") {
-        full
-    } else {
-        everyday
-    }
 }
 
 /// What `mayfly keys` printed.

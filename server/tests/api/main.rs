@@ -54,3 +54,12 @@ mod sessions;
 mod sign_in;
 mod traceability;
 mod upgrade;
+
+/// How many, in the everyday run and with `MAYFLY_TEST_FULL=1`.
+fn scale(everyday: u32, full: u32) -> u32 {
+    if std::env::var("MAYFLY_TEST_FULL").is_ok_and(|value| value == "1") {
+        full
+    } else {
+        everyday
+    }
+}

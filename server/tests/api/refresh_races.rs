@@ -1,19 +1,34 @@
-//! Refreshes that meet each other, and refreshes that meet the end of their session.
+//! Refreshes that meet each other, and refreshes that meet the end of their session or a change of its owner's account.
+//!
+//! `MAYFLY_TEST_FULL=1` lets them meet as often as FAULTS.md says. Figures are printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::http::Method;
+use data_encoding::BASE64URL_NOPAD;
 use secrecy::ExposeSecret as _;
 use server::domain::audit::Circumstances;
+use server::domain::policy::presets;
 use server::domain::random::Random as _;
 use server::domain::session::Client;
 use server::domain::sign_in::{Flow, Step};
+use server::services::account::{PasswordChange, RemoveOutcome};
+use server::services::sessions::Live;
 use server::services::sign_in::{Caller, CodeOutcome};
+use server::services::tokens::AccessOutcome;
+use server::storage::users;
 
 use crate::app::{SeededRandom, TestApp};
 use crate::people::Person;
 use crate::program::Program;
+use crate::scale;
+
+/// Up to five milliseconds.
+fn wait(byte: u8) -> Duration {
+    Duration::from_micros(u64::from(byte) * 20)
+}
 
 /// A program that signed in with a code, the password step passed over: the races need many sessions, not many
 /// password hashes.
@@ -26,9 +41,14 @@ async fn quickly(app: &TestApp, person: &Person) -> Program {
         device: None,
         key: None,
     };
+    let mut tx = app.backend().store().read().await.expect("the database answers");
+    let user = users::find_user(&mut tx, person.id)
+        .await
+        .expect("the database answers");
+    drop(tx);
     let flow = Flow {
         user_id: person.id,
-        auth_epoch: 0,
+        auth_epoch: user.expect("an account").auth_epoch,
         password_at: app.now(),
         return_to: "/".to_owned(),
         step: Step::Code { wrong: 0 },
@@ -53,12 +73,20 @@ async fn quickly(app: &TestApp, person: &Person) -> Program {
     program
 }
 
+/// Rotations of one session.
+const EACH: u32 = 100;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
     let app = TestApp::start("f51").await;
     let person = app.add_person("max", &["member"], true).await;
     let mut program = quickly(&app, &person).await;
-    for round in 1..=6 {
+    let (rounds, mut all) = (scale(6, 1000), BTreeMap::<String, u32>::new());
+    for round in 1..=rounds {
+        // A session lives for some hours only.
+        if round % EACH == 1 {
+            program = quickly(&app, &person).await;
+        }
         app.pass(60);
         let mut tries = tokio::task::JoinSet::new();
         for _ in 0..64 {
@@ -91,11 +119,15 @@ async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
                 .all(|child| child["refresh_token"] == children[0]["refresh_token"]),
             "one child"
         );
-        assert_eq!(app.events("token_rotated").await, round);
+        assert_eq!(app.events("token_rotated").await, i64::from(round));
+        for (name, count) in by_name {
+            *all.entry(name).or_default() += count;
+        }
         program.refresh = children[0]["refresh_token"].as_str().expect("a token").to_owned();
         program.access = children[0]["access_token"].as_str().expect("a token").to_owned();
         program.sessions().await.expect(200);
     }
+    println!("{rounds} times 64 refreshes at once: {all:?}");
     assert_eq!(app.events("authn_token_reuse").await, 0, "nobody was taken for a thief");
     let generations = app
         .rows("SELECT facts FROM audit_events WHERE kind = 'token_rotated' ORDER BY at")
@@ -104,12 +136,8 @@ async fn f51_of_64_refreshes_at_once_exactly_one_rotates() {
         .map(|row| row[0].clone().expect("facts"))
         .collect::<Vec<_>>();
     for (index, facts) in generations.iter().enumerate() {
-        assert!(
-            facts
-                .replace(' ', "")
-                .contains(&format!("\"generation\":{}", index + 1)),
-            "without gaps: {facts}"
-        );
+        let facts: serde_json::Value = serde_json::from_str(facts).expect("JSON");
+        assert_eq!(facts["generation"], index % EACH as usize + 1, "without gaps");
     }
 }
 
@@ -119,7 +147,8 @@ async fn f52_no_refresh_outlives_a_revocation_it_meets() {
     let person = app.add_person("max", &["member"], true).await;
     let mut keeper = quickly(&app, &person).await;
     let random = SeededRandom::new("f52 offsets");
-    for round in 0..100 {
+    let rounds = scale(100, 10_000);
+    for round in 0..rounds {
         // Ending another session needs a factor that is not too old.
         if round % 20 == 19 {
             keeper = quickly(&app, &person).await;
@@ -128,7 +157,6 @@ async fn f52_no_refresh_outlives_a_revocation_it_meets() {
         app.pass(20);
         let mut offsets = [0; 2];
         random.fill(&mut offsets);
-        let wait = |byte: u8| Duration::from_micros(u64::from(byte) * 20);
         let (mut refreshing, ending) = (program.clone(), keeper.clone());
         let session = program.session_id.clone();
         let refreshed = tokio::spawn(async move {
@@ -143,9 +171,7 @@ async fn f52_no_refresh_outlives_a_revocation_it_meets() {
         let (after, ended) = (refreshed.await.expect("no panic"), ended.await.expect("no panic"));
         assert_eq!(ended.status, 200, "round {round}: {}", ended.body);
         for token in [&program.access, &after.access] {
-            let reply = after
-                .ask_with(token, axum::http::Method::GET, "/api/v1/me/sessions")
-                .await;
+            let reply = after.ask_with(token, Method::GET, "/api/v1/me/sessions").await;
             assert_eq!(reply.status, 401, "round {round}");
         }
         for token in [&program.refresh, &after.refresh] {
@@ -153,4 +179,174 @@ async fn f52_no_refresh_outlives_a_revocation_it_meets() {
         }
     }
     assert_eq!(app.events("authn_token_reuse").await, 0);
+    println!("{rounds} revocations met a refresh");
+}
+
+/// The roles that an access token names.
+fn roles_in(access: &str) -> BTreeSet<String> {
+    let claims = access.split('.').nth(1).expect("three parts");
+    let claims = BASE64URL_NOPAD.decode(claims.as_bytes()).expect("base64url");
+    let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
+    let roles = claims["roles"].as_array().expect("roles").iter();
+    roles.map(|role| role.as_str().expect("a name").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f53_no_token_with_old_roles_is_good_after_the_change_that_its_refresh_met() {
+    let app = TestApp::start("f53").await;
+    app.add_role("extra", presets()[0].lifetimes.clone()).await;
+    let person = app.add_person("max", &["member"], true).await;
+    let mut program = quickly(&app, &person).await;
+    let random = SeededRandom::new("f53 offsets");
+    let (rounds, mut old_ones) = (scale(100, 10_000), 0);
+    for round in 0..rounds {
+        if round % EACH == EACH - 1 {
+            program = quickly(&app, &person).await;
+        }
+        app.pass(20);
+        let mut offsets = [0; 2];
+        random.fill(&mut offsets);
+        let mut refreshing = program.clone();
+        let refreshed = tokio::spawn(async move {
+            tokio::time::sleep(wait(offsets[0])).await;
+            let reply = refreshing.renew().await;
+            assert_eq!(reply.status, 200, "{}", reply.body);
+            refreshing
+        });
+        let roles: &[&str] = if round % 2 == 0 {
+            &["extra", "member"]
+        } else {
+            &["member"]
+        };
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        let (changing, to, id) = (app.clone(), roles.clone(), person.id);
+        let changed = tokio::spawn(async move {
+            tokio::time::sleep(wait(offsets[1])).await;
+            let backend = changing.backend();
+            let mut tx = backend.store().write().await.expect("the database answers");
+            let done = users::set_roles(&mut tx, id, &to, backend.now()).await.expect("sets");
+            tx.commit().await.expect("commits");
+            done
+        });
+        let (after, done) = (refreshed.await.expect("no panic"), changed.await.expect("no panic"));
+        assert!(done, "round {round}");
+        let roles: BTreeSet<String> = roles.into_iter().collect();
+        for token in [&program.access, &after.access] {
+            let reply = after.ask_with(token, Method::GET, "/api/v1/me/sessions").await;
+            if roles_in(token) != roles {
+                old_ones += 1;
+                assert_eq!(reply.status, 401, "round {round}: {}", reply.body);
+            }
+        }
+        // The session goes on: the next refresh brings the new roles, if this one did not.
+        program = after;
+        if roles_in(&program.access) != roles {
+            program.renew().await.expect(200);
+        }
+        assert_eq!(roles_in(&program.access), roles, "round {round}");
+        program.sessions().await.expect(200);
+    }
+    assert_eq!(app.events("authn_token_reuse").await, 0);
+    println!("{rounds} role changes met a refresh; {old_ones} tokens with the roles of before were refused");
+    assert!(
+        old_ones > rounds,
+        "some refreshes came first, and their tokens too are refused"
+    );
+}
+
+/// What an access token stands for.
+async fn live(app: &TestApp, program: &Program) -> Live {
+    let from = Circumstances::default();
+    let checked = app.backend().authenticate(&program.access, true, &from).await;
+    let AccessOutcome::Valid(live) = checked.expect("the database answers") else {
+        panic!("it was just signed in")
+    };
+    *live
+}
+
+/// A way to end all sessions of somebody but the one it is done from.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Disabled,
+    Password,
+    Authenticator,
+}
+
+/// Makes this change of somebody's account, as an administrator or as they themselves would.
+async fn change(app: &TestApp, what: Change, admin: &Live, own: &Live, passwords: [&str; 2]) {
+    let (backend, from) = (app.backend(), Circumstances::default());
+    match what {
+        Change::Disabled => {
+            let done = backend
+                .disable(admin, own.user.id, "a test", &from)
+                .await
+                .expect("answers");
+            assert!(done.is_ok(), "disabled");
+        }
+        Change::Password => {
+            let done = backend.change_password(own, passwords[0], passwords[1], &from).await;
+            let done = done.expect("answers");
+            assert!(matches!(done, PasswordChange::Done { .. }), "{done:?}");
+        }
+        Change::Authenticator => {
+            let done = backend.remove_authenticator(own, &from).await.expect("answers");
+            assert!(matches!(done, RemoveOutcome::Done), "{done:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f54_no_refresh_outlives_a_change_of_the_account_that_it_meets() {
+    let app = TestApp::start("f54").await;
+    let root = app.add_person("root", &["admin"], true).await;
+    let mut passwords = [crate::people::PASSWORD, "nine louder mayflies at dawn"];
+    let (rounds, random) = (scale(60, 10_000), SeededRandom::new("f54 offsets"));
+    let mut admin = live(&app, &quickly(&app, &root).await).await;
+    let mut person = app.add_person("max0", &["member"], true).await;
+    for round in 0..rounds {
+        // Administrators must have shown a factor not long ago.
+        if round % 8 == 7 {
+            admin = live(&app, &quickly(&app, &root).await).await;
+        }
+        let what = [Change::Disabled, Change::Password, Change::Authenticator][round as usize % 3];
+        let (program, own) = (quickly(&app, &person).await, quickly(&app, &person).await);
+        let own = live(&app, &own).await;
+        app.pass(20);
+        let mut offsets = [0; 2];
+        random.fill(&mut offsets);
+        let mut refreshing = program.clone();
+        let refreshed = tokio::spawn(async move {
+            tokio::time::sleep(wait(offsets[0])).await;
+            refreshing.renew().await;
+            refreshing
+        });
+        let (changing, by) = (app.clone(), admin.clone());
+        let changed = tokio::spawn(async move {
+            tokio::time::sleep(wait(offsets[1])).await;
+            change(&changing, what, &by, &own, passwords).await;
+        });
+        let (after, ()) = (refreshed.await.expect("no panic"), changed.await.expect("no panic"));
+        for token in [&program.access, &after.access] {
+            let reply = after.ask_with(token, Method::GET, "/api/v1/me/sessions").await;
+            assert_eq!(reply.status, 401, "round {round}, {what:?}: {}", reply.body);
+        }
+        for token in [&program.refresh, &after.refresh] {
+            let reply = after.clone().present(token).await;
+            assert_eq!(reply.status, 401, "round {round}, {what:?}: {}", reply.body);
+        }
+        match what {
+            Change::Disabled => {
+                let enabled = app.backend().enable(&admin, person.id, &Circumstances::default()).await;
+                assert!(enabled.expect("answers").is_ok());
+            }
+            Change::Password => passwords.swap(0, 1),
+            // Somebody new, who has one.
+            Change::Authenticator => {
+                person = app.add_person(&format!("max{}", round + 1), &["member"], true).await;
+                passwords = [crate::people::PASSWORD, "nine louder mayflies at dawn"];
+            }
+        }
+    }
+    assert_eq!(app.events("authn_token_reuse").await, 0);
+    println!("{rounds} changes of an account met a refresh");
 }

@@ -10,7 +10,7 @@ use crate::serving::Serving;
 use crate::{MACHINE, scale};
 
 /// Seconds that pass before the program is there again.
-const PAUSES: [i64; 3] = [0, 30, 7200];
+pub const PAUSES: [i64; 3] = [0, 30, 7200];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowledged_is_lost() {

@@ -1,5 +1,5 @@
 //! The real program among real faults: killed at any moment and at chosen system calls, without disk, locked out of its
-//! database, or with its database gone (TOKENS.md §9).
+//! database, or with its database gone (TOKENS.md §9); and failing or panicking at chosen points of its own.
 //!
 //! Clients keep a record of what they were told; afterwards it is held against the database ([`clients::check`]):
 //! nobody was signed out or accused, no generation has two refresh tokens or two `token_rotated`, none is missing, and
@@ -20,6 +20,7 @@ mod disk;
 mod kills;
 mod network;
 mod soak;
+mod points;
 mod syscalls;
 
 /// How many, in the everyday run and in the full one.

@@ -126,11 +126,19 @@ impl Place {
         prefixed.collect()
     }
 
+    /// The same, read.
+    pub fn settings(&self) -> Settings {
+        Settings::from_sources(None, self.environment()).expect("the tests' settings are valid")
+    }
+
     async fn backend(&self) -> Backend {
-        let settings = Settings::from_sources(None, self.environment()).expect("the tests' settings are valid");
-        open_backend(&settings, Arc::new(SystemClock), Arc::new(SystemRandom::default()))
-            .await
-            .expect("it opens")
+        open_backend(
+            &self.settings(),
+            Arc::new(SystemClock),
+            Arc::new(SystemRandom::default()),
+        )
+        .await
+        .expect("it opens")
     }
 
     /// One person who signs in, and so many sessions of programs like it, each with an id and a secret of its own.

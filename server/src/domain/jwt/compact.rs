@@ -26,17 +26,7 @@ impl<'a> Compact<'a> {
     /// At most 8 KiB, exactly three parts, each in canonical base64url without padding, and two JSON objects
     /// in UTF-8 without duplicate members at any depth.
     pub(in crate::domain) fn parse(token: &'a str) -> Result<Self, Refusal> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::TooLong);
-        }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Parts)?;
-        let (header, claims) = signed.split_once('.').ok_or(Refusal::Parts)?;
-        if claims.contains('.') || header.is_empty() || claims.is_empty() {
-            return Err(Refusal::Parts);
-        }
-        let header = decode(header)?;
-        let claims = decode(claims)?;
-        decode(signature)?;
+        let ([header, claims], signed, signature) = parts(token)?;
         Ok(Self {
             header: object(&header)?,
             claims: object(&claims)?,
@@ -46,12 +36,27 @@ impl<'a> Compact<'a> {
     }
 }
 
+/// Header and payload decoded; what was signed; the signature, which is canonical base64url.
+pub(super) fn parts(token: &str) -> Result<([Vec<u8>; 2], &str, &str), Refusal> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(Refusal::TooLong);
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Parts)?;
+    let (header, payload) = signed.split_once('.').ok_or(Refusal::Parts)?;
+    if payload.contains('.') || header.is_empty() || payload.is_empty() {
+        return Err(Refusal::Parts);
+    }
+    let decoded = [decode(header)?, decode(payload)?];
+    decode(signature)?;
+    Ok((decoded, signed, signature))
+}
+
 /// The decoder refuses padding, other alphabets, white space, and trailing bits that are not zero.
 fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     BASE64URL_NOPAD.decode(part.as_bytes()).map_err(|_| Refusal::Base64)
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Utf8)?;
     match serde_json::from_str::<Strict>(text) {
         Ok(Strict(Value::Object(members))) => Ok(members),

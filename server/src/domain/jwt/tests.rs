@@ -15,6 +15,7 @@ use crate::domain::random::SystemRandom;
 
 mod corpus;
 mod published;
+mod wycheproof;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -145,6 +146,19 @@ fn j3_a_key_is_found_by_its_exact_id_only() {
 #[test]
 fn j4_only_the_typ_of_an_access_token_is_accepted() {
     all_refused(corpus::j4);
+}
+
+#[test]
+fn f49_every_attack_of_jwt_tool_is_refused_for_its_own_reason() {
+    all_refused(corpus::jwt_tool);
+    let world = world(Algorithm::Es256);
+    let made: std::collections::BTreeSet<String> = corpus::jwt_tool(&world)
+        .into_iter()
+        .map(|(what, ..)| what.split(':').next().unwrap_or_default().to_owned())
+        .collect();
+    let made: Vec<&str> = made.iter().map(String::as_str).collect();
+    let expected = "-C -I -S -X a -X b -X i -X k -X n -X p -X s kid";
+    assert_eq!(made.join(" "), expected, "each of the tool's attacks by its name");
 }
 
 #[test]

@@ -223,7 +223,7 @@ fn signed_claims(keys: &dyn VerifyingKeys, token: &str) -> Result<Map<String, Va
 }
 
 /// Step 2: nothing in the header but `alg`, `kid` and `typ`; the key by its exact id; the algorithm is the key's.
-fn check_header<'r>(
+pub(super) fn check_header<'r>(
     header: &Map<String, Value>,
     kind: TokenKind,
     keys: &'r dyn VerifyingKeys,

@@ -5,10 +5,12 @@ use super::*;
 mod content;
 mod form;
 mod header;
+mod jwt_tool;
 
 pub(super) use content::{j5, j6};
 pub(super) use form::j7;
 pub(super) use header::{j1, j2, j3, j4};
+pub(super) use jwt_tool::jwt_tool;
 
 /// The good claims with one member changed or, by `None`, left out.
 fn with(name: &str, value: Option<Value>) -> Value {
