@@ -476,11 +476,15 @@ fn processor_seconds(id: u32) -> f64 {
 }
 
 /// Waits until the running program signs with another key than the last one; a program that has signed in with it.
-async fn wait_for_another_key(last: &str, program: &mut Program, person: &crate::people::Person) {
+async fn wait_for_another_key(here: &TestApp, last: &str, program: &mut Program, person: &crate::people::Person) {
     for _ in 0..150 {
-        program.sign_in(person).await.expect(200);
-        if kid(&program.access) != last {
-            return;
+        // Hashing a password costs as much as hundreds of requests: only when there is something to see.
+        let active = "SELECT id FROM keys WHERE purpose = 'signing' AND state = 'active'";
+        if here.rows(active).await[0][0].as_deref() != Some(last) {
+            program.sign_in(person).await.expect(200);
+            if kid(&program.access) != last {
+                return;
+            }
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -540,7 +544,7 @@ async fn f13_the_real_program_rotates_under_load_and_a_revoked_key_is_refused_wi
         // As if it had been published long enough already; the program finds out by itself.
         here.execute("UPDATE keys SET created_at = created_at - 330000 WHERE state = 'next'")
             .await;
-        wait_for_another_key(&last, &mut program, &person).await;
+        wait_for_another_key(&here, &last, &mut program, &person).await;
         last = kid(&program.access);
         tokens.lock().expect("nobody panicked").push(program.access.clone());
     }
