@@ -261,7 +261,7 @@ async fn live(app: &TestApp, program: &Program) -> Live {
     let AccessOutcome::Valid(live) = checked.expect("the database answers") else {
         panic!("it was just signed in")
     };
-    *live
+    (*live).clone()
 }
 
 /// A way to end all sessions of somebody but the one it is done from.
