@@ -19,8 +19,8 @@ mod cohort;
 mod disk;
 mod kills;
 mod network;
-mod soak;
 mod points;
+mod soak;
 mod syscalls;
 
 /// How many, in the everyday run and in the full one.
