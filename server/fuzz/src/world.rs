@@ -157,6 +157,7 @@ impl World {
             acr: "aal2".to_owned(),
             amr: vec!["pwd".to_owned(), "otp".to_owned()],
             roles: vec!["member".to_owned()],
+            cnf: None,
         };
         let service = ServiceClaims {
             iss: ISSUER.to_owned(),

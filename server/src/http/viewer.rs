@@ -221,9 +221,7 @@ async fn resolve(
             Scheme::Dpop => match dpop::read(state, headers, &request.method, request.uri.path(), Some(token)) {
                 Ok(Some(proof)) => {
                     let backend = &state.backend;
-                    backend
-                        .authenticate_proven(token, &proof, kind.is_activity, from)
-                        .await?
+                    Box::pin(backend.authenticate_proven(token, &proof, kind.is_activity, from)).await?
                 }
                 Ok(None) => AccessOutcome::Unproven(Unproven::from(Unproved::Missing)),
                 Err(refusal) => AccessOutcome::Unproven(refusal.into()),

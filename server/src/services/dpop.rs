@@ -95,7 +95,8 @@ impl Backend {
         proof: Option<&Proof>,
     ) -> Result<Result<(), Refusal>, ServiceError> {
         match (check_binding(bound_to, proof.map(|proof| proof.key)), proof) {
-            (Ok(()), Some(proof)) => self.use_up_proof(proof).await,
+            // In a place of its own, so that requests without a proof stay small.
+            (Ok(()), Some(proof)) => Box::pin(self.use_up_proof(proof)).await,
             (checked, _) => Ok(checked),
         }
     }
