@@ -43,6 +43,9 @@ impl RequestId {
     }
 
     /// Names it in an answer.
+    ///
+    /// # Panics
+    /// Never: an id is letters and digits.
     pub fn name(&self, headers: &mut HeaderMap) {
         let value = HeaderValue::from_str(&self.0).expect("letters and digits");
         headers.insert(REQUEST_ID, value);

@@ -135,8 +135,9 @@ impl Holder {
         let reply = self.present(&self.program.refresh, &[&proof]).await;
         if reply.status == 200 {
             let said = reply.json();
-            self.program.access = said["access_token"].as_str().expect("a token").to_owned();
-            self.program.refresh = said["refresh_token"].as_str().expect("a token").to_owned();
+            let token = |name| said[name].as_str().expect("a token").to_owned();
+            self.program.access = token("access_token");
+            self.program.refresh = token("refresh_token");
         }
         reply
     }

@@ -77,7 +77,8 @@ async fn carry(
         tokio::time::sleep(delay).await;
         let mut server = TcpStream::connect(server).await?;
         server.write_all(&request).await?;
-        server.read(&mut [0; 1024]).await?;
+        // Until the answer begins.
+        server.read_u8().await?;
         return Ok(());
     }
     tokio::time::sleep(delay / 2).await;

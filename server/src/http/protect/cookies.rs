@@ -9,6 +9,7 @@ use crate::http::error::Problem;
 
 /// Gate: 400 when one of our cookies stands in the request twice. Which one is ours cannot be known, so neither is
 /// looked at.
+#[must_use]
 pub fn refuse_doubled_cookie(headers: &HeaderMap) -> Option<Refused> {
     cookies::duplicate(headers)?;
     let problem = Problem::new(

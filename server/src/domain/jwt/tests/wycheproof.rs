@@ -42,7 +42,7 @@ fn believe(keys: &PublicKeys, token: &str) -> Result<(), Refusal> {
 /// In compact form; the JSON form of a token is a text like any other to us.
 fn token(test: &Test) -> String {
     match test.jws.as_ref().expect("a JWS") {
-        Value::String(text) => text.clone(),
+        Value::String(compact) => compact.clone(),
         other => other.to_string(),
     }
 }

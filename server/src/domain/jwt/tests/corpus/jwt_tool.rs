@@ -1,4 +1,4 @@
-//! The attacks of jwt_tool (ticarpi/jwt_tool 2, its options `-X`, `-I`, `-S`, `-C` and the `kid` injections of its
+//! The attacks of `jwt_tool` (`ticarpi/jwt_tool` 2, its options `-X`, `-I`, `-S`, `-C` and the `kid` injections of its
 //! playbook), each made as the tool makes it: the attacker has a token and the published keys, and signs with keys of
 //! their own or with none. Named by the option.
 
