@@ -227,8 +227,8 @@ async fn r6_a_bound_access_token_is_accepted_with_a_proof_alone() {
     // As a cookie it is nobody's.
     let mut browser = Browser::new(&app);
     browser.jar.insert(ACCESS.to_owned(), token.clone());
-    let page = browser.open("/").await;
-    assert_eq!(page.location(), "/sign-in", "{}", page.body);
+    let page = browser.get("/").await.expect(303);
+    assert_eq!(page.location(), "/sign-in");
     // A token that is bound to nothing does not come with a proof.
     let unbound = Program::signed_in(&app, &person).await;
     let proof = holder.proof("GET", ME, Some(&unbound.access));

@@ -210,6 +210,7 @@ async fn s14_the_list_of_sessions_shows_only_what_it_should() {
             "absolute_expires_at",
             "acr",
             "amr",
+            "bound_to_key",
             "current",
             "device",
             "id",

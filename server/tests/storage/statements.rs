@@ -94,6 +94,8 @@ fn all_sql_stands_in_the_lists_and_nowhere_else() {
         // The UPDATE that one list and the texts for one database each are made of.
         "\"UPDATE sessions SET generation = generation + 1, rotated_at = $3, ",
         "\"INSERT INTO audit_seals (seq,",
+        "\"INSERT INTO revocations (cursor,",
+        "\"UPDATE sessions SET ended_at = \"",
     ];
     let mut found = Vec::new();
     for file in files {
