@@ -328,12 +328,37 @@ impl Backend {
     /// # Errors
     /// When the database fails.
     pub async fn sweep_expired(&self) -> Result<usize, ServiceError> {
-        const BATCH: u32 = 500;
-        let now = self.now();
-        let mut tx = self.store.write().await?;
-        let overdue = sessions::list_overdue_sessions(&mut tx, now, BATCH).await?;
+        // So that nobody waits for long, and other housekeeping has its turn: what is left is the next sweep's.
+        const AT_ONCE: u32 = 500;
+        const ROUNDS: usize = 20;
         let mut ended = 0;
-        for session in &overdue {
+        for _ in 0..ROUNDS {
+            let now = self.now();
+            let due = sessions::list_due_sessions(&mut self.store.read().await?, now, AT_ONCE).await?;
+            let are_all = due.len() < AT_ONCE as usize;
+            let (overdue, used): (Vec<_>, Vec<_>) = due
+                .into_iter()
+                .partition(|session| now >= session.absolute_expires_at.min(session.idle_expires_at()));
+            if !used.is_empty() {
+                let used: Vec<SessionId> = used.iter().map(|session| session.id).collect();
+                let mut tx = self.store.write().await?;
+                sessions::put_off_looking(&mut tx, &used).await?;
+                tx.commit().await?;
+            }
+            if !overdue.is_empty() {
+                ended += self.write_down_expiries(&overdue, now).await?;
+            }
+            if are_all {
+                break;
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn write_down_expiries(&self, overdue: &[Session], now: Timestamp) -> Result<usize, ServiceError> {
+        let mut tx = self.store.write().await?;
+        let mut events = Vec::new();
+        for session in overdue {
             let (reason, rule, limit) = if now >= session.absolute_expires_at {
                 let limit = session.absolute_expires_at.since(session.started_at);
                 (EndReason::Expired, session.absolute_rule.clone(), limit)
@@ -346,14 +371,15 @@ impl Backend {
                 rule: Some(rule),
                 limit: Some(limit),
             };
-            let system = Circumstances::default();
-            ended += usize::from(
-                self.end_session(&mut tx, session, ending, Kind::SessionExpired, &system)
-                    .await?,
-            );
+            if sessions::end_overdue_session(&mut tx, session.id, &ending).await? {
+                let system = Circumstances::default();
+                let (user, device) = (session.user_id, session.device_id);
+                events.push(self.ended_event(Kind::SessionExpired, &system, user, session.id, device, &ending));
+            }
         }
+        audit::append_events(&mut tx, &events).await?;
         tx.commit().await?;
-        Ok(ended)
+        Ok(events.len())
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::dpop::Proof;
-use crate::domain::id::{SessionId, UserId};
+use crate::domain::id::UserId;
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
@@ -70,10 +70,7 @@ impl RefreshOutcome {
     }
 }
 
-/// What a refresh looks at, read together.
-type Known = (Session, User, Option<Limits>);
-
-/// The same once its secret is open.
+/// What a refresh looks at, once its secret is open.
 struct Read {
     session: Session,
     user: User,
@@ -158,9 +155,7 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
         let now = self.now();
-        let mut tx = self.store.read().await?;
-        let found = sessions::find_session_with_policies(&mut tx, claims.sid).await?;
-        drop(tx);
+        let found = sessions::find_known(&self.store, claims.sid).await?;
         let (session, user, policies) = match found {
             Some(found) if found.0.user_id != claims.sub => return self.forged(claims, "other_person", from).await,
             Some(found) if client_id(&found.0) != claims.client_id => {
@@ -331,9 +326,7 @@ impl Backend {
         // What is signed below is signed with keys of now.
         self.current_keys().await?;
         // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
-        let mut read = self.store.read().await?;
-        let known = self.find_for_refresh(&mut read, presented.session_id).await?;
-        drop(read);
+        let known = sessions::find_known(&self.store, presented.session_id).await?;
         let first = self.try_refresh(None, known, &presented, holder, slides, from).await?;
         if let Some(outcome) = first {
             return Ok(outcome);
@@ -341,7 +334,7 @@ impl Backend {
         loop {
             // Something changed between reading and writing, or the decision is one that may rest on nothing old.
             let mut tx = self.store.write().await?;
-            let known = self.find_for_refresh(&mut tx, presented.session_id).await?;
+            let known = sessions::find_known_with(&mut tx, presented.session_id).await?;
             let again = self
                 .try_refresh(Some(tx), known, &presented, holder, slides, from)
                 .await?;
@@ -351,25 +344,21 @@ impl Backend {
         }
     }
 
-    async fn find_for_refresh(&self, tx: &mut Tx, id: SessionId) -> Result<Option<Known>, ServiceError> {
-        let found = sessions::find_session_with_policies(tx, id).await?;
-        Ok(found.map(|(session, user, policies)| (session, user, strictest(&policies))))
-    }
-
     /// Decides and carries it out. `tx`: the transaction that `known` was read in, if it was read in one that writes.
     /// `None`: read again in such a one.
     async fn try_refresh(
         &self,
         tx: Option<Tx>,
-        known: Option<Known>,
+        known: Option<sessions::Known>,
         presented: &Presented,
         holder: Holder,
         slides: bool,
         from: &Circumstances,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
-        let Some((session, user, limits)) = known else {
+        let Some((session, user, policies)) = known else {
             return Ok(Some(RefreshOutcome::Forged));
         };
+        let limits = strictest(&policies);
         let secret = self.open_secret(&session)?;
         let authentic = presented.is_authentic(&secret);
         if !authentic || session.client != holder.client {
@@ -474,7 +463,7 @@ impl Backend {
                 // Signed before the writer's turn, which is too narrow for it; handed out after the commit.
                 let issued = self.issue(live(session, user)?, &secret)?;
                 if is_usual {
-                    let rotated = sessions::rotate_and_record(&self.store, &rotation, &event).await?;
+                    let rotated = sessions::rotate_and_record(&self.store, rotation, event).await?;
                     return Ok(rotated.then(|| RefreshOutcome::Rotated(Box::new(issued))));
                 }
                 let mut tx = self.writing(tx).await?;

@@ -9,6 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::changes::Changes;
 use super::postgres::Postgres;
+use super::sessions::AskedTogether;
 use super::sqlite::Sqlite;
 use super::{Inner, StorageError, Tx};
 
@@ -45,9 +46,11 @@ pub struct Store {
 pub(super) enum Pools {
     /// The embedded database.
     Sqlite(Sqlite),
-    /// A server; `migration` connects without the statement time limit.
+    /// A server; `migration` connects without the statement time limit, `many` is for what is asked together.
     Postgres {
         postgres: Postgres,
+        many: Postgres,
+        sessions: AskedTogether,
         migration: Box<PgConnectOptions>,
     },
 }
@@ -135,7 +138,10 @@ impl Store {
     pub fn rest(&self) {
         match &self.pools {
             Pools::Sqlite(sqlite) => sqlite.forget_idle_readers(),
-            Pools::Postgres { postgres, .. } => postgres.forget_idle(),
+            Pools::Postgres { postgres, many, .. } => {
+                postgres.forget_idle();
+                many.forget_idle();
+            }
         }
     }
 
@@ -143,7 +149,7 @@ impl Store {
     pub async fn close(&self) {
         match &self.pools {
             Pools::Sqlite(sqlite) => sqlite.close().await,
-            Pools::Postgres { postgres, .. } => postgres.close().await,
+            Pools::Postgres { postgres, many, .. } => tokio::join!(postgres.close(), many.close()).0,
         }
     }
 }
@@ -162,8 +168,18 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, Stor
         // Also for a statement that is a transaction by itself.
         ("default_transaction_isolation", "read committed"),
     ]);
+    let for_many = options.clone().options([
+        // Before the server itself looks for a deadlock (1 s), and before anybody notices.
+        ("lock_timeout", "50"),
+        // Each would otherwise be planned anew for the number it is asked for, which takes longer than doing it.
+        ("plan_cache_mode", "force_generic_plan"),
+    ]);
+    let postgres = Postgres::open(options, max_connections).await?;
+    let many = Postgres::open(for_many, AskedTogether::connections()).await?;
     Ok(Pools::Postgres {
-        postgres: Postgres::open(options, max_connections).await?,
+        sessions: AskedTogether::new(&many, &postgres),
+        postgres,
+        many,
         migration: Box::new(migration),
     })
 }

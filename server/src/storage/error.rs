@@ -14,9 +14,9 @@ pub enum StorageError {
     /// The database failed, refused or could not be reached: 503 if [`StorageError::is_unavailable`], else 500.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
-    /// The commit that this write was part of failed: 503 or 500 as above.
-    #[error("the commit failed: {0}")]
-    Commit(Arc<sqlx::Error>),
+    /// What was asked or committed together with others failed: 503 or 500 as above.
+    #[error("the database failed several at once: {0}")]
+    Together(Arc<sqlx::Error>),
     /// An earlier statement failed in a way that left nothing to commit: 503.
     #[error("nothing was written: a statement before had failed")]
     Abandoned,
@@ -70,7 +70,7 @@ impl StorageError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Database(error) | Self::Migration(MigrateError::Execute(error)) => is_unavailable(error),
-            Self::Commit(error) => is_unavailable(error),
+            Self::Together(error) => is_unavailable(error),
             Self::Abandoned => true,
             _ => false,
         }

@@ -121,7 +121,7 @@ impl Tx {
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
         }
-        fail::fail_point!("commit::after", |_| Err(StorageError::Commit(Arc::new(
+        fail::fail_point!("commit::after", |_| Err(StorageError::Together(Arc::new(
             sqlx::Error::WorkerCrashed
         ))));
         // Before anybody can acknowledge it.
@@ -186,6 +186,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         recovery::STATEMENTS,
         revocations::STATEMENTS,
         sessions::STATEMENTS,
+        sessions::known::STATEMENTS,
         sessions::rotation::STATEMENTS,
         sessions::cohort::STATEMENTS,
         users::STATEMENTS,

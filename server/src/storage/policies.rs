@@ -37,7 +37,7 @@ statements! {
 }
 
 /// A row of `policies`.
-#[derive(sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 #[expect(clippy::struct_field_names, reason = "the names of `policy_columns!`")]
 pub(super) struct PolicyRow {
     p_role: String,

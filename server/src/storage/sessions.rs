@@ -3,36 +3,45 @@
 //! absolute end and thirty days more. Must not know tokens.
 
 pub mod cohort;
+pub(super) mod known;
 pub(super) mod rotation;
 mod row;
 
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
-use super::policies::policy_columns;
-use super::users::user_columns;
+use super::postgres::Postgres;
+use super::postgres::together::{Together, under_way_at_most};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
-use crate::domain::policy::Policy;
 use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::session::{Ending, Session, Tightened};
-use crate::domain::user::User;
+pub use known::{Known, find_known, find_known_with};
 pub use rotation::{Rotation, rotate_and_record, rotate_session};
-use row::{EndingColumns, SessionRow, SessionWithPolicyRow, session_columns};
+use row::{EndingColumns, SessionRow, session_columns};
+
+macro_rules! end {
+    ($($if:literal)?) => {
+        concat!(
+            "UPDATE sessions SET ended_at = $2, end_reason = $3, end_rule_role = $4, end_rule_version = $5, \
+             end_limit_ms = $6 WHERE id = $1 AND ended_at IS NULL",
+            $($if,)?
+            " RETURNING rotated_at"
+        )
+    };
+}
 
 statements! {
     INSERT_SESSION = "INSERT INTO sessions (id, user_id, device_id, client, secret_sealed, generation, rotated_at, \
         child_confirmed, reissues, access_expires_at, min_generation, auth_epoch, grant_epoch, started_at, \
         authenticated_at, last_active_at, access_ms, idle_ms, idle_rule_role, idle_rule_version, absolute_expires_at, \
         absolute_rule_role, absolute_rule_version, amr, address, user_agent, ended_at, end_reason, end_rule_role, \
-        end_rule_version, end_limit_ms, superseded_at, handed_out_at, jkt) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, \
-        $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34)";
+        end_rule_version, end_limit_ms, superseded_at, handed_out_at, jkt, look_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+        $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, \
+        $31, $32, $33, $34, $35)";
     FIND_SESSION = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.id = $1");
-    FIND_WITH_POLICIES = concat!("SELECT ", session_columns!(), ", ", user_columns!(), ", ", policy_columns!(), " \
-        FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN user_roles r ON r.user_id = u.id \
-        LEFT JOIN policies p ON p.role = r.role AND p.version = (SELECT MAX(v.version) FROM policies v \
-        WHERE v.role = p.role) WHERE s.id = $1 ORDER BY p.role");
     LIST_LIVING = concat!("SELECT ", session_columns!(), " FROM sessions s \
         WHERE s.user_id = $1 AND s.ended_at IS NULL ORDER BY s.last_active_at DESC, s.id DESC");
     LIST_OLDEST_LIVING = concat!("SELECT ", session_columns!(), " FROM sessions s \
@@ -41,8 +50,8 @@ statements! {
     LIST_ENDED = concat!("SELECT ", session_columns!(), " FROM sessions s \
         WHERE s.user_id = $1 AND s.ended_at IS NOT NULL AND s.ended_at >= $2 \
         ORDER BY s.ended_at DESC, s.id DESC LIMIT $3");
-    LIST_OVERDUE = concat!("SELECT ", session_columns!(), " FROM sessions s \
-        WHERE s.ended_at IS NULL AND (s.absolute_expires_at <= $1 OR s.last_active_at + s.idle_ms <= $1) LIMIT $2");
+    LIST_DUE = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.ended_at IS NULL AND s.look_at <= $1 \
+        ORDER BY s.look_at LIMIT $2");
     REFUSE_GENERATIONS_SO_FAR = "UPDATE sessions SET min_generation = generation + 1 \
         WHERE user_id = $1 AND ended_at IS NULL RETURNING id, min_generation, rotated_at";
     COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
@@ -58,15 +67,38 @@ statements! {
         idle_ms = CASE WHEN $3 < idle_ms THEN $3 ELSE idle_ms END, \
         absolute_rule_role = CASE WHEN $6 < absolute_expires_at THEN $7 ELSE absolute_rule_role END, \
         absolute_rule_version = CASE WHEN $6 < absolute_expires_at THEN $8 ELSE absolute_rule_version END, \
-        absolute_expires_at = CASE WHEN $6 < absolute_expires_at THEN $6 ELSE absolute_expires_at END \
+        absolute_expires_at = CASE WHEN $6 < absolute_expires_at THEN $6 ELSE absolute_expires_at END, \
+        look_at = CASE WHEN $6 < look_at AND $6 <= last_active_at + $3 THEN $6 \
+        WHEN last_active_at + $3 < look_at THEN last_active_at + $3 ELSE look_at END \
         WHERE id = $1 AND ended_at IS NULL";
-    END = "UPDATE sessions SET ended_at = $2, end_reason = $3, end_rule_role = $4, end_rule_version = $5, \
-        end_limit_ms = $6 WHERE id = $1 AND ended_at IS NULL RETURNING rotated_at";
+    END = end!();
+    END_OVERDUE = end!(" AND (absolute_expires_at <= $2 OR last_active_at + idle_ms <= $2)");
     END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $4, end_rule_role = $5, end_rule_version = $6, \
         end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id, rotated_at";
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
+}
+
+/// What is asked of a database server for many sessions at once, because it is asked most.
+#[derive(Clone)]
+pub(super) struct AskedTogether {
+    rotations: Together<rotation::Recorded>,
+    known: Together<known::Sought>,
+}
+
+impl AskedTogether {
+    /// For both kinds of question at once, and some that have fallen silent.
+    pub(super) fn connections() -> u32 {
+        2 * under_way_at_most() + 4
+    }
+
+    pub(super) fn new(many: &Postgres, one: &Postgres) -> Self {
+        Self {
+            rotations: Together::new(many.clone(), one.clone()),
+            known: Together::new(many.clone(), one.clone()),
+        }
+    }
 }
 
 fn all(rows: Vec<SessionRow>) -> Result<Vec<Session>, StorageError> {
@@ -115,6 +147,7 @@ pub async fn insert_session(tx: &mut Tx, session: &Session) -> Result<(), Storag
         .bind(session.superseded_at.as_millis())
         .bind(session.handed_out_at.as_millis())
         .bind(session.jkt.map(|key| key.to_string()))
+        .bind(session.idle_expires_at().min(session.absolute_expires_at).as_millis())
         .execute(connection)
         .await
         .map(drop))?;
@@ -131,28 +164,6 @@ pub async fn find_session(tx: &mut Tx, id: SessionId) -> Result<Option<Session>,
         .fetch_optional(connection)
         .await)?;
     row.map(Session::try_from).transpose()
-}
-
-/// The session, its owner with roles, and the policies in force of those roles, in one query: every request asks this.
-///
-/// # Errors
-/// When the database fails.
-pub async fn find_session_with_policies(
-    tx: &mut Tx,
-    id: SessionId,
-) -> Result<Option<(Session, User, Vec<Policy>)>, StorageError> {
-    let rows: Vec<SessionWithPolicyRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_WITH_POLICIES)
-        .bind(id.0)
-        .fetch_all(connection)
-        .await)?;
-    let (mut found, mut policies) = (None, Vec::with_capacity(rows.len()));
-    for row in rows {
-        policies.extend(row.policy.map(Policy::try_from).transpose()?);
-        found = Some((row.session, row.user));
-    }
-    found
-        .map(|(session, user)| Ok((session.try_into()?, user.try_into()?, policies)))
-        .transpose()
 }
 
 /// The person's sessions whose end nobody has written down, most recently active first. Whether each really lives is
@@ -210,16 +221,44 @@ pub async fn list_ended_sessions(
         .await)?)
 }
 
-/// Sessions whose own absolute or idle limit has passed without anybody writing it down, with the rules that set them.
+/// Living sessions whose time to be looked at has come: a limit of theirs has passed, or would have if nobody had used
+/// them meanwhile. Those that were due first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_overdue_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<Vec<Session>, StorageError> {
-    all(on_backend!(tx, |connection| sqlx::query_as(LIST_OVERDUE)
+pub async fn list_due_sessions(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<Vec<Session>, StorageError> {
+    all(on_backend!(tx, |connection| sqlx::query_as(LIST_DUE)
         .bind(now.as_millis())
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?)
+}
+
+/// Lets these living sessions be looked at when they may be over, and not before. An index of when each ends by its idle
+/// limit would have to learn of every use.
+///
+/// Commit soon: whoever uses one of them waits.
+///
+/// # Errors
+/// When the database fails.
+pub async fn put_off_looking(tx: &mut Tx, sessions: &[SessionId]) -> Result<(), StorageError> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    on_backend!(tx, |connection| {
+        let mut update = QueryBuilder::new(
+            "UPDATE sessions SET look_at = CASE WHEN last_active_at + idle_ms < absolute_expires_at \
+             THEN last_active_at + idle_ms ELSE absolute_expires_at END WHERE ended_at IS NULL AND id IN (",
+        );
+        let mut list = update.separated(", ");
+        for session in sessions {
+            list.push_bind(session.0);
+        }
+        update.push(")");
+        // Of any length: not worth keeping prepared.
+        update.build().persistent(false).execute(connection).await.map(drop)
+    })?;
+    Ok(())
 }
 
 /// Refuses the session's tokens of smaller generations, the last of which was issued at `issued_until`.
@@ -326,8 +365,20 @@ pub async fn tighten_session(tx: &mut Tx, id: SessionId, tight: &Tightened) -> R
 /// # Errors
 /// When the database fails.
 pub async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
+    end_by(tx, END, id, ending).await
+}
+
+/// The same if one of its limits has passed: activity that came in time may have been written down meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub async fn end_overdue_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
+    end_by(tx, END_OVERDUE, id, ending).await
+}
+
+async fn end_by(tx: &mut Tx, sql: &'static str, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
     let columns = EndingColumns::from(ending);
-    let rotated_at: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(END)
+    let rotated_at: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(sql)
         .bind(id.0)
         .bind(columns.at)
         .bind(columns.reason)

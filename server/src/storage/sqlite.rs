@@ -224,7 +224,7 @@ impl Writer {
 /// Waits for the commit that was promised.
 async fn told(outcome: oneshot::Receiver<Result<(), Arc<sqlx::Error>>>) -> Result<(), StorageError> {
     match outcome.await {
-        Ok(outcome) => outcome.map_err(StorageError::Commit),
+        Ok(outcome) => outcome.map_err(StorageError::Together),
         Err(_) => Err(sqlx::Error::PoolClosed.into()),
     }
 }
@@ -328,7 +328,7 @@ impl Turn {
             tracing::error!(%error, "a commit failed");
             // Where the failure itself rolled back, this says that there is nothing left.
             let _ = self.run("ROLLBACK").await;
-            return Err(StorageError::Commit(Arc::new(error)));
+            return Err(StorageError::Together(Arc::new(error)));
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -51,13 +51,14 @@ statements! {
     LIST_PEOPLE = concat!("SELECT ", user_columns!(), ", \
         (SELECT COUNT(*) FROM authenticators a WHERE a.user_id = u.id) AS factors, \
         (SELECT COUNT(*) FROM sessions s WHERE s.user_id = u.id AND s.ended_at IS NULL) AS living_sessions, \
-        (SELECT MAX(s.last_active_at) FROM sessions s WHERE s.user_id = u.id) AS last_active_at \
+        (SELECT MAX(s.last_active_at) FROM sessions s WHERE (s.user_id = u.id AND s.ended_at IS NULL) \
+        OR (s.user_id = u.id AND s.ended_at IS NOT NULL)) AS last_active_at \
         FROM users u WHERE u.username_canonical > $1 AND u.search_text LIKE $2 ESCAPE '!' \
         ORDER BY u.username_canonical LIMIT $3");
 }
 
 /// A row of `users` with its roles in one text.
-#[derive(sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 #[expect(clippy::struct_field_names, reason = "the names of `user_columns!`")]
 pub(super) struct UserRow {
     u_id: Uuid,

@@ -1,7 +1,10 @@
 //! Ending sessions, and the lists that tell living from ended ones.
 
-use server::domain::id::DeviceId;
-use server::domain::session::{EndReason, Ending, Session};
+use std::time::Duration;
+
+use server::domain::clock::Timestamp;
+use server::domain::id::{DeviceId, SessionId};
+use server::domain::session::{EndReason, Ending, Session, Tightened};
 use server::domain::user::UserStatus;
 use server::storage::devices::{self, Device};
 use server::storage::sessions::*;
@@ -10,7 +13,7 @@ use uuid::Uuid;
 
 use crate::at_once;
 use crate::people::{NOW, later, user_id, with_people};
-use crate::sessions::{IDLE, ending, find, id, rotation, session, with_sessions};
+use crate::sessions::{ABSOLUTE, IDLE, ending, find, id, rotation, rule, session, with_sessions};
 
 #[tokio::test]
 async fn a_session_ends_once_and_keeps_its_first_reason() {
@@ -115,6 +118,41 @@ async fn lists_are_in_order_and_within_their_limits() {
     );
 }
 
+/// Those that have passed a limit; looking at the others that are due is put off, as the sweep does it.
+async fn overdue(tx: &mut Tx, now: Timestamp) -> Vec<SessionId> {
+    let due = list_due_sessions(tx, now, 10).await.expect("lists");
+    let is_overdue = |session: &Session| now >= session.absolute_expires_at.min(session.idle_expires_at());
+    let (overdue, used): (Vec<_>, Vec<_>) = due.into_iter().partition(is_overdue);
+    let used: Vec<SessionId> = used.iter().map(|session| session.id).collect();
+    put_off_looking(tx, &used).await.expect("writes");
+    for id in used {
+        let again = list_due_sessions(tx, now, 10).await.expect("lists");
+        assert!(again.iter().all(|session| session.id != id), "put off");
+    }
+    let mut overdue: Vec<SessionId> = overdue.iter().map(|session| session.id).collect();
+    overdue.sort_unstable();
+    overdue
+}
+
+#[tokio::test]
+async fn a_session_used_just_in_time_is_not_ended_as_idle() {
+    let database = with_sessions(&[session(1)]).await;
+    let mut tx = database.write().await;
+    let idle = Ending {
+        at: later(IDLE),
+        ..ending(EndReason::Idle)
+    };
+    assert!(touch_session(&mut tx, id(1), later(IDLE - 1)).await.expect("writes"));
+    assert!(!end_overdue_session(&mut tx, id(1), &idle).await.expect("writes"));
+    assert_eq!(find(&mut tx, 1).await.ending, None);
+    let idle = Ending {
+        at: later(2 * IDLE - 1),
+        ..idle
+    };
+    assert!(end_overdue_session(&mut tx, id(1), &idle).await.expect("writes"));
+    assert_eq!(find(&mut tx, 1).await.ending, Some(idle));
+}
+
 #[tokio::test]
 async fn overdue_sessions_are_found_to_the_millisecond_and_old_ones_deleted_late() {
     let short = Session {
@@ -127,19 +165,11 @@ async fn overdue_sessions_are_found_to_the_millisecond_and_old_ones_deleted_late
     };
     let database = with_sessions(&[session(1), short, Session { id: id(3), ..ended }]).await;
     let mut tx = database.write().await;
-    let overdue = async |tx: &mut Tx, now| {
-        let mut found = list_overdue_sessions(tx, now, 10).await.expect("lists");
-        found.sort_unstable_by_key(|session| session.id);
-        found.into_iter().map(|session| session.id).collect::<Vec<_>>()
-    };
     assert_eq!(overdue(&mut tx, later(99)).await, []);
     assert_eq!(overdue(&mut tx, later(100)).await, [id(2)]);
     assert_eq!(overdue(&mut tx, later(IDLE)).await, [id(1), id(2)]);
     assert_eq!(
-        list_overdue_sessions(&mut tx, later(IDLE), 1)
-            .await
-            .expect("lists")
-            .len(),
+        list_due_sessions(&mut tx, later(IDLE), 1).await.expect("lists").len(),
         1
     );
     assert_eq!(
@@ -159,6 +189,43 @@ async fn overdue_sessions_are_found_to_the_millisecond_and_old_ones_deleted_late
         find_session(&mut tx, id(2)).await.expect("reads").is_some(),
         "living ones never"
     );
+}
+
+#[tokio::test]
+async fn s1_a_session_is_overdue_at_the_limits_of_now_however_they_moved() {
+    let database = with_sessions(&[session(1), session(2), session(3)]).await;
+    let mut tx = database.write().await;
+    // Activity moves the first one's end away, a policy that of the second and third nearer.
+    assert!(touch_session(&mut tx, id(1), later(50)).await.expect("writes"));
+    let tight = Tightened {
+        access: Duration::from_mins(1),
+        idle: Duration::from_mins(1),
+        idle_rule: rule("finance"),
+        absolute_expires_at: later(ABSOLUTE),
+        absolute_rule: rule("finance"),
+        changed: true,
+    };
+    assert!(tighten_session(&mut tx, id(2), &tight).await.expect("writes"));
+    let tight = Tightened {
+        idle: Duration::from_secs(80),
+        absolute_expires_at: later(70),
+        ..tight
+    };
+    assert!(tighten_session(&mut tx, id(3), &tight).await.expect("writes"));
+    assert_eq!(overdue(&mut tx, later(59)).await, []);
+    assert_eq!(overdue(&mut tx, later(60)).await, [id(2)]);
+    assert_eq!(overdue(&mut tx, later(70)).await, [id(2), id(3)]);
+    assert_eq!(overdue(&mut tx, later(IDLE)).await, [id(2), id(3)]);
+    // It was put off, and is found when its time has come; again after further activity.
+    assert!(touch_session(&mut tx, id(1), later(IDLE + 40)).await.expect("writes"));
+    assert_eq!(overdue(&mut tx, later(IDLE + 50)).await, [id(2), id(3)]);
+    assert_eq!(overdue(&mut tx, later(IDLE + 89)).await, [id(2), id(3)]);
+    let last = later(2 * IDLE + 40);
+    assert_eq!(
+        overdue(&mut tx, last.minus(Duration::from_millis(1))).await,
+        [id(2), id(3)]
+    );
+    assert_eq!(overdue(&mut tx, last).await, [id(1), id(2), id(3)]);
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use server::domain::clock::Timestamp;
 use server::domain::id::TokenId;
 use server::domain::keys::{KeyAlgorithm, KeyPurpose, KeyRecord, KeyState};
 use server::domain::revocation::{Entry, Target, all_expired_at};
-use server::domain::session::EndReason;
+use server::domain::session::{EndReason, Ending};
 use server::domain::user::UserStatus;
 use server::storage::revocations::{delete_past_revocations, find_last_cursor, list_revocations, revoke_token};
 use server::storage::sessions::{
-    Rotation, end_session, end_sessions_of_user, find_session, insert_session, rotate_session,
+    Rotation, end_overdue_session, end_session, end_sessions_of_user, find_session, insert_session, rotate_session,
 };
 use server::storage::{Store, Tx, all_statements, keys, users};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::at_once;
 use crate::database::Database;
 use crate::people::{NOW, later, user_id};
-use crate::sessions::{ending, id, rotation, session, with_sessions};
+use crate::sessions::{ABSOLUTE, ending, id, rotation, session, with_sessions};
 
 /// Everything that is written down.
 async fn all(store: &Store) -> Vec<Entry> {
@@ -50,6 +50,7 @@ fn every_statement_that_could_revoke_is_known_here() {
         "sessions::rotation::ROTATE",
         "sessions::REFUSE_GENERATIONS_SO_FAR",
         "sessions::END",
+        "sessions::END_OVERDUE",
         "sessions::END_OF_USER",
         "users::UPDATE_PASSWORD",
         "users::SET_STATUS",
@@ -91,7 +92,7 @@ fn every_statement_that_could_revoke_is_known_here() {
 
 #[tokio::test]
 async fn each_act_that_revokes_is_written_down_with_it() {
-    let database = with_sessions(&[session(1), session(2), session(3)]).await;
+    let database = with_sessions(&[session(1), session(2), session(3), session(4)]).await;
     let whole = |number: u128| Target::Session {
         id: id(number),
         below: None,
@@ -117,6 +118,14 @@ async fn each_act_that_revokes_is_written_down_with_it() {
             .expect("asks");
     });
     assert_eq!(again.await, [], "it was over before");
+    let overdue = Ending {
+        at: later(ABSOLUTE),
+        ..ending(EndReason::Expired)
+    };
+    let expired = written_by(&database, async |tx| {
+        assert!(end_overdue_session(tx, id(4), &overdue).await.expect("ends"));
+    });
+    assert_eq!(expired.await, [whole(4)]);
 
     // The sessions are at generation 4.
     let mut written = written_by(&database, async |tx| {

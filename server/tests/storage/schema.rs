@@ -64,7 +64,10 @@ fn both_migration_folders_make_the_same_tables_columns_and_indexes() {
     assert_eq!(files("sqlite"), files("postgres"));
     for file in files("sqlite") {
         let (sqlite, postgres) = (migration("sqlite", &file), migration("postgres", &file));
-        assert_eq!(statements(&sqlite), statements(&postgres), "{file}");
+        let mut on_postgres = statements(&postgres);
+        // How full its pages are is a matter of PostgreSQL's alone.
+        on_postgres.retain(|statement| !statement.contains("fillfactor"));
+        assert_eq!(statements(&sqlite), on_postgres, "{file}");
         assert_eq!(triggers(&sqlite), triggers(&postgres), "{file}");
         let least = if file.starts_with("0001") { 21 } else { 1 };
         assert!(

@@ -23,7 +23,7 @@ pub fn id(number: u128) -> SessionId {
     SessionId(Uuid::from_u128(number))
 }
 
-fn rule(role: &str) -> Rule {
+pub fn rule(role: &str) -> Rule {
     Rule {
         role: role.into(),
         version: 3,
@@ -110,18 +110,10 @@ async fn a_session_comes_back_as_it_was_written_with_its_owner() {
     let database = with_sessions(&[session(1), ended.clone()]).await;
     let mut tx = database.read().await;
     assert_eq!(format!("{:?}", find(&mut tx, 1).await), format!("{:?}", session(1)));
-    let (found, user, _) = find_session_with_policies(&mut tx, id(2))
-        .await
-        .expect("reads")
-        .expect("is there");
+    let (found, user, _) = find_known_with(&mut tx, id(2)).await.expect("reads").expect("is there");
     assert_eq!(format!("{found:?}"), format!("{ended:?}"));
     assert_eq!((user.id, user.roles.join(" ").as_str()), (user_id(1), "member"));
-    assert!(
-        find_session_with_policies(&mut tx, id(3))
-            .await
-            .expect("reads")
-            .is_none()
-    );
+    assert!(find_known_with(&mut tx, id(3)).await.expect("reads").is_none());
 }
 
 #[tokio::test]
@@ -129,7 +121,7 @@ async fn a_session_comes_with_the_policies_in_force_of_its_owners_roles() {
     let database = with_sessions(&[session(1)]).await;
     let in_force = async || {
         let mut tx = database.read().await;
-        let found = find_session_with_policies(&mut tx, id(1)).await.expect("reads");
+        let found = find_known_with(&mut tx, id(1)).await.expect("reads");
         let (_, user, policies) = found.expect("is there");
         let policies: Vec<_> = policies
             .into_iter()
@@ -218,7 +210,7 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         let mut tx = database.write().await;
         assert!(!rotate_session(&mut tx, &rotation).await.expect("writes"), "{what}");
         drop(tx);
-        let usual = rotate_and_record(&database.store, &rotation, &event(1)).await;
+        let usual = rotate_and_record(&database.store, rotation, event(1)).await;
         assert!(!usual.expect("asks"), "{what}");
         assert!(!is_recorded(&database, 1).await, "{what}");
         assert_eq!(find(&mut database.read().await, 1).await.generation, 4, "{what}");

@@ -91,11 +91,15 @@ fn all_sql_stands_in_the_lists_and_nowhere_else() {
     let known = [
         "\"SELECT id, username FROM users WHERE id IN (\"",
         "\"INSERT INTO audit_events (\"",
-        // The UPDATE that one list and the texts for one database each are made of.
-        "\"UPDATE sessions SET generation = generation + 1, rotated_at = $3, ",
+        // What lists and the texts for one database each are made of.
+        "\"UPDATE sessions SET generation = generation + 1, child_confirmed = 0, reissues = 0\"",
+        "\"SELECT \",\n            session_columns!()",
         "\"INSERT INTO audit_seals (seq,",
         "\"INSERT INTO revocations (cursor,",
         "\"UPDATE sessions SET ended_at = \"",
+        "\"UPDATE sessions SET look_at = ",
+        // What two of a list are made of.
+        "\"UPDATE sessions SET ended_at = $2, ",
     ];
     let mut found = Vec::new();
     for file in files {

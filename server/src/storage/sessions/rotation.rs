@@ -2,17 +2,18 @@
 //!
 //! This is the one place with two SQL texts for two databases. A rotation is what the server does most, and its cost
 //! is above all the number of round trips: to the server on PostgreSQL, to the driver's thread on SQLite. Each database
-//! has its own way to write two rows in one: PostgreSQL a statement within a statement, SQLite several statements in one
-//! text. Both are made of the same UPDATE, and the same tests run on both.
+//! has its own way to do more at once: PostgreSQL a statement within a statement, for many sessions together; SQLite
+//! several statements in one text. Both are made of the same UPDATE, and the same tests run on both.
 
-use sqlx::postgres::PgArguments;
+use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, Database, Encode, Type};
+use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
 use super::super::audit::{json, storable, written_event_columns};
 use super::super::columns::{Table, bigint};
 use super::super::connect::Pools;
+use super::super::postgres::together::Question;
 use super::super::sqlite::whole::{Whole, whole};
 use super::super::{StorageError, Store, Tx, on_backend, statements};
 use super::refuse_below;
@@ -24,57 +25,73 @@ use crate::domain::id::SessionId;
 // below the smallest generation accepted. A smallest generation ahead of the session says that its roles have changed:
 // PostgreSQL looks at the row of the session again after waiting for it, but not at that of the account, and would
 // otherwise go on with the old roles.
+//
+// The values of a `Rotation` in its order, then where they come from.
 macro_rules! rotate {
-    () => {
-        "UPDATE sessions SET generation = generation + 1, rotated_at = $3, handed_out_at = $3, \
-         superseded_at = $3, child_confirmed = 0, reissues = 0, access_expires_at = $4, \
-         min_generation = CASE WHEN grant_epoch = $6 THEN min_generation ELSE generation + 1 END, grant_epoch = $6, \
-         last_active_at = CASE WHEN $7 = 1 AND last_active_at < $3 THEN $3 ELSE last_active_at END \
-         WHERE id = $1 AND generation = $2 AND handed_out_at = $8 AND ended_at IS NULL AND absolute_expires_at > $3 \
-         AND last_active_at + idle_ms > $3 AND auth_epoch = $5 \
-         AND (min_generation <= generation OR grant_epoch <> $6) \
-         AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active' \
-         AND u.auth_epoch = $5 AND u.grant_epoch = $6)"
+    ($id:literal, $generation:literal, $handed_out:literal, $now:literal, $expires:literal, $auth:literal,
+     $grant:literal, $active:literal $(, $from:expr)?) => {
+        concat!(
+            "UPDATE sessions SET generation = generation + 1, child_confirmed = 0, reissues = 0",
+            concat!(", rotated_at = ", $now, ", handed_out_at = ", $now, ", superseded_at = ", $now),
+            concat!(", access_expires_at = ", $expires, ", grant_epoch = ", $grant),
+            concat!(", min_generation = CASE WHEN grant_epoch = ", $grant, " THEN min_generation"),
+            " ELSE generation + 1 END",
+            concat!(", last_active_at = CASE WHEN ", $active, " = 1 AND last_active_at < ", $now, " THEN ", $now),
+            " ELSE last_active_at END",
+            $($from,)?
+            concat!(" WHERE id = ", $id, " AND generation = ", $generation, " AND handed_out_at = ", $handed_out),
+            concat!(" AND ended_at IS NULL AND absolute_expires_at > ", $now),
+            concat!(" AND last_active_at + idle_ms > ", $now, " AND auth_epoch = ", $auth),
+            concat!(" AND (min_generation <= generation OR grant_epoch <> ", $grant, ")"),
+            " AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active'",
+            concat!(" AND u.auth_epoch = ", $auth, " AND u.grant_epoch = ", $grant, ")"),
+        )
     };
 }
 
 // With other grants than the session's it would also have to revoke what came before.
-macro_rules! rotate_with_same_grants {
-    () => {
-        concat!(rotate!(), " AND grant_epoch = $6")
-    };
-}
-
-macro_rules! event_of_rotation {
+macro_rules! rotate_one_with_same_grants {
     () => {
         concat!(
-            "INSERT INTO audit_events (",
-            written_event_columns!(),
-            ") SELECT $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22"
+            rotate!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"),
+            " AND grant_epoch = $7"
         )
     };
 }
 
 statements! {
-    ROTATE = concat!(rotate!(), " RETURNING min_generation");
-    // As a part of the two below.
-    ROTATE_WITH_SAME_GRANTS = rotate_with_same_grants!();
+    ROTATE = concat!(rotate!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"), " RETURNING min_generation");
+    // As a part of the next.
+    ROTATE_WITH_SAME_GRANTS = rotate_one_with_same_grants!();
 }
 
 /// One row if it happened.
 const ON_SQLITE: Whole = whole!(
-    rotate_with_same_grants!(),
-    "; ",
-    event_of_rotation!(),
-    " WHERE changes() = 1 RETURNING 1"
+    rotate_one_with_same_grants!(),
+    "; INSERT INTO audit_events (",
+    written_event_columns!(),
+    ") SELECT $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 WHERE changes() = 1 RETURNING 1"
 );
-/// One row written if it happened.
+
+/// The ids of the events of those that happened. Each value is an array with one for each rotation.
 const ON_POSTGRES: &str = concat!(
     "WITH moved AS (",
-    rotate_with_same_grants!(),
-    " RETURNING 1) ",
-    event_of_rotation!(),
-    " FROM moved"
+    rotate!(
+        "r.r1",
+        "r.r2",
+        "r.r3",
+        "r.r4",
+        "r.r5",
+        "r.r6",
+        "r.r7",
+        "r.r8",
+        " FROM UNNEST($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
+         AS r (r1, r2, r3, r4, r5, r6, r7, r8, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14)"
+    ),
+    " AND grant_epoch = r.r7 RETURNING e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14) \
+     INSERT INTO audit_events (",
+    written_event_columns!(),
+    ") SELECT e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14 FROM moved RETURNING id"
 );
 
 /// A rotation that `domain::refresh` has decided on.
@@ -107,12 +124,12 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
     let least: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(ROTATE)
         .bind(rotation.id.0)
         .bind(bigint(rotation.from_generation))
+        .bind(rotation.last_issued_at.as_millis())
         .bind(rotation.now.as_millis())
         .bind(rotation.access_expires_at.as_millis())
         .bind(rotation.auth_epoch)
         .bind(rotation.grant_epoch)
         .bind(i64::from(rotation.counts_as_activity))
-        .bind(rotation.last_issued_at.as_millis())
         .fetch_optional(connection)
         .await)?;
     let Some(least) = least else { return Ok(false) };
@@ -130,59 +147,82 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
 ///
 /// # Errors
 /// When the database fails or does not answer in time: then whether it was written is unknown.
-pub async fn rotate_and_record(store: &Store, rotation: &Rotation, event: &Event) -> Result<bool, StorageError> {
+pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) -> Result<bool, StorageError> {
     match &store.pools {
         Pools::Sqlite(sqlite) => {
-            let arguments = arguments::<SqliteArguments>(rotation, event)?;
+            let arguments = arguments(&rotation, &event).map_err(sqlx::Error::Encode)?;
             sqlite.write_whole(&ON_SQLITE, arguments).await
         }
-        Pools::Postgres { postgres, .. } => {
-            let arguments = arguments::<PgArguments>(rotation, event)?;
-            let mut lent = postgres.lend().await?;
-            let done = sqlx::query_with(ON_POSTGRES, arguments)
-                .execute(lent.connection())
-                .await?;
-            lent.answered();
-            Ok(done.rows_affected() == 1)
-        }
+        Pools::Postgres { sessions, .. } => sessions.rotations.ask(Recorded { rotation, event }).await,
     }
 }
 
 /// $1 to $22: the rotation's, then the event's in the order of [`written_event_columns`].
-fn arguments<A: Arguments>(rotation: &Rotation, event: &Event) -> Result<A, sqlx::Error>
-where
-    i64: for<'t> Encode<'t, A::Database> + Type<A::Database>,
-    Uuid: for<'t> Encode<'t, A::Database> + Type<A::Database>,
-    String: for<'t> Encode<'t, A::Database> + Type<A::Database>,
-    for<'t> &'t str: Encode<'t, A::Database> + Type<A::Database>,
-    Option<Uuid>: for<'t> Encode<'t, A::Database>,
-    Option<String>: for<'t> Encode<'t, A::Database>,
-    A::Database: Database<Arguments = A>,
-{
-    let mut arguments = A::default();
-    let mut add = || -> Result<(), sqlx::error::BoxDynError> {
-        arguments.add(rotation.id.0)?;
-        arguments.add(bigint(rotation.from_generation))?;
-        arguments.add(rotation.now.as_millis())?;
-        arguments.add(rotation.access_expires_at.as_millis())?;
-        arguments.add(rotation.auth_epoch)?;
-        arguments.add(rotation.grant_epoch)?;
-        arguments.add(i64::from(rotation.counts_as_activity))?;
-        arguments.add(rotation.last_issued_at.as_millis())?;
-        arguments.add(event.id.0)?;
-        arguments.add(event.at.as_millis())?;
-        arguments.add(event.kind.as_str())?;
-        arguments.add(event.outcome.as_str())?;
-        arguments.add(event.actor_id.map(|id| id.0))?;
-        arguments.add(event.subject_id.map(|id| id.0))?;
-        arguments.add(event.session_id.map(|id| id.0))?;
-        arguments.add(event.device_id.map(|id| id.0))?;
-        for text in [&event.address, &event.user_agent, &event.request_id, &event.reason] {
-            arguments.add(storable(text.as_deref()))?;
-        }
-        arguments.add(json(&event.facts))?;
-        arguments.add(json(&event.changes))
-    };
-    add().map_err(sqlx::Error::Encode)?;
+fn arguments(rotation: &Rotation, event: &Event) -> Result<SqliteArguments, BoxDynError> {
+    let mut arguments = SqliteArguments::default();
+    arguments.add(rotation.id.0)?;
+    arguments.add(bigint(rotation.from_generation))?;
+    arguments.add(rotation.last_issued_at.as_millis())?;
+    arguments.add(rotation.now.as_millis())?;
+    arguments.add(rotation.access_expires_at.as_millis())?;
+    arguments.add(rotation.auth_epoch)?;
+    arguments.add(rotation.grant_epoch)?;
+    arguments.add(i64::from(rotation.counts_as_activity))?;
+    arguments.add(event.id.0)?;
+    arguments.add(event.at.as_millis())?;
+    arguments.add(event.kind.as_str())?;
+    arguments.add(event.outcome.as_str())?;
+    arguments.add(event.actor_id.map(|id| id.0))?;
+    arguments.add(event.subject_id.map(|id| id.0))?;
+    arguments.add(event.session_id.map(|id| id.0))?;
+    arguments.add(event.device_id.map(|id| id.0))?;
+    for text in [&event.address, &event.user_agent, &event.request_id, &event.reason] {
+        arguments.add(storable(text.as_deref()))?;
+    }
+    arguments.add(json(&event.facts))?;
+    arguments.add(json(&event.changes))?;
     Ok(arguments)
+}
+
+/// A rotation with its audit row.
+pub(in crate::storage) struct Recorded {
+    rotation: Rotation,
+    event: Event,
+}
+
+impl Question for Recorded {
+    /// Whether it happened. Asked once more after it did, it does not happen again.
+    type Answer = bool;
+
+    async fn ask(connection: &mut PgConnection, asked: &[Self]) -> Result<Vec<bool>, sqlx::Error> {
+        fn each<T>(asked: &[Recorded], value: impl Fn(&Recorded) -> T) -> Vec<T> {
+            asked.iter().map(value).collect()
+        }
+        let written: Vec<Uuid> = sqlx::query_scalar(ON_POSTGRES)
+            .bind(each(asked, |r| r.rotation.id.0))
+            .bind(each(asked, |r| bigint(r.rotation.from_generation)))
+            .bind(each(asked, |r| r.rotation.last_issued_at.as_millis()))
+            .bind(each(asked, |r| r.rotation.now.as_millis()))
+            .bind(each(asked, |r| r.rotation.access_expires_at.as_millis()))
+            .bind(each(asked, |r| r.rotation.auth_epoch))
+            .bind(each(asked, |r| r.rotation.grant_epoch))
+            .bind(each(asked, |r| i64::from(r.rotation.counts_as_activity)))
+            .bind(each(asked, |r| r.event.id.0))
+            .bind(each(asked, |r| r.event.at.as_millis()))
+            .bind(each(asked, |r| r.event.kind.as_str()))
+            .bind(each(asked, |r| r.event.outcome.as_str()))
+            .bind(each(asked, |r| r.event.actor_id.map(|id| id.0)))
+            .bind(each(asked, |r| r.event.subject_id.map(|id| id.0)))
+            .bind(each(asked, |r| r.event.session_id.map(|id| id.0)))
+            .bind(each(asked, |r| r.event.device_id.map(|id| id.0)))
+            .bind(each(asked, |r| storable(r.event.address.as_deref())))
+            .bind(each(asked, |r| storable(r.event.user_agent.as_deref())))
+            .bind(each(asked, |r| storable(r.event.request_id.as_deref())))
+            .bind(each(asked, |r| storable(r.event.reason.as_deref())))
+            .bind(each(asked, |r| json(&r.event.facts)))
+            .bind(each(asked, |r| json(&r.event.changes)))
+            .fetch_all(connection)
+            .await?;
+        Ok(each(asked, |r| written.contains(&r.event.id.0)))
+    }
 }

@@ -27,9 +27,9 @@ macro_rules! session_columns {
 }
 pub(super) use session_columns;
 
-#[derive(sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 pub(super) struct SessionRow {
-    id: Uuid,
+    pub(super) id: Uuid,
     user_id: Uuid,
     device_id: Option<Uuid>,
     client: String,
@@ -66,6 +66,7 @@ pub(super) struct SessionRow {
 }
 
 /// A session, its owner, and one of the policies in force of the owner's roles, read in one go.
+#[derive(Clone)]
 pub(super) struct SessionWithPolicyRow {
     pub(super) session: SessionRow,
     pub(super) user: UserRow,
