@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::AppState;
 use super::health::Draining;
+use super::protect::MOST_HEAD_BYTES;
 use crate::config::{Server, Tls};
 use guard::Guard;
 
@@ -30,8 +31,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STALL_MARGIN: Duration = Duration::from_secs(2);
 /// Most headers of a request; more are 431.
 const MOST_HEADERS: usize = 100;
-/// Most bytes of a request's line and headers; more are 431.
-const MOST_HEADER_BYTES: u32 = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 100;
 /// Streams that a client may reset before the connection is closed (rapid reset).
@@ -135,12 +134,12 @@ pub async fn serve_on(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(MOST_HEADERS)
-        .max_buf_size(MOST_HEADER_BYTES as usize);
+        .max_buf_size(MOST_HEAD_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
-        .max_header_list_size(MOST_HEADER_BYTES)
+        .max_header_list_size(MOST_HEAD_BYTES)
         .max_pending_accept_reset_streams(MOST_RESETS)
         .max_local_error_reset_streams(MOST_RESETS);
     let serving = async {

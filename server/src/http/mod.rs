@@ -1,7 +1,7 @@
 //! The HTTP edge: which layers a request passes, in which order, before a service is asked.
 //!
 //! **Every request**, from outside in ([`Edge`]): who knocks (address, request id, log span) → response headers → bodies
-//! of errors → panics → time limit → odd methods → doubled cookies → origin gate → body limit → the routes.
+//! of errors → panics → time limit → odd methods → long heads → doubled cookies → origin gate → body limit → the routes.
 //!
 //! **Around some routes** ([`router`]), again from outside in:
 //! * pages, and JSON of browsers: redirects kept here → flow state (tower-sessions) → viewer (renewal);
@@ -15,6 +15,7 @@
 pub mod api;
 pub mod assets;
 pub mod auth;
+pub mod body;
 pub mod client;
 pub mod cookies;
 pub mod dpop;
@@ -151,12 +152,16 @@ impl Edge {
         let span = tracing::info_span!("request", id = %known.id.0, method = %request.method());
         let for_people = error::accepts_html(request.headers());
         let answered = async {
+            let body = body::Awaited::watch(&mut request);
             let Ok(answered) = caught(tokio::time::timeout(rules.time_limit, self.admit(request))).await else {
                 let sink = &rules.protection.sink;
                 sink.refused(Kind::HandlerPanicked, &known.from, "panic").await;
                 return Problem::internal().into_response();
             };
-            answered.unwrap_or_else(|_too_late| Problem::unavailable().into_response())
+            answered.unwrap_or_else(|_too_late| match body {
+                Some(body) if body.is_true() => Problem::request_timeout().into_response(),
+                _ => Problem::unavailable().into_response(),
+            })
         };
         let answered = answered.instrument(span).await;
         let mut response = rules.bodies.give(answered, &known.id, for_people);
@@ -167,7 +172,8 @@ impl Edge {
 
     /// The gates, then the routes.
     async fn admit(mut self, mut request: Request) -> Response {
-        if let Some(response) = protect::refuse_odd_method(request.method()) {
+        let odd = protect::refuse_odd_method(request.method());
+        if let Some(response) = odd.or_else(|| protect::refuse_long_head(&request)) {
             return response;
         }
         let protection = &self.rules.protection;
@@ -176,6 +182,7 @@ impl Edge {
         if let Some(refused) = refused {
             return protection.refuse(&request, refused).await;
         }
+        body::refuse_declared_beyond(protection.max_body_bytes, &mut request);
         self.rules.body_limit.apply(&mut request);
         let Ok(response) = self.routes.call(request).await;
         response

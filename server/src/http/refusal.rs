@@ -113,9 +113,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let Ok(bytes) = Bytes::from_request(request, state).await else {
-            return Err(Problem::too_large().into());
-        };
+        let bytes = Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(|rejection| Problem::of_status(rejection.status()))?;
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|_| Problem::bad_request().into())

@@ -1,9 +1,12 @@
 //! Tests of the edge: whatever it answers itself is as complete as what a handler answers.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -12,6 +15,7 @@ use tower::ServiceExt as _;
 
 use super::Edge;
 use super::protect::recorder::{Recorder, edge, rules};
+use super::refusal::StrictJson;
 use crate::domain::audit::Kind;
 
 async fn breaks() {
@@ -24,6 +28,80 @@ fn routes() -> Router {
         .route("/breaks", get(breaks))
         .route("/hangs", get(std::future::pending::<()>))
         .route("/reads", post(|_: Bytes| async {}))
+}
+
+/// A body that never comes; its length is what the client says of it.
+struct Never(Option<u64>);
+
+impl HttpBody for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0
+            .map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+    }
+}
+
+/// A body whose framing breaks off.
+fn broken() -> Body {
+    let (sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
+    sender.abort(std::io::Error::other("no such chunk"));
+    Body::new(body)
+}
+
+#[tokio::test]
+async fn f23_a_body_that_does_not_come_is_the_clients_trouble_and_named_so() {
+    let sink = Arc::<Recorder>::default();
+    let hangs_with_body = |body: Bytes| async move {
+        drop(body);
+        std::future::pending::<()>().await;
+    };
+    let routes = || {
+        Router::new()
+            .route("/reads", post(|_: Bytes| async {}))
+            .route("/strict", post(|_: StrictJson<serde_json::Value>| async {}))
+            .route("/hangs", post(hangs_with_body))
+    };
+    for (path, body, status) in [
+        ("/reads", Body::new(Never(Some(50))), 408),
+        ("/strict", Body::new(Never(None)), 408),
+        // Nobody waits for it.
+        ("/strict", Body::new(Never(Some(99_999_999_999))), 413),
+        ("/strict", broken(), 400),
+        ("/strict", Body::from("{}"), 200),
+        // It has come, and the fault is ours.
+        ("/hangs", Body::from("{}"), 503),
+    ] {
+        let request = Request::post(path).header("content-type", "application/json");
+        let answer = edge(&sink, routes())
+            .oneshot(request.body(body).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        assert!(is_complete(answer.headers()), "{path}: {:?}", answer.headers());
+    }
+}
+
+#[tokio::test]
+async fn f22_a_head_beyond_its_measure_is_431() {
+    let sink = Arc::<Recorder>::default();
+    for (length, status) in [(60_000, 200), (65_536, 431), (100_000, 431)] {
+        let long = "x".repeat(length);
+        let answer = ask(edge(&sink, routes()), "GET", "/here", ("x-long", &long), "").await;
+        assert_eq!(answer.status(), status, "{length}");
+    }
+    let half = "x".repeat(35_000);
+    let path = format!("/here?{half}");
+    let answer = ask(edge(&sink, routes()), "GET", &path, ("x-long", &half), "").await;
+    assert_eq!(answer.status(), 431, "both together");
 }
 
 async fn ask(router: Router, method: &str, path: &str, header: (&str, &str), body: &str) -> Response {

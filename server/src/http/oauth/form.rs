@@ -51,13 +51,15 @@ impl<S: Send + Sync> FromRequest<S> for Form {
                 "The body must be application/x-www-form-urlencoded.",
             ));
         }
-        let Ok(body) = Bytes::from_request(request, state).await else {
-            return Err(OAuthError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "invalid_request",
-                "The request is too large.",
-            ));
-        };
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let is_too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            let why = if is_too_large {
+                "The request is too large."
+            } else {
+                "The body could not be read."
+            };
+            OAuthError::new(rejection.status(), "invalid_request", why)
+        })?;
         Self::parse(&body)
     }
 }

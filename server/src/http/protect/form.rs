@@ -1,7 +1,7 @@
 //! The synchroniser token of every form (M11, C8): kept in the tower-sessions session, sent in the field
 //! `form_token`.
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -11,6 +11,7 @@ use tower_sessions::Session;
 
 use super::{Protection, Refused, same_origin_path};
 use crate::domain::audit::Kind;
+use crate::http::body;
 use crate::http::error::{Problem, accepts_html};
 use crate::http::web_session;
 
@@ -45,9 +46,9 @@ pub async fn check_form_token(State(protection): State<Protection>, request: Req
         return protection.refuse(&request, refused).await;
     }
     let (parts, body) = request.into_parts();
-    let Ok(bytes) = to_bytes(body, protection.max_body_bytes).await else {
-        // Too large, or the client stopped sending; nobody reads the difference in the second case.
-        return Problem::too_large().into_response();
+    let bytes = match body::read(body, protection.max_body_bytes).await {
+        Ok(bytes) => bytes,
+        Err(problem) => return problem.into_response(),
     };
     let kept = match web_session::kept_form_token(&session).await {
         Ok(kept) => kept,

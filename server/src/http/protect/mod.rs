@@ -28,7 +28,7 @@ pub use crate::domain::return_path::{safe_return_path, same_origin_path};
 pub use cookies::refuse_doubled_cookie;
 pub use form::{FORM_TOKEN_FIELD, FORM_TOKEN_HEADER, check_form_token, header_form_token_matches, is_form};
 pub use headers::{HeaderPolicy, page_csp};
-pub use methods::refuse_odd_method;
+pub use methods::{MOST_HEAD_BYTES, refuse_long_head, refuse_odd_method};
 pub use origin::{ACTIONS, refuse_foreign_origin};
 pub use redirect::keep_redirects_here;
 pub use report::{REPORT_PATH, csp_report};

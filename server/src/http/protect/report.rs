@@ -1,6 +1,5 @@
 //! Where browsers report violations of the content security policy (C6).
 
-use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,6 +7,7 @@ use serde_json::Value;
 
 use super::{Protection, Refused};
 use crate::domain::audit::Kind;
+use crate::http::body;
 use crate::http::client::ClientAddress;
 use crate::http::error::Problem;
 use crate::http::limits::LimitKind;
@@ -50,17 +50,22 @@ pub async fn csp_report(State(protection): State<Protection>, request: Request) 
     ) {
         return Problem::unsupported_media_type("application/csp-report or application/reports+json").into_response();
     }
-    let Ok(bytes) = to_bytes(request.into_body(), MOST_BYTES).await else {
-        return Problem::too_large().into_response();
+    let bytes = match body::read(request.into_body(), MOST_BYTES).await {
+        Ok(bytes) => bytes,
+        Err(problem) => return problem.into_response(),
     };
     let Ok(report) = serde_json::from_slice::<Value>(&bytes) else {
         return Problem::bad_request().into_response();
     };
     // One object (`csp-report`) or a list of reports (`body`); only the first is logged.
     let first = report.get(0).unwrap_or(&report);
-    let body = first.get("csp-report").or_else(|| first.get("body")).unwrap_or(first);
+    let reported = first.get("csp-report").or_else(|| first.get("body"));
+    let Some(reported) = reported.filter(|reported| reported.is_object()) else {
+        return Problem::bad_request().into_response();
+    };
     let text = |names: [&str; 2]| {
-        let found = names.iter().find_map(|name| body.get(name)?.as_str()).unwrap_or("");
+        let found = names.iter().find_map(|name| reported.get(name)?.as_str());
+        let found = found.unwrap_or("");
         // Without query and fragment: a URL may carry somebody's data there.
         let bare = found.split(['?', '#']).next().unwrap_or("");
         bare.chars()
