@@ -9,9 +9,9 @@ use async_trait::async_trait;
 
 use crate::error::{ActionError, PageError};
 use crate::types::{
-    AuditDetail, AuditFilter, AuditPage, DeviceList, Enrolment, Invitation, Lifetimes, NextStep, PendingSignIn,
-    PeopleList, PersonView, PolicyChange, PolicyPreview, RoleEditor, RoleView, SecurityView, SignInPrompt,
-    StepUpPrompt,
+    AuditDetail, AuditFilter, AuditPage, DeviceList, Enrolment, Invitation, Invitee, Lifetimes, NextStep,
+    PendingSignIn, PeopleList, PersonView, PolicyChange, PolicyPreview, RoleEditor, RoleView, SecurityView,
+    SignInPrompt, StepUpPrompt,
 };
 
 /// Signing in and out.
@@ -102,13 +102,9 @@ pub trait Admin: Send + Sync {
     /// One person.
     async fn person(&self, id: String) -> Result<PersonView, PageError>;
     /// Adds a person; the one-time link is on the page that follows.
-    async fn invite(
-        &self,
-        username: String,
-        email: String,
-        display_name: String,
-        roles: Vec<String>,
-    ) -> Result<NextStep, ActionError>;
+    async fn invite(&self, invitee: Invitee) -> Result<NextStep, ActionError>;
+    /// What was typed of somebody who could not be invited; once.
+    async fn refused_invitee(&self) -> Result<Option<Invitee>, PageError>;
     /// A new one-time link for a person who has not accepted yet; the older one is dead.
     async fn invite_again(&self, id: String) -> Result<NextStep, ActionError>;
     /// Disables an account and ends its sessions.

@@ -488,6 +488,19 @@ pub struct PeopleList {
     pub notice: Option<Notice>,
 }
 
+/// A person to be invited, as typed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Invitee {
+    /// Sign-in name.
+    pub username: String,
+    /// E-mail address.
+    pub email: String,
+    /// Name as people read it.
+    pub display_name: String,
+    /// Roles ticked.
+    pub roles: Vec<String>,
+}
+
 /// One person's page for admins.
 #[derive(Clone, Debug)]
 pub struct PersonView {

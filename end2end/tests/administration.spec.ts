@@ -17,6 +17,20 @@ test("an invited person opens the link, chooses a password and is in", async ({ 
   const link = await invite(site.desk, mia, "member");
   await site.desk.expectAccessible();
 
+  // A name that is taken: said at its field, and nothing that was typed is lost.
+  await desk.goto("/admin/people/new");
+  await desk.getByLabel("Sign-in name").fill(mia.username);
+  await desk.getByLabel("Name", { exact: true }).fill("Mia Other");
+  await desk.getByLabel("E-mail address").fill("other@example.org");
+  await desk.getByRole("checkbox", { name: "member", exact: true }).check();
+  await desk.getByRole("button", { name: "Make the invitation" }).click();
+  await expect(alert(desk)).toContainText("Sign-in name: already in use.");
+  await expect(desk.getByLabel("Sign-in name")).toHaveValue(mia.username);
+  await expect(desk.getByLabel("Name", { exact: true })).toHaveValue("Mia Other");
+  await expect(desk.getByLabel("E-mail address")).toHaveValue("other@example.org");
+  await expect(desk.getByRole("checkbox", { name: "member", exact: true })).toBeChecked();
+  await site.desk.expectAccessible();
+
   // A machine that looks at links first does not use it up (C11).
   expect((await fetch(link, { redirect: "manual" })).status).toBe(303);
 

@@ -6,7 +6,7 @@ use leptos::server_fn::codec::PostUrl;
 use super::{go_on, refuse, services};
 use crate::error::ActionError;
 use crate::pages::admin::role::LimitsForm;
-use crate::types::PolicyChange;
+use crate::types::{Invitee, PolicyChange};
 
 /// The limits arrive as fields of their own (`access_minutes` …); flattened, because a function with twelve
 /// arguments helps nobody.
@@ -37,7 +37,13 @@ pub async fn invite_person(
     display_name: String,
     #[server(default)] roles: Vec<String>,
 ) -> Result<(), ActionError> {
-    go_on(services()?.admin.invite(username, email, display_name, roles).await)
+    let invitee = Invitee {
+        username,
+        email,
+        display_name,
+        roles,
+    };
+    go_on(services()?.admin.invite(invitee).await)
 }
 
 #[server(prefix = "/actions", endpoint = "invite_person_again", input = PostUrl)]

@@ -395,10 +395,20 @@ impl Admin for Fake {
         self.answer(full, empty)
     }
 
-    async fn invite(&self, _: String, _: String, _: String, roles: Vec<String>) -> Result<NextStep, ActionError> {
+    async fn invite(&self, invitee: Invitee) -> Result<NextStep, ActionError> {
         Ok(NextStep::Done {
-            path: format!("/admin/people/p-{}", roles.join("-")),
+            path: format!("/admin/people/p-{}", invitee.roles.join("-")),
         })
+    }
+
+    async fn refused_invitee(&self) -> Result<Option<Invitee>, PageError> {
+        let typed = Invitee {
+            username: "\"><b>mia".to_owned(),
+            email: "mia@example.org".to_owned(),
+            display_name: "Mia Member".to_owned(),
+            roles: vec!["finance".to_owned()],
+        };
+        self.answer(Some(typed), None)
     }
 
     async fn invite_again(&self, id: String) -> Result<NextStep, ActionError> {

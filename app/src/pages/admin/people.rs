@@ -153,6 +153,7 @@ async fn load_invite(visit: Visit) -> Result<Sheet, PageError> {
         .map(|role| role.name)
         .collect::<Vec<_>>();
     let error = visit.failure("invite_person");
+    let typed = visit.services.admin.refused_invitee().await?.unwrap_or_default();
     Ok(Sheet::new(
         "Invite a person",
         FRAME,
@@ -164,10 +165,13 @@ async fn load_invite(visit: Visit) -> Result<Sheet, PageError> {
             </header>
             <Refused error/>
             <Form action="invite_person" class="card">
-                <TextField name="username" label="Sign-in name" required=true problem=problem_at(error, Field::Username)/>
-                <TextField name="display_name" label="Name" required=true problem=problem_at(error, Field::DisplayName)/>
-                <TextField name="email" label="E-mail address" kind="email" required=true problem=problem_at(error, Field::Email)/>
-                <RoleChoice all problem=problem_at(error, Field::Roles)/>
+                <TextField name="username" label="Sign-in name" value=typed.username required=true
+                    problem=problem_at(error, Field::Username)/>
+                <TextField name="display_name" label="Name" value=typed.display_name required=true
+                    problem=problem_at(error, Field::DisplayName)/>
+                <TextField name="email" label="E-mail address" kind="email" value=typed.email required=true
+                    problem=problem_at(error, Field::Email)/>
+                <RoleChoice all held=typed.roles problem=problem_at(error, Field::Roles)/>
                 <div class="buttons"><Submit label="Make the invitation"/><ButtonLink href="/admin/people" label="Cancel"/></div>
             </Form>
         },

@@ -3,8 +3,8 @@
 use app::error::{ActionError, Field, PageError, Problem};
 use app::services::Admin;
 use app::types::{
-    Lifetimes, NextStep, Notice, PeopleList, PersonRow, PersonView, PolicyChange, PolicyPreview, PolicyVersionView,
-    Preset, RoleEditor, RoleView,
+    Invitee, Lifetimes, NextStep, Notice, PeopleList, PersonRow, PersonView, PolicyChange, PolicyPreview,
+    PolicyVersionView, Preset, RoleEditor, RoleView,
 };
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
@@ -283,19 +283,14 @@ impl Admin for Visit {
         })
     }
 
-    async fn invite(
-        &self,
-        username: String,
-        email: String,
-        display_name: String,
-        roles: Vec<String>,
-    ) -> Result<NextStep, ActionError> {
+    async fn invite(&self, invitee: Invitee) -> Result<NextStep, ActionError> {
         let live = self.signed_in_for_action()?;
+        let typed = invitee.clone();
         let new = NewPerson {
-            username,
-            email,
-            display_name,
-            roles,
+            username: invitee.username,
+            email: invitee.email,
+            display_name: invitee.display_name,
+            roles: invitee.roles,
         };
         match self
             .backend
@@ -309,8 +304,20 @@ impl Admin for Visit {
                     .map_err(action_fault)?;
                 Ok(done(person_page(id)))
             }
-            Err(why) => or_step_up(why, "/admin/people/new".to_owned()),
+            Err(why) => {
+                let texts = [&typed.username, &typed.display_name, &typed.email];
+                let length: usize = texts.into_iter().chain(&typed.roles).map(String::len).sum();
+                // Nobody has longer names.
+                if length <= 1000 {
+                    self.put(slot::INVITEE, typed).await.map_err(action_fault)?;
+                }
+                or_step_up(why, "/admin/people/new".to_owned())
+            }
         }
+    }
+
+    async fn refused_invitee(&self) -> Result<Option<Invitee>, PageError> {
+        self.take(slot::INVITEE).await.map_err(page_fault)
     }
 
     async fn invite_again(&self, id: String) -> Result<NextStep, ActionError> {

@@ -43,6 +43,8 @@ pub mod slot {
     pub const SIGNED_OUT: &str = "signed_out";
     /// Secret of the invitation opened in this browser.
     pub const INVITATION: &str = "invitation";
+    /// What was typed of a person who could not be invited ([`app::types::Invitee`]).
+    pub const INVITEE: &str = "invitee";
     /// An invitation link made just now, with the id of its person.
     pub const NEW_LINK: &str = "new_link";
 }
