@@ -433,17 +433,21 @@ async fn a_policy_is_previewed_before_it_is_saved() {
         .says("NIST SP 800-63B-4")
         .has("<label for=\"justification\"");
     let crossed = PREVIEW.replace("idle_minutes=5", "idle_minutes=9999");
-    get(&crossed, Who::Admin, Scene::Full)
-        .await
+    let answer = get(&crossed, Who::Admin, Scene::Full).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    answer
         .says("Idle limit: must not be longer than the absolute limit.")
         .has("idle_minutes-problem")
         .lacks("/actions/save_policy");
     let nonsense = PREVIEW.replace("idle_minutes=5", "idle_minutes=soon");
-    get(&nonsense, Who::Admin, Scene::Full)
-        .await
+    let answer = get(&nonsense, Who::Admin, Scene::Full).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    answer
         .has("value=\"soon\"")
         .has("idle_minutes-problem")
         .lacks("/actions/save_policy");
+    let unknown = get("/admin/roles/finance?preset=zzz", Who::Admin, Scene::Full).await;
+    assert_eq!(unknown.status, StatusCode::BAD_REQUEST);
     let same = PREVIEW.replace("idle_minutes=5", "idle_minutes=15");
     get(&same, Who::Admin, Scene::Full)
         .await

@@ -2,6 +2,7 @@
 //!
 //! Works without JavaScript: presets and preview are addresses, saving is the only form that posts.
 
+use http::StatusCode;
 use leptos::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::components::form::{ButtonLink, Form, Hidden, Submit};
 use crate::components::message::{Badge, Message, Refused, Tone};
 use crate::components::when::When;
 use crate::error::{ActionError, Field, PageError, Problem};
-use crate::request::{Access, Entry, Frame, Sheet, Visit, encode, page};
+use crate::request::{Access, Entry, Frame, Sheet, Visit, encode, page, set_status};
 use crate::types::{Lifetimes, MfaRule, PolicyPreview, PolicyVersionView, Preset, RoleView};
 use crate::words;
 
@@ -155,6 +156,9 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let now = visit.page.now;
     let chosen = visit.query("preset");
     let preset = editor.presets.iter().find(|preset| preset.key == chosen);
+    if preset.is_none() && !chosen.is_empty() {
+        return Err(PageError::BadQuery);
+    }
     let proposed = visit.query.get("idle_minutes").is_some();
     let form = if proposed {
         LimitsForm::of_query(&visit)
@@ -189,6 +193,10 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
                 problem: *problem,
             });
         }
+    }
+    if error.is_some() {
+        // What was asked to be previewed is refused; the form shows where, and keeps it.
+        set_status(StatusCode::UNPROCESSABLE_ENTITY);
     }
     let saving = visit.failure("save_policy");
     let error = saving.or(error);
