@@ -19,6 +19,7 @@ use crate::http::limits::Limits;
 use crate::http::{AppState, Shared, assets, feed, health, listen, router};
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
+use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store, keys};
 
@@ -79,10 +80,12 @@ impl Application {
             async move { backend.follow_revocations().await }
         });
         let watching = tokio::spawn(watch(backend.clone()));
+        let comparing = tokio::spawn(compare_clocks(backend.clone()));
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
         following.abort();
         watching.abort();
+        comparing.abort();
         backend.store().close().await;
         Ok(served?)
     }
@@ -219,6 +222,26 @@ async fn watch(backend: Arc<Backend>) {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Keeps the clocks of several nodes side by side. An embedded database has one node: nothing to compare with.
+async fn compare_clocks(backend: Arc<Backend>) {
+    if !backend.store().is_postgres() {
+        return;
+    }
+    let mut every = tokio::time::interval(REPORT_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        every.tick().await;
+        let compared = backend.compare_clocks().await;
+        if let Err(error) = &compared
+            && !failing
+        {
+            tracing::error!(%error, "the clocks of the nodes could not be compared; will try again");
+        }
+        failing = compared.is_err();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::keys::KeyPurpose;
 use crate::domain::keys::lifecycle::NotRevoked;
 use crate::services::Backend;
-use crate::services::keys::{KeyStanding, Order, RevokeOutcome, RotateOutcome};
+use crate::services::keys::{KeyStanding, Order, RevokeOutcome, RevokedTokens, RotateOutcome};
 
 /// Longest reason that is kept.
 const LONGEST_REASON: usize = 500;
@@ -65,12 +65,21 @@ pub(super) async fn execute(command: KeysCommand, backend: &Backend) -> Result<S
             Ok(format!("{} {begun} and comes into use at {from}.\n", next.key.id))
         }
         KeysCommand::Revoke { kid, reason } => match backend.revoke_key(&kid, &order(reason.as_deref())).await? {
-            RevokeOutcome::Revoked { replaced: true } => {
-                let now = backend.keys();
-                let now = now.active_signing().kid();
-                Ok(format!("{kid} is revoked; {now} signs in its place.\n"))
+            RevokeOutcome::Revoked { replaced, tokens } => {
+                let mut said = format!("{kid} is revoked");
+                if replaced {
+                    let _ = write!(said, "; {} signs in its place", backend.keys().active_signing().kid());
+                }
+                said += match tokens {
+                    Some(RevokedTokens { sessions, services }) => format!(
+                        ".\nAccess tokens that were still good and are refused now: {sessions} of sessions, {services} of \
+                         services.\n"
+                    ),
+                    None => ".\nHow many tokens that concerns could not be counted; see the log.\n".to_owned(),
+                }
+                .as_str();
+                Ok(said)
             }
-            RevokeOutcome::Revoked { replaced: false } => Ok(format!("{kid} is revoked.\n")),
             RevokeOutcome::Not(NotRevoked::Unknown) => Err(format!("there is no key {kid}").into()),
             RevokeOutcome::Not(NotRevoked::Gone) => Err(format!("{kid} is removed already").into()),
             RevokeOutcome::Not(NotRevoked::Edge) => Err(format!(

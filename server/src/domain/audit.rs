@@ -109,6 +109,8 @@ kinds! {
     KeyRetired = "key_retired",
     /// A key is gone: nothing of it is accepted.
     KeyRemoved = "key_removed",
+    /// How many living access tokens a revoked key had signed.
+    RevokedTokensCounted = "revoked_tokens_counted",
     /// A client was added: other software that gets tokens in its own name.
     ClientAdded = "client_added",
     /// It gets no more tokens, and those it has are refused.

@@ -89,3 +89,7 @@ id!(
     /// One access token (`jti`).
     TokenId
 );
+id!(
+    /// A process that serves, from its start to its end.
+    NodeId
+);

@@ -21,6 +21,8 @@ pub trait Readiness: Send + Sync {
     async fn database(&self) -> bool;
     /// There is an active signing key and an active edge key, and the stored keys are the ones in memory.
     async fn keys(&self) -> bool;
+    /// The clock agrees with those of the other nodes.
+    fn clock(&self) -> bool;
 }
 
 /// Set once at SIGTERM: readiness goes first, then the listener.
@@ -66,12 +68,13 @@ pub async fn healthz() -> impl IntoResponse {
 
 /// Whether it should get requests; says what is missing.
 #[utoipa::path(get, path = "/readyz", responses(
-    (status = 200, description = "Ready"), (status = 503, description = "Not now: database, keys, or about to stop")))]
+    (status = 200, description = "Ready"), (status = 503, description = "Not now: database, keys, clock, or about to stop")))]
 pub async fn readyz(State(health): State<Health>) -> Response {
     let within = |check| async { tokio::time::timeout(LONGEST_CHECK, check).await.unwrap_or(false) };
     let (database, keys) = tokio::join!(within(health.readiness.database()), within(health.readiness.keys()));
     let draining = health.draining.has_begun();
-    let ready = database && keys && !draining;
+    let clock = health.readiness.clock();
+    let ready = database && keys && clock && !draining;
     let status = if ready {
         StatusCode::OK
     } else {
@@ -81,6 +84,7 @@ pub async fn readyz(State(health): State<Health>) -> Response {
         "status": if ready { "ready" } else { "not_ready" },
         "database": database,
         "keys": keys,
+        "clock": clock,
         "draining": draining,
     });
     (status, axum::Json(body)).into_response()
@@ -93,29 +97,30 @@ mod tests {
     use axum::extract::Request;
     use tower::ServiceExt as _;
 
-    struct Fixed {
-        database: bool,
-        keys: bool,
-        hangs: bool,
-    }
+    /// Has everything but this.
+    struct Without(&'static str);
 
     #[async_trait]
-    impl Readiness for Fixed {
+    impl Readiness for Without {
         async fn database(&self) -> bool {
-            if self.hangs {
+            if self.0 == "an answer of the database" {
                 std::future::pending::<()>().await;
             }
-            self.database
+            self.0 != "database"
         }
 
         async fn keys(&self) -> bool {
-            self.keys
+            self.0 != "keys"
+        }
+
+        fn clock(&self) -> bool {
+            self.0 != "clock"
         }
     }
 
-    async fn status(path: &str, fixed: Fixed, draining: &Draining) -> u16 {
+    async fn status(path: &str, without: &'static str, draining: &Draining) -> u16 {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        routes(Arc::new(fixed), draining.clone())
+        routes(Arc::new(Without(without)), draining.clone())
             .oneshot(request)
             .await
             .unwrap()
@@ -124,64 +129,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_only_with_database_and_keys_and_while_not_draining() {
+    async fn ready_only_with_all_that_is_needed_and_while_not_draining() {
         let draining = Draining::default();
-        for (database, keys, expected) in [(true, true, 200), (false, true, 503), (true, false, 503)] {
-            assert_eq!(
-                status(
-                    "/readyz",
-                    Fixed {
-                        database,
-                        keys,
-                        hangs: false
-                    },
-                    &draining
-                )
-                .await,
-                expected
-            );
+        for (without, expected) in [("nothing", 200), ("database", 503), ("keys", 503), ("clock", 503)] {
+            assert_eq!(status("/readyz", without, &draining).await, expected, "{without}");
+            assert_eq!(status("/healthz", without, &draining).await, 200, "{without}");
         }
         draining.begin();
-        assert_eq!(
-            status(
-                "/readyz",
-                Fixed {
-                    database: true,
-                    keys: true,
-                    hangs: false
-                },
-                &draining
-            )
-            .await,
-            503
-        );
-        assert_eq!(
-            status(
-                "/healthz",
-                Fixed {
-                    database: false,
-                    keys: false,
-                    hangs: false
-                },
-                &draining
-            )
-            .await,
-            200
-        );
+        assert_eq!(status("/readyz", "nothing", &draining).await, 503);
+        assert_eq!(status("/healthz", "nothing", &draining).await, 200);
     }
 
     #[tokio::test]
     async fn f7_a_database_that_hangs_is_not_ready() {
         let draining = Draining::default();
-        let asked = status(
-            "/readyz",
-            Fixed {
-                database: true,
-                keys: true,
-                hangs: true,
-            },
-            &draining,
-        );
+        let asked = status("/readyz", "an answer of the database", &draining);
         assert_eq!(tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap(), 503);
     }
 }

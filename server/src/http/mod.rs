@@ -287,6 +287,10 @@ impl health::Readiness for Backend {
     async fn keys(&self) -> bool {
         self.keys_are_in_order().await
     }
+
+    fn clock(&self) -> bool {
+        self.clock_is_in_order()
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod hashing;
 pub mod invitations;
 pub mod keys;
 pub mod lifetimes;
+pub mod node_clocks;
 pub mod oauth;
 pub mod ports;
 pub mod recovery;
@@ -35,7 +36,7 @@ use secrecy::SecretString;
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp, Watch};
 use crate::domain::dpop::Nonces;
-use crate::domain::id::{EventId, UserId};
+use crate::domain::id::{EventId, NodeId, UserId};
 use crate::domain::jwt::Verifier;
 use crate::domain::keys::lifecycle::Rules;
 use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
@@ -120,6 +121,7 @@ pub struct Backend {
     /// The whole log was looked through for unsealed events since the start.
     sealed_before: std::sync::atomic::AtomicBool,
     clock_watch: tokio::sync::Mutex<Watch>,
+    node_clock: node_clocks::NodeClock,
 }
 
 impl std::fmt::Debug for Backend {
@@ -146,6 +148,7 @@ impl Backend {
         };
         let ring = keys::LiveRing::new(keys, parts.clock.now());
         let clock_watch = tokio::sync::Mutex::new(Watch::begin(parts.clock.as_ref()));
+        let node = NodeId::new(parts.clock.now(), parts.random.as_ref());
         let nonces = Nonces::new(&parts.kek.derive("dpop nonces"));
         Self {
             store: parts.store,
@@ -164,6 +167,7 @@ impl Backend {
             nonces,
             sealed_before: std::sync::atomic::AtomicBool::new(false),
             clock_watch,
+            node_clock: node_clocks::NodeClock::new(node),
         }
     }
 

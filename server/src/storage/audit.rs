@@ -2,6 +2,8 @@
 
 mod search;
 
+use std::time::Duration;
+
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
@@ -36,6 +38,8 @@ statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
     LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.at >= $1 \
         AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id) ORDER BY e.at, e.id LIMIT $2");
+    LIST_SERVICE_TOKENS = "SELECT id, at, facts FROM audit_events WHERE kind = 'service_token_issued' \
+        AND kind <> 'token_rotated' AND (at, id) > ($1, $2) AND at < $3 ORDER BY at, id LIMIT $4";
     LAST_SEAL = "SELECT seq, event_id, hash, sealed_at FROM audit_seals ORDER BY seq DESC LIMIT 1";
     SEAL_OF = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE event_id = $1";
     LIST_SEALS = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE seq >= $1 ORDER BY seq LIMIT $2";
@@ -239,6 +243,47 @@ pub async fn list_sealed_of_kinds(
         .await)?;
     rows.into_iter()
         .map(|row| Ok((Table("audit_seals").count("seq", row.seq)?, row.event.try_into()?)))
+        .collect()
+}
+
+/// A service's access token was issued.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceTokenIssued {
+    /// The event.
+    pub id: EventId,
+    /// When.
+    pub at: Timestamp,
+    /// How long it is good.
+    pub lifetime: Duration,
+}
+
+/// Access tokens that services got after one event and before a moment, oldest first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_service_tokens(
+    tx: &mut Tx,
+    after: (Timestamp, EventId),
+    until: Timestamp,
+    limit: u32,
+) -> Result<Vec<ServiceTokenIssued>, StorageError> {
+    let rows: Vec<(Uuid, i64, String)> = on_backend!(tx, |connection| sqlx::query_as(LIST_SERVICE_TOKENS)
+        .bind(after.0.as_millis())
+        .bind(after.1.0)
+        .bind(until.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    rows.into_iter()
+        .map(|(id, at, facts)| {
+            let facts: serde_json::Value = serde_json::from_str(&facts).map_err(|_| TABLE.impossible("facts"))?;
+            let lifetime = facts["lifetime_s"].as_u64().ok_or_else(|| TABLE.impossible("facts"))?;
+            Ok(ServiceTokenIssued {
+                id: EventId(id),
+                at: Timestamp::from_millis(at),
+                lifetime: Duration::from_secs(lifetime),
+            })
+        })
         .collect()
 }
 

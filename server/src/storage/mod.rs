@@ -24,6 +24,7 @@ pub mod dpop;
 pub mod event_streams;
 pub mod flows;
 pub mod keys;
+pub mod nodes;
 pub mod one_time_links;
 pub mod policies;
 pub mod recovery;
@@ -181,6 +182,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         event_streams::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,
+        nodes::STATEMENTS,
         one_time_links::STATEMENTS,
         policies::STATEMENTS,
         recovery::STATEMENTS,

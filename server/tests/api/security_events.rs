@@ -275,3 +275,54 @@ async fn r15_a_security_event_opens_no_door() {
     as_person.access = set;
     assert_eq!(as_person.sessions().await.status, 401);
 }
+
+#[tokio::test]
+async fn f11_a_receiver_that_was_away_for_an_hour_hears_everything_once_and_nobody_waited_for_it() {
+    let app = TestApp::start("f11 away").await;
+    let service = Service::add(&app, "receiver", "security_events").await;
+    let mut receiver = Receiver {
+        app: app.clone(),
+        token: service.token().await,
+    };
+    assert_eq!(receiver.fetch(&json!({})).await, BTreeMap::new(), "it begins now");
+    let (person, mut device) = app.add_program("ann").await;
+    let mut ended = Vec::new();
+    for _ in 0..30 {
+        // Everybody goes on as if it were there.
+        let next = Program::signed_in(&app, &person).await;
+        assert!(next.end(&device.session_id).await.status.is_success());
+        device.sessions().await.expect(401);
+        ended.push(device.session_id);
+        device = next;
+        app.pass(120);
+        seal(&app).await;
+    }
+    // What waits is the log itself: nothing was put aside for the receiver.
+    let kept = app.rows("SELECT client_id, noted_seq FROM event_streams").await;
+    assert_eq!(kept.len(), 1);
+    receiver.token = service.token().await;
+    let (mut told, mut last) = (BTreeMap::new(), Vec::new());
+    let most = ended.len();
+    for _ in 0..=most {
+        let sets = receiver.fetch(&json!({ "maxEvents": 7, "ack": last })).await;
+        assert!(sets.len() <= 7);
+        last = sets.keys().cloned().collect();
+        if last.is_empty() {
+            break;
+        }
+        for (id, set) in sets {
+            let (_, claims) = opened(&app, &set).await;
+            let session = claims["sub_id"]["session"]["id"].clone();
+            assert_eq!(told.insert(id, session), None, "once under its id");
+        }
+    }
+    assert!(last.is_empty(), "it comes to an end");
+    let mut told: Vec<String> = told.values().filter_map(|id| Some(id.as_str()?.to_owned())).collect();
+    let mut ended: Vec<String> = ended
+        .iter()
+        .map(|id| id.parse::<server::domain::id::SessionId>().expect("an id").to_short())
+        .collect();
+    told.sort();
+    ended.sort();
+    assert_eq!(told, ended, "every end, and nothing twice under another id");
+}

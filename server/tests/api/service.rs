@@ -19,6 +19,9 @@ use crate::app::{ORIGIN, TestApp};
 use crate::browser::encode;
 use crate::reply::Reply;
 
+/// How long a service's tokens usually live.
+const USUAL: Duration = Duration::from_mins(5);
+
 /// Parameters of a form, or headers.
 pub type Pairs<'a> = [(&'a str, &'a str)];
 
@@ -130,20 +133,32 @@ pub struct Service {
 impl Service {
     /// A new client with a secret and tokens that live five minutes.
     pub async fn add(app: &TestApp, name: &str, scopes: &str) -> Self {
-        Self::add_as(app, name, scopes, None, false).await
+        Self::add_as(app, name, scopes, None, false, USUAL).await
+    }
+
+    /// The same with tokens that live so many minutes.
+    pub async fn add_for(app: &TestApp, name: &str, scopes: &str, minutes: u64) -> Self {
+        Self::add_as(app, name, scopes, None, false, Duration::from_mins(minutes)).await
     }
 
     /// A new client with a key.
     pub async fn with_key(app: &TestApp, name: &str, scopes: &str, key: Key) -> Self {
-        Self::add_as(app, name, scopes, Some(key), false).await
+        Self::add_as(app, name, scopes, Some(key), false, USUAL).await
     }
 
     /// A new client that may ask about tokens.
     pub async fn resource_server(app: &TestApp) -> Self {
-        Self::add_as(app, "resource server", "", None, true).await
+        Self::add_as(app, "resource server", "", None, true, USUAL).await
     }
 
-    async fn add_as(app: &TestApp, name: &str, scopes: &str, key: Option<Key>, may_introspect: bool) -> Self {
+    async fn add_as(
+        app: &TestApp,
+        name: &str,
+        scopes: &str,
+        key: Option<Key>,
+        may_introspect: bool,
+        access: Duration,
+    ) -> Self {
         let keys = key
             .as_ref()
             .map(|key| parse_public_keys(&key.jwk().to_string()).expect("a public key"));
@@ -151,7 +166,7 @@ impl Service {
             name: ClientName::parse(name).expect("a name"),
             scopes: Scopes::parse(scopes).expect("scopes"),
             keys,
-            access: Duration::from_mins(5),
+            access,
             may_introspect,
         };
         let AddClientOutcome::Added(added) = app.backend().add_client(new).await.expect("the database answers") else {

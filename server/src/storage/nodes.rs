@@ -1,0 +1,70 @@
+//! Which processes serve this database, and how far each one's clock is ahead of the database's.
+
+use time::PrimitiveDateTime;
+use time::macros::format_description;
+
+use super::columns::Table;
+use super::{StorageError, Tx, on_backend, statements};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::NodeId;
+
+statements! {
+    // In UTC on both databases; PostgreSQL adds a fraction and the difference to UTC.
+    NOW = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT)";
+    REPORT = "INSERT INTO nodes (id, ahead_ms, seen_at) VALUES ($1, $2, $3) \
+        ON CONFLICT (id) DO UPDATE SET ahead_ms = excluded.ahead_ms, seen_at = excluded.seen_at";
+    FORGET = "DELETE FROM nodes WHERE seen_at < $1";
+    LIST_OTHERS = "SELECT ahead_ms FROM nodes WHERE id <> $1";
+}
+
+/// What the database's clock shows, to the second.
+///
+/// # Errors
+/// When the database fails.
+pub async fn database_time(tx: &mut Tx) -> Result<Timestamp, StorageError> {
+    let text: String = on_backend!(tx, |connection| sqlx::query_scalar(NOW).fetch_one(connection).await)?;
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+    let (seconds, rest) = text.split_at_checked(19).unwrap_or((&text, "?"));
+    // "+02" would be another time; the driver asks for UTC.
+    let is_utc = rest.is_empty() || rest.ends_with("+00");
+    let time = PrimitiveDateTime::parse(seconds, format).ok().filter(|_| is_utc);
+    let time = time.ok_or_else(|| Table("nodes").impossible("CURRENT_TIMESTAMP"))?;
+    Ok(Timestamp::from_seconds(time.assume_utc().unix_timestamp()))
+}
+
+/// This node is there; those that were last seen before `since` are not any more. Both by the database's clock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn report_node(
+    tx: &mut Tx,
+    id: NodeId,
+    ahead_ms: i64,
+    seen_at: Timestamp,
+    since: Timestamp,
+) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(REPORT)
+        .bind(id.0)
+        .bind(ahead_ms)
+        .bind(seen_at.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    on_backend!(tx, |connection| sqlx::query(FORGET)
+        .bind(since.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// How far the clocks of the other nodes are ahead of the database's, in milliseconds.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_other_clocks(tx: &mut Tx, id: NodeId) -> Result<Vec<i64>, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query_scalar(LIST_OTHERS)
+        .bind(id.0)
+        .fetch_all(connection)
+        .await)?)
+}
