@@ -31,7 +31,7 @@ export default defineConfig({
   // A story of many pages, on a machine that may be busy with other things.
   timeout: 90_000,
   expect: { timeout: 10_000 },
-  globalTimeout: 20 * 60_000,
+  globalTimeout: 30 * 60_000,
   reporter: [["line"]],
   use: {
     locale: "en-GB",

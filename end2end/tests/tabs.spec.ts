@@ -7,6 +7,8 @@ const site = siteOfThisFile();
 const TABS = 10;
 /** A rotation younger than this is told apart from an older one (TOKENS.md, section 3). */
 const FRESH_MS = 10_000;
+/** How often all tabs reload at a time when a rotation is due; each time has to wait until one is. */
+const ROUNDS = process.env.MAYFLY_TEST_FULL === "1" ? 10 : 1;
 
 /** The access token ends: the browser forgets its cookie. */
 async function expire(visitor: Visitor): Promise<void> {
@@ -21,7 +23,7 @@ async function reloadAll(visitor: Visitor): Promise<void> {
 }
 
 test("F65: ten tabs reload and ten restored tabs open at once with an expired access token", async ({ arrive }) => {
-  test.setTimeout(120_000);
+  test.setTimeout(120_000 + ROUNDS * 20_000);
   const visitor = await arrive(site.server);
   await site.welcome(visitor, new Person("tabea", "Tabea Tabs"), "member");
   await expect(heading(visitor.page, "Your devices")).toBeVisible();
@@ -33,8 +35,10 @@ test("F65: ten tabs reload and ten restored tabs open at once with an expired ac
 
   // Right after signing in, when the pair is fresh; then when it has to be rotated.
   await reloadAll(visitor);
-  await visitor.page.waitForTimeout(FRESH_MS + 1_000);
-  await reloadAll(visitor);
+  for (let round = 0; round < ROUNDS; round += 1) {
+    await visitor.page.waitForTimeout(FRESH_MS + 1_000);
+    await reloadAll(visitor);
+  }
 
   // The browser is closed and opened again: all its tabs come back at once.
   await visitor.page.waitForTimeout(FRESH_MS + 1_000);
@@ -62,7 +66,7 @@ test("F65: ten tabs reload and ten restored tabs open at once with an expired ac
   await desk.goto("/admin/audit?person=tabea&kind=token_rotated");
   const rotations = await desk.locator("tbody tr").count();
   expect(rotations).toBeGreaterThan(0);
-  expect(rotations, "one rotation for each time it was due").toBeLessThanOrEqual(4);
+  expect(rotations, "one rotation for each time it was due").toBeLessThanOrEqual(ROUNDS + 3);
 });
 
 test("a form sent with an expired access token is carried out", async ({ arrive }) => {

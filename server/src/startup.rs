@@ -74,6 +74,11 @@ impl Application {
                 link.expose_secret()
             );
         }
+        let has_others = backend.store().is_postgres();
+        if has_others {
+            // Before anything is cleared away by this node's clock.
+            backend.join_nodes().await?;
+        }
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
         let following = tokio::spawn({
             let backend = backend.clone();
@@ -86,6 +91,9 @@ impl Application {
         following.abort();
         watching.abort();
         comparing.abort();
+        if has_others && let Err(error) = backend.leave_nodes().await {
+            tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
+        }
         backend.store().close().await;
         Ok(served?)
     }
@@ -181,6 +189,12 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.seal_audit(&checkpoint_path(&state.settings)).await {
             tracing::error!(%error, "the audit log could not be sealed; will try again");
         }
+        state.limits.forget_rested();
+        backend.store().rest();
+        backend.forget_old_checks();
+        if !backend.may_clear_away() {
+            continue;
+        }
         if let Err(error) = backend.keep_keys().await {
             tracing::error!(%error, "the keys could not be kept in order; will try again");
         }
@@ -199,9 +213,6 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.forget_old_proofs().await {
             tracing::error!(%error, "old proofs of possession could not be removed; will try again");
         }
-        backend.forget_old_checks();
-        state.limits.forget_rested();
-        backend.store().rest();
     }
 }
 

@@ -49,12 +49,19 @@ pub fn bench() -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn release_server() -> Result<PathBuf, Failure> {
+/// Builds the site and the program as they are released. The program.
+pub fn release_server() -> Result<PathBuf, Failure> {
     site::build()?;
     eprintln!("• server (release profile)");
-    let (package, binary) = site::server()?;
+    let (package, _) = site::server()?;
     run(Command::new("cargo")
         .args(["build", "--release", "--package", &package])
         .current_dir(root()))?;
+    released_server()
+}
+
+/// Where [`release_server`] puts it.
+pub fn released_server() -> Result<PathBuf, Failure> {
+    let (_, binary) = site::server()?;
     Ok(target_dir().join("release").join(binary))
 }

@@ -5,10 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::postgres::{Cluster, Durability};
 use crate::run::{self as program, Counts, count};
+use crate::serve::{release_server, released_server};
 use crate::{Failure, install, root, site, target_dir};
 
 /// Tests that can do more than every day has time for look at this variable.
 const FULL: &str = "MAYFLY_TEST_FULL";
+
+/// Full counts are of the program that people run.
+const PROGRAM: &str = "MAYFLY_TEST_PROGRAM";
 
 /// The product's packages, always named together: cargo chooses the features of dependencies by the packages it is
 /// given, and every other choice would compile hyper, axum, leptos and the server once more.
@@ -42,6 +46,12 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
         });
     }
     suite.tests("tool", || cargo_test(&["--package", "xtask"], filter, None, full));
+    if full {
+        suite.check("program as it is released", || {
+            install::node_modules()?;
+            release_server().map(drop)
+        });
+    }
     suite.tests("pages, server on SQLite", || {
         if !quick {
             install::strace()?;
@@ -168,9 +178,10 @@ fn cargo_test(
         .args(filter)
         .current_dir(root());
     if full {
-        // What it measured and counted is of interest, though nothing failed.
-        command.env(FULL, "1").args(["--", "--show-output"]);
+        command.env(FULL, "1").env(PROGRAM, released_server()?);
     }
+    // What it measured and counted is of interest, though nothing failed.
+    command.args(["--", "--show-output"]);
     if let Some((kind, url)) = database {
         command
             .env("MAYFLY_TEST_DATABASE", kind)

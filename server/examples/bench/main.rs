@@ -2,8 +2,8 @@
 //!
 //! The machine is noisy, so only ratios are worth comparing; each rate is the median of three runs. Everything stays
 //! on loopback, every loop is bounded in time, and each process is stopped by its id. With `MAYFLY_BENCH_POSTGRES_URL`
-//! (an administrator's connection) refreshes are measured on PostgreSQL too; `MAYFLY_BENCH_SESSIONS` says how many
-//! sessions the larger database holds. `MAYFLY_BENCH_PARTS` measures only some of `pages,sqlite,postgres`.
+//! (an administrator's connection) PostgreSQL is measured too; `MAYFLY_BENCH_SESSIONS` says how many sessions the larger
+//! databases hold. `MAYFLY_BENCH_PARTS` measures only some of `pages,sqlite,postgres`.
 
 mod load;
 mod people;
@@ -23,8 +23,12 @@ use people::{SESSIONS, Tokens};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Connections of the page figures, and the middle of those for refreshes.
+/// Connections of the page figures.
 const CONNECTIONS: usize = 16;
+/// Connections of the figures of tokens.
+const LOADS: [usize; 3] = [1, CONNECTIONS, 64];
+/// Cores that sign as fast as they can, to compare with.
+const SIGNERS: usize = 2;
 /// Sessions of the smaller database.
 const SMALL: usize = 10_000;
 /// This program as the reference: a process of its own, as the server is one.
@@ -52,24 +56,28 @@ async fn measure(binary: &Path, folder: &Path) -> Result<(), Failure> {
     if is_wanted("pages") {
         Box::pin(pages(binary, &folder.join("pages"))).await?;
     }
-    if is_wanted("sqlite") {
-        let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(1_000_000), |text| text.parse())?;
-        let mut sizes = vec![SMALL, large];
-        sizes.dedup();
-        for sessions in sizes {
-            let place = Place::sqlite(&folder.join(format!("sqlite-{sessions}")))?;
-            Box::pin(refreshes(binary, &place, "SQLite", sessions)).await?;
+    let large = std::env::var("MAYFLY_BENCH_SESSIONS").map_or(Ok(1_000_000), |text| text.parse())?;
+    let mut sizes = vec![SMALL, large];
+    sizes.dedup();
+    let mut databases = vec![("SQLite", None)];
+    match std::env::var("MAYFLY_BENCH_POSTGRES_URL") {
+        Ok(url) => databases.push(("PostgreSQL", Some(url))),
+        Err(_) => println!("PostgreSQL is not measured: MAYFLY_BENCH_POSTGRES_URL is not set"),
+    }
+    databases.retain(|(name, _)| is_wanted(if *name == "SQLite" { "sqlite" } else { "postgres" }));
+    for (name, url) in databases {
+        let mut smaller = None;
+        for sessions in &sizes {
+            let folder = folder.join(format!("{name}-{sessions}"));
+            let place = match &url {
+                Some(url) => Place::postgres(&folder, url).await?,
+                None => Place::sqlite(&folder)?,
+            };
+            println!("{name}, {sessions} sessions");
+            smaller = Some(Box::pin(tokens(binary, &place, *sessions, smaller)).await?);
         }
     }
-    if !is_wanted("postgres") {
-        return Ok(());
-    }
-    let Ok(url) = std::env::var("MAYFLY_BENCH_POSTGRES_URL") else {
-        println!("PostgreSQL was not measured: MAYFLY_BENCH_POSTGRES_URL is not set");
-        return Ok(());
-    };
-    let place = Place::postgres(&folder.join("postgres"), &url).await?;
-    Box::pin(refreshes(binary, &place, "PostgreSQL", SMALL)).await
+    Ok(())
 }
 
 /// Start, memory and pages.
@@ -129,45 +137,71 @@ async fn pages(binary: &Path, folder: &Path) -> Result<(), Failure> {
     server.stop()
 }
 
-/// Rotations with their audit row and signature, each durable before it is answered, beside the reference.
-async fn refreshes(binary: &Path, place: &Place, database: &str, sessions: usize) -> Result<(), Failure> {
+/// What programs and services ask, with few and many connections. The rates of refreshes.
+///
+/// `smaller`: the same rates with fewer sessions, to compare.
+async fn tokens(
+    binary: &Path,
+    place: &Place,
+    sessions: usize,
+    smaller: Option<[f64; LOADS.len()]>,
+) -> Result<[f64; LOADS.len()], Failure> {
     let begun = now();
-    let (service, tokens) = Box::pin(people::with_refresh_tokens(place, sessions)).await?;
-    let tokens = Arc::new(Tokens::new(tokens, place.port));
-    println!(
-        "{database}, {sessions} sessions (made in {:.0} s)",
-        (now() - begun).as_secs_f64()
-    );
+    let crowd = Box::pin(people::with_refresh_tokens(place, sessions)).await?;
+    println!("made in {:.0} s", (now() - begun).as_secs_f64());
     let server = Server::start(binary, place).await?;
     let reference = Server::reference(Some(&place.reference)).await?;
+    let ask = |path, body: &str| Arc::new(Same(post_form(path, place.port, &crowd.service, body)));
+    let grant = ask("/oauth/token", "grant_type=client_credentials");
+    let token = service_token(place.port, &grant.0).await?;
+    let introspect = ask("/oauth/introspect", &format!("token={token}"));
+    let bearer = format!("Authorization: Bearer {}\r\n", crowd.access.expose_secret());
+    let check = Arc::new(Same(get("/api/v1/me", place.port, &bearer)));
+    let hello = Arc::new(Same(get("/", reference.port, "")));
+    let signatures = reference::signatures(SIGNERS)?;
+    println!("signatures on {SIGNERS} cores                {signatures:>8.0} /s");
+    for connections in LOADS {
+        let bare = median(reference.port, connections, &hello, Duration::ZERO).await?.rate;
+        for (name, source, beside, what) in [
+            ("access-token check", &check, bare, "bare handler"),
+            ("introspection", &introspect, bare, "bare handler"),
+            ("client credentials", &grant, signatures, "signatures"),
+        ] {
+            let own = median(place.port, connections, source, Duration::ZERO).await?;
+            println!(
+                "{name:<18}, {connections:>2} connections       {:>8.0} /s   {:.3} × {what} ({beside:.0} /s)   p99 {:.1} ms",
+                own.rate,
+                own.rate / beside,
+                own.p99_ms,
+            );
+        }
+    }
     let rows = Arc::new(reference::Rows::new(reference.port));
-    for connections in [1, CONNECTIONS, 64] {
+    let tokens = Arc::new(Tokens::new(crowd.refresh, place.port));
+    let mut rates = [0.0; LOADS.len()];
+    for (at, connections) in LOADS.into_iter().enumerate() {
         let bare = median(reference.port, connections, &rows, Duration::ZERO).await?;
         // A client that rotated less than ten seconds ago holds a fresh pair and is told so: every run needs rested
         // tokens, and those of the last run rest while the next one's are taken.
         let own = median(place.port, connections, &tokens, Duration::from_secs(8)).await?;
+        let compared = smaller.map(|rates| format!("   {:.2} × with fewer sessions", own.rate / rates[at]));
         println!(
-            "refresh, {connections:>2} connections                {:>8.0} /s   {:.2} × one UPDATE and one signature ({:.0} /s)   p99 {:.1} ms ({:.1} ms)",
+            "refresh           , {connections:>2} connections       {:>8.0} /s   {:.2} × one UPDATE and one signature ({:.0} /s)   p99 {:.1} ms ({:.1} ms){}",
             own.rate,
             own.rate / bare.rate,
             bare.rate,
             own.p99_ms,
             bare.p99_ms,
+            compared.unwrap_or_default(),
         );
-    }
-    let ask = |path, body: &str| Arc::new(Same(post_form(path, place.port, &service, body)));
-    let grant = ask("/oauth/token", "grant_type=client_credentials");
-    let token = service_token(place.port, &grant.0).await?;
-    let introspect = ask("/oauth/introspect", &format!("token={token}"));
-    for (name, source) in [("client credentials", grant), ("introspection", introspect)] {
-        let figures = median(place.port, CONNECTIONS, &source, Duration::ZERO).await?;
-        println!("{name:<40} {:>8.0} /s   p99 {:.1} ms", figures.rate, figures.p99_ms);
+        rates[at] = own.rate;
     }
     println!(
         "resident memory after that             {:>8.1} MB",
         server.resident_mb()?
     );
-    server.stop()
+    server.stop()?;
+    Ok(rates)
 }
 
 async fn service_token(port: u16, request: &[u8]) -> Result<String, Failure> {

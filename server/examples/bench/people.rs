@@ -62,10 +62,18 @@ async fn add_service(backend: &Backend) -> Result<String, Failure> {
     Ok(BASE64.encode(format!("{}:{}", added.id, secret.expose_secret()).as_bytes()))
 }
 
-/// One service, and one person whose programs hold so many sessions: what the service proves itself with, and the
-/// refresh token of each program. Only the first one is signed in: the others are rows like it, with ids and secrets of
-/// their own.
-pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<(String, Vec<String>), Failure> {
+/// One service, and one person whose programs hold many sessions.
+pub struct Crowd {
+    /// What the service proves itself with.
+    pub service: String,
+    /// Of the program that signed in.
+    pub access: SecretString,
+    /// Of each of the other programs.
+    pub refresh: Vec<String>,
+}
+
+/// Only one program is signed in: the others are rows like it, with ids and secrets of their own.
+pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Crowd, Failure> {
     let backend = open(place).await?;
     let service = add_service(&backend).await?;
     let signed_in = add_person(&backend, Client::Native).await?;
@@ -95,7 +103,11 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<(Stri
         tx.commit().await?;
     }
     backend.store().close().await;
-    Ok((service, tokens))
+    Ok(Crowd {
+        service,
+        access: signed_in.issued.access,
+        refresh: tokens,
+    })
 }
 
 const PASSWORD: &str = "a long enough phrase";

@@ -17,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{PgPool, SqlitePool};
 
 use crate::Failure;
-use crate::load::{Source, post};
+use crate::load::{RUN, Source, now, post};
 
 /// Rows that the reference updates.
 pub const ROWS: u32 = 10_000;
@@ -70,12 +70,50 @@ async fn rotation(url: &str) -> Result<Router, Failure> {
         sqlx::query(rows).execute(&pool).await?;
         Pool::Postgres(pool)
     };
-    #[expect(clippy::disallowed_methods, reason = "a key for one measurement")]
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &aws_lc_rs::rand::SystemRandom::new())?;
-    let key = Arc::new(EncodingKey::from_ec_der(pkcs8.as_ref()));
+    let key = Arc::new(key()?);
     Ok(Router::new()
         .route("/rotate/{id}", routing::post(rotate))
         .with_state(Reference { pool, key }))
+}
+
+fn key() -> Result<EncodingKey, Failure> {
+    #[expect(clippy::disallowed_methods, reason = "a key for one measurement")]
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &aws_lc_rs::rand::SystemRandom::new())?;
+    Ok(EncodingKey::from_ec_der(pkcs8.as_ref()))
+}
+
+/// Claims of the usual size.
+fn sign(key: &EncodingKey) -> Result<String, jsonwebtoken::errors::Error> {
+    let claims = serde_json::json!({
+        "iss": "http://localhost:3000", "aud": "http://localhost:3000", "sub": "0193a5b0-0000-7000-8000-000000000001",
+        "client_id": "mayfly-native", "sid": "AZOlsAAAcACAAAAAAAAAAQ", "rg": 7, "jti": "AZOlsAAAcACAAAAAAAAAAQ",
+        "iat": 1_790_000_000, "nbf": 1_790_000_000, "exp": 1_790_000_900, "auth_time": 1_790_000_000,
+        "acr": "aal1", "amr": ["pwd"], "roles": ["member"],
+    });
+    jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, key)
+}
+
+/// Signatures a second that so many threads make, with nothing else to do.
+pub fn signatures(threads: usize) -> Result<f64, Failure> {
+    server::domain::jwt::install_crypto();
+    let key = key()?;
+    let begun = now();
+    let signer = || {
+        let mut made = 0_u32;
+        while now() - begun < RUN {
+            sign(&key)?;
+            made += 1;
+        }
+        Ok::<_, jsonwebtoken::errors::Error>(made)
+    };
+    let made: Result<Vec<u32>, _> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(signer)).collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().expect("signing does not panic"))
+            .collect()
+    });
+    Ok(f64::from(made?.into_iter().sum::<u32>()) / RUN.as_secs_f64())
 }
 
 async fn rotate(
@@ -100,13 +138,7 @@ async fn rotate(
     if changed != 1 {
         return Err(StatusCode::NOT_FOUND);
     }
-    let claims = serde_json::json!({
-        "iss": "http://localhost:3000", "aud": "http://localhost:3000", "sub": "0193a5b0-0000-7000-8000-000000000001",
-        "client_id": "mayfly-native", "sid": "AZOlsAAAcACAAAAAAAAAAQ", "rg": 7, "jti": "AZOlsAAAcACAAAAAAAAAAQ",
-        "iat": 1_790_000_000, "nbf": 1_790_000_000, "exp": 1_790_000_900, "auth_time": 1_790_000_000,
-        "acr": "aal1", "amr": ["pwd"], "roles": ["member"],
-    });
-    let signed = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &reference.key);
+    let signed = sign(&reference.key);
     let token = signed.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(Json(
         serde_json::json!({ "access_token": token, "refresh_token": id.to_string() }),

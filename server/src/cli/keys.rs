@@ -13,7 +13,8 @@ use crate::domain::clock::Timestamp;
 use crate::domain::keys::KeyPurpose;
 use crate::domain::keys::lifecycle::NotRevoked;
 use crate::services::Backend;
-use crate::services::keys::{KeyStanding, Order, RevokeOutcome, RevokedTokens, RotateOutcome};
+use crate::services::keys::{KeyStanding, Order, RevokeOutcome, RotateOutcome};
+use crate::services::revoked_tokens::RevokedTokens;
 
 /// Longest reason that is kept.
 const LONGEST_REASON: usize = 500;
@@ -65,20 +66,21 @@ pub(super) async fn execute(command: KeysCommand, backend: &Backend) -> Result<S
             Ok(format!("{} {begun} and comes into use at {from}.\n", next.key.id))
         }
         KeysCommand::Revoke { kid, reason } => match backend.revoke_key(&kid, &order(reason.as_deref())).await? {
-            RevokeOutcome::Revoked { replaced, tokens } => {
-                let mut said = format!("{kid} is revoked");
-                if replaced {
-                    let _ = write!(said, "; {} signs in its place", backend.keys().active_signing().kid());
-                }
-                said += match tokens {
-                    Some(RevokedTokens { sessions, services }) => format!(
-                        ".\nAccess tokens that were still good and are refused now: {sessions} of sessions, {services} of \
-                         services.\n"
-                    ),
-                    None => ".\nHow many tokens that concerns could not be counted; see the log.\n".to_owned(),
-                }
-                .as_str();
-                Ok(said)
+            RevokeOutcome::Revoked { replaced } => {
+                let instead = if replaced {
+                    format!("; {} signs in its place", backend.keys().active_signing().kid())
+                } else {
+                    String::new()
+                };
+                // At once: whoever waits for this is in a hurry.
+                println!("{kid} is revoked{instead}.");
+                let counted = backend.count_revoked_tokens(&kid, &order(reason.as_deref())).await;
+                let RevokedTokens { sessions, services } = counted
+                    .map_err(|error| format!("the key is revoked, but its tokens could not be counted: {error}"))?;
+                Ok(format!(
+                    "Access tokens that were still good and are refused now: {sessions} of people's sessions, {services} of \
+                     services.\n"
+                ))
             }
             RevokeOutcome::Not(NotRevoked::Unknown) => Err(format!("there is no key {kid}").into()),
             RevokeOutcome::Not(NotRevoked::Gone) => Err(format!("{kid} is removed already").into()),

@@ -13,22 +13,19 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
-use crate::domain::client::LONGEST_ACCESS;
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::EventId;
 use crate::domain::jwt::Refusal;
 use crate::domain::keys::lifecycle::{self, Act, Change, NewKey, NotRevoked, Step};
 use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyPurpose, KeyRecord, KeyRing, KeyState};
 use crate::domain::random::Random;
-use crate::storage::{Tx, audit, keys, sessions, users};
+use crate::storage::{Tx, audit, keys, users};
 
 /// Nobody verifies with a ring that was compared with the database longer ago: a removed key is refused within this,
 /// on every node.
 pub const MOST_STALE: Duration = Duration::from_secs(1);
 /// How often a serving node compares by itself, so that requests seldom have to.
 pub const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Rows of the log that are looked at together while tokens are counted.
-const COUNTED_AT_ONCE: u32 = 5000;
 /// Tokens of unknown keys make a node look again at most this often; they wait for it.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(100);
 
@@ -126,20 +123,9 @@ pub enum RevokeOutcome {
     Revoked {
         /// It was in use, and another one is used in its place.
         replaced: bool,
-        /// What it had signed that was still good; `None` if that could not be counted.
-        tokens: Option<RevokedTokens>,
     },
     /// It was not.
     Not(NotRevoked),
-}
-
-/// Access tokens that would still be good if their key had not been revoked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RevokedTokens {
-    /// Of living sessions; of each the newest.
-    pub sessions: u64,
-    /// Of services.
-    pub services: u64,
 }
 
 impl Backend {
@@ -334,53 +320,7 @@ impl Backend {
         }
         tracing::warn!(key = id, by = order.by, "a signing key was revoked");
         let replaced = steps.iter().any(|step| matches!(step.act, Act::Install(_)));
-        // Afterwards: nobody waits for a count while the key is still good.
-        let tokens = self.count_revoked_tokens(id, order).await;
-        if let Err(error) = &tokens {
-            tracing::error!(%error, key = id, "the key is revoked, but its tokens could not be counted");
-        }
-        let tokens = tokens.ok();
-        Ok(RevokeOutcome::Revoked { replaced, tokens })
-    }
-
-    /// Counts what a key that was just revoked had signed, and writes it down (F14).
-    ///
-    /// A session's row does not name the key of its token, so that goes by when the key was in use; another node may have
-    /// signed with the one before for [`MOST_STALE`] longer.
-    async fn count_revoked_tokens(&self, id: &str, order: &Order<'_>) -> Result<RevokedTokens, ServiceError> {
-        let mut tx = self.store.read().await?;
-        let key = keys::list_keys(&mut tx).await?.into_iter().find(|key| key.id == id);
-        let key = key.ok_or(ServiceError::Contradiction("a revoked key without its row"))?;
-        let mut tokens = RevokedTokens::default();
-        // One that was published and never used has signed nothing.
-        if let (Some(from), Some(until)) = (key.activated_at, key.retired_at.or(key.removed_at)) {
-            let now = self.now();
-            tokens.sessions = sessions::count_holding_sessions(&mut tx, from, until, now).await?;
-            let oldest = now.minus(LONGEST_ACCESS);
-            let mut after = (
-                from.max(oldest).minus(Duration::from_millis(1)),
-                EventId(uuid::Uuid::max()),
-            );
-            loop {
-                let issued = audit::list_service_tokens(&mut tx, after, until, COUNTED_AT_ONCE).await?;
-                let living = issued.iter().filter(|token| token.at.plus(token.lifetime) > now);
-                tokens.services += living.count() as u64;
-                match issued.last() {
-                    Some(last) if issued.len() == COUNTED_AT_ONCE as usize => after = (last.at, last.id),
-                    _ => break,
-                }
-            }
-        }
-        drop(tx);
-        let event = self
-            .event(Kind::RevokedTokensCounted, &order.from)
-            .subject(None)
-            .fact("key", id)
-            .fact("sessions", tokens.sessions)
-            .fact("services", tokens.services)
-            .fact("by", order.by);
-        self.record(event).await?;
-        Ok(tokens)
+        Ok(RevokeOutcome::Revoked { replaced })
     }
 
     fn standing(&self, key: KeyRecord) -> KeyStanding {

@@ -23,6 +23,7 @@ pub mod oauth;
 pub mod ports;
 pub mod recovery;
 pub mod revocations;
+pub mod revoked_tokens;
 pub mod security_events;
 pub mod sessions;
 pub mod sign_in;

@@ -1,11 +1,12 @@
 //! The clocks of several nodes side by side (F18). Small differences are what `tokens.clock_tolerance_seconds` is for;
-//! a node that is minutes off ends sessions that live and hands out tokens that the others refuse, so it should get no
-//! requests.
+//! a node that is minutes off ends sessions that live and hands out tokens that the others refuse.
 //!
-//! Who is wrong? Of two nodes that disagree, the one farther from the database's clock. A database whose clock alone is
-//! wrong therefore takes nobody out of service, and neither does a node without others.
+//! Who is wrong? Nodes whose clocks agree are a group; the largest group is right, and of two as large the one nearer to
+//! the database's clock. A node outside it stops at once to clear away what seems old to it, and after [`RED_AFTER`] is
+//! not ready: by then every report of a node that stopped, or from before the database's own clock was set, is forgotten.
+//! So neither takes a good node out of service.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
@@ -13,31 +14,60 @@ use crate::domain::clock::millis;
 use crate::domain::id::NodeId;
 use crate::storage::nodes;
 
-/// Nodes whose clocks differ by more than this do not serve together.
-pub const MOST_APART: Duration = Duration::from_mins(5);
+/// Nodes whose clocks differ by more than this do not serve together: far more than any tolerance, far less than harm.
+pub const MOST_APART: Duration = Duration::from_mins(2);
 /// How often a node says that it is there.
-pub const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// One that has not for so long is gone.
-const GONE_AFTER: Duration = Duration::from_secs(20);
+pub const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// A report as old as this is of a node that is gone.
+pub const GONE_AFTER: Duration = Duration::from_secs(35);
+/// A node that was in the wrong all this time is not ready.
+pub const RED_AFTER: Duration = Duration::from_secs(45);
 
 /// What this node knows of its own clock.
 #[derive(Debug)]
 pub(super) struct NodeClock {
     id: NodeId,
-    is_off: AtomicBool,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    /// It has not been compared yet.
+    Unknown,
+    /// It agrees with the others, or there are none.
+    Right,
+    /// It is wrong since then, by time that no clock's setting changes.
+    WrongSince(Duration),
 }
 
 impl NodeClock {
     pub(super) const fn new(id: NodeId) -> Self {
         Self {
             id,
-            is_off: AtomicBool::new(false),
+            standing: Mutex::new(Standing::Unknown),
         }
+    }
+
+    fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Backend {
-    /// Tells the other nodes what this one's clock shows, and compares. Whether it is fit to serve.
+    /// Before this node serves: the first comparison. Reports that nobody took back are removed after a day.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn join_nodes(&self) -> Result<(), ServiceError> {
+        let mut tx = self.store.write().await?;
+        let before = nodes::database_time(&mut tx).await?.minus(Duration::from_hours(24));
+        nodes::forget_old_nodes(&mut tx, before).await?;
+        tx.commit().await?;
+        self.compare_clocks().await?;
+        Ok(())
+    }
+
+    /// Tells the other nodes what this one's clock shows, and compares. Whether it seems right.
     ///
     /// # Errors
     /// When the database cannot be asked; then what was known stays.
@@ -46,57 +76,116 @@ impl Backend {
         let mut tx = self.store.write().await?;
         let there = nodes::database_time(&mut tx).await?;
         let ahead = self.now().as_millis().saturating_sub(there.as_millis());
-        nodes::report_node(&mut tx, clock.id, ahead, there, there.minus(GONE_AFTER)).await?;
-        let others = nodes::list_other_clocks(&mut tx, clock.id).await?;
+        nodes::report_node(&mut tx, clock.id, ahead, there).await?;
+        // The database's time is cut to seconds: a report of this moment may seem to come from the next.
+        let until = there.plus(Duration::from_secs(1));
+        let others = nodes::list_other_clocks(&mut tx, clock.id, there.minus(GONE_AFTER), until).await?;
         tx.commit().await?;
-        let differing = others.into_iter().find(|other| is_off(ahead, *other));
-        let was_off = clock.is_off.swap(differing.is_some(), Ordering::SeqCst);
-        match differing {
-            Some(other) if !was_off => tracing::error!(
-                seconds = ahead.saturating_sub(other) / 1000,
-                "this node's clock is wrong: another node's is nearer to the database's; not ready until it is set right"
-            ),
-            None if was_off => tracing::info!("this node's clock agrees with the others again"),
-            _ => {}
-        }
-        Ok(differing.is_none())
+        let is_wrong = is_wrong(ahead, &others);
+        let mut standing = clock.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        *standing = match (*standing, is_wrong) {
+            (_, false) => Standing::Right,
+            (Standing::WrongSince(since), true) => Standing::WrongSince(since),
+            (_, true) => {
+                tracing::error!(
+                    seconds_ahead_of_the_database = ahead / 1000,
+                    "this node's clock is minutes from the other nodes'; it will stop being ready until that is put right"
+                );
+                Standing::WrongSince(self.clock.elapsed())
+            }
+        };
+        Ok(!is_wrong)
     }
 
-    /// Whether this node's clock was fit to serve when it was last compared.
+    /// Whether this node's clock is fit to serve by.
     #[must_use]
     pub fn clock_is_in_order(&self) -> bool {
-        !self.node_clock.is_off.load(Ordering::SeqCst)
+        match self.node_clock.standing() {
+            Standing::Unknown | Standing::Right => true,
+            Standing::WrongSince(since) => self.clock.elapsed().saturating_sub(since) < RED_AFTER,
+        }
+    }
+
+    /// Whether this node may remove or end what seems old to it: not by a clock that seems wrong, or that was not yet
+    /// compared. An embedded database has one node, and nothing to compare with.
+    #[must_use]
+    pub fn may_clear_away(&self) -> bool {
+        !self.store.is_postgres() || matches!(self.node_clock.standing(), Standing::Right)
+    }
+
+    /// This node is gone: the others need not remember its clock.
+    ///
+    /// # Errors
+    /// When the database fails; they forget it by themselves.
+    pub async fn leave_nodes(&self) -> Result<(), ServiceError> {
+        let mut tx = self.store.write().await?;
+        nodes::forget_node(&mut tx, self.node_clock.id).await?;
+        tx.commit().await?;
+        Ok(())
     }
 }
 
-/// Both as milliseconds ahead of the database's clock.
-fn is_off(this: i64, other: i64) -> bool {
-    this.abs_diff(other) > millis(MOST_APART).unsigned_abs() && this.unsigned_abs() > other.unsigned_abs()
+/// All as milliseconds ahead of the database's clock.
+fn is_wrong(this: i64, others: &[i64]) -> bool {
+    let agree = |a: i64, b: i64| a.abs_diff(b) <= millis(MOST_APART).unsigned_abs();
+    let group = |of: i64| others.iter().chain([&this]).filter(|node| agree(of, **node)).count();
+    let own = (group(this), std::cmp::Reverse(this.unsigned_abs()));
+    let disagreeing = others.iter().filter(|other| !agree(this, **other));
+    disagreeing
+        .into_iter()
+        .any(|other| (group(*other), std::cmp::Reverse(other.unsigned_abs())) > own)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MINUTE: i64 = 60_000;
+
     #[test]
-    fn f18_of_two_clocks_that_disagree_exactly_one_is_off() {
-        const MINUTE: i64 = 60_000;
-        for (this, other, off) in [
-            (0, 5 * MINUTE, false),
-            (5 * MINUTE, 0, false),
-            (5 * MINUTE + 1, 0, true),
-            (-5 * MINUTE - 1, 0, true),
-            (0, 5 * MINUTE + 1, false),
-            (0, -5 * MINUTE - 1, false),
-            // The database's clock is the wrong one.
-            (60 * MINUTE, 60 * MINUTE + 1000, false),
-            (-66 * MINUTE, -60 * MINUTE, true),
-            (-60 * MINUTE, -66 * MINUTE, false),
-            (i64::MAX, i64::MIN + 1, false),
-            (i64::MIN, i64::MAX, true),
+    fn f18_the_larger_group_of_clocks_is_right_and_of_two_as_large_the_one_nearer_to_the_database() {
+        for (clocks, wrong) in [
+            (vec![0], vec![]),
+            (vec![7 * MINUTE], vec![]),
+            (vec![0, MINUTE / 2], vec![]),
+            (vec![-MINUTE, MINUTE], vec![]),
+            (vec![0, 5 * MINUTE], vec![1]),
+            (vec![-5 * MINUTE, 0], vec![0]),
+            // The database's clock is the wrong one, alone or together with a node beside it.
+            (vec![60 * MINUTE, 60 * MINUTE + 1000], vec![]),
+            (vec![60 * MINUTE, 60 * MINUTE, 0], vec![2]),
+            (vec![-66 * MINUTE, -60 * MINUTE], vec![0]),
+            (vec![0, 0, 10 * MINUTE, 10 * MINUTE], vec![2, 3]),
+            (vec![0, 10 * MINUTE, -20 * MINUTE], vec![1, 2]),
+            (vec![i64::MAX, i64::MIN, 0], vec![0, 1]),
         ] {
-            assert_eq!(is_off(this, other), off, "{this} {other}");
-            assert!(!(is_off(this, other) && is_off(other, this)), "{this} {other}");
+            let found: Vec<usize> = (0..clocks.len())
+                .filter(|at| {
+                    let mut others = clocks.clone();
+                    let this = others.remove(*at);
+                    is_wrong(this, &others)
+                })
+                .collect();
+            assert_eq!(found, wrong, "{clocks:?}");
         }
+    }
+
+    #[test]
+    fn f18_whatever_the_clocks_show_one_node_is_ready() {
+        let values = [0, 1, -1, 3, -3, 4, 60, -60].map(|minutes| minutes * MINUTE);
+        let mut seen = 0;
+        for number in 0..values.len().pow(5) {
+            let clocks: Vec<i64> = (0..5)
+                .map(|place| values[number / values.len().pow(place) % values.len()])
+                .collect();
+            let ready = (0..clocks.len()).any(|at| {
+                let mut others = clocks.clone();
+                let this = others.remove(at);
+                !is_wrong(this, &others)
+            });
+            assert!(ready, "{clocks:?}");
+            seen += 1;
+        }
+        assert_eq!(seen, 32_768);
     }
 }

@@ -38,8 +38,9 @@ statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
     LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.at >= $1 \
         AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id) ORDER BY e.at, e.id LIMIT $2");
-    LIST_SERVICE_TOKENS = "SELECT id, at, facts FROM audit_events WHERE kind = 'service_token_issued' \
-        AND kind <> 'token_rotated' AND (at, id) > ($1, $2) AND at < $3 ORDER BY at, id LIMIT $4";
+    LIST_ISSUED = "SELECT e.id, e.at, e.kind, e.facts, s.access_ms, s.absolute_expires_at FROM audit_events e \
+        LEFT JOIN sessions s ON s.id = e.session_id WHERE (e.at, e.id) > ($1, $2) AND e.at < $3 AND e.kind IN \
+        ('session_created', 'token_rotated', 'token_reissued', 'service_token_issued') ORDER BY e.at, e.id LIMIT $4";
     LAST_SEAL = "SELECT seq, event_id, hash, sealed_at FROM audit_seals ORDER BY seq DESC LIMIT 1";
     SEAL_OF = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE event_id = $1";
     LIST_SEALS = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE seq >= $1 ORDER BY seq LIMIT $2";
@@ -246,45 +247,72 @@ pub async fn list_sealed_of_kinds(
         .collect()
 }
 
-/// A service's access token was issued.
+/// An access token was issued, as the log tells it.
 #[derive(Clone, Copy, Debug)]
-pub struct ServiceTokenIssued {
+pub struct TokenIssued {
     /// The event.
     pub id: EventId,
     /// When.
     pub at: Timestamp,
-    /// How long it is good.
-    pub lifetime: Duration,
+    /// To a service; otherwise to a person's session.
+    pub to_service: bool,
+    /// Its `exp`, unless the session was given a shorter lifetime since; `None` if the session is long gone.
+    pub expires_at: Option<Timestamp>,
 }
 
-/// Access tokens that services got after one event and before a moment, oldest first.
+#[derive(sqlx::FromRow)]
+struct IssuedRow {
+    id: Uuid,
+    at: i64,
+    kind: String,
+    facts: String,
+    access_ms: Option<i64>,
+    absolute_expires_at: Option<i64>,
+}
+
+impl TryFrom<IssuedRow> for TokenIssued {
+    type Error = StorageError;
+
+    fn try_from(row: IssuedRow) -> Result<Self, StorageError> {
+        let at = Timestamp::from_millis(row.at);
+        let to_service = row.kind == Kind::ServiceTokenIssued.as_str();
+        let expires_at = if to_service {
+            let facts: serde_json::Value = serde_json::from_str(&row.facts).map_err(|_| TABLE.impossible("facts"))?;
+            let lifetime = facts["lifetime_s"].as_u64().ok_or_else(|| TABLE.impossible("facts"))?;
+            Some(at.plus(Duration::from_secs(lifetime)))
+        } else if let (Some(access), Some(end)) = (row.access_ms, row.absolute_expires_at) {
+            let access = Table("sessions").duration("access_ms", access)?;
+            Some(at.plus(access).min(Timestamp::from_millis(end)))
+        } else {
+            None
+        };
+        Ok(Self {
+            id: EventId(row.id),
+            at,
+            to_service,
+            expires_at,
+        })
+    }
+}
+
+/// Access tokens that were issued after one event and before a moment, oldest first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_service_tokens(
+pub async fn list_issued_tokens(
     tx: &mut Tx,
     after: (Timestamp, EventId),
     until: Timestamp,
     limit: u32,
-) -> Result<Vec<ServiceTokenIssued>, StorageError> {
-    let rows: Vec<(Uuid, i64, String)> = on_backend!(tx, |connection| sqlx::query_as(LIST_SERVICE_TOKENS)
+) -> Result<Vec<TokenIssued>, StorageError> {
+    let rows: Vec<IssuedRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_ISSUED)
         .bind(after.0.as_millis())
         .bind(after.1.0)
         .bind(until.as_millis())
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?;
-    rows.into_iter()
-        .map(|(id, at, facts)| {
-            let facts: serde_json::Value = serde_json::from_str(&facts).map_err(|_| TABLE.impossible("facts"))?;
-            let lifetime = facts["lifetime_s"].as_u64().ok_or_else(|| TABLE.impossible("facts"))?;
-            Ok(ServiceTokenIssued {
-                id: EventId(id),
-                at: Timestamp::from_millis(at),
-                lifetime: Duration::from_secs(lifetime),
-            })
-        })
-        .collect()
+    rows.into_iter().map(TokenIssued::try_from).collect()
 }
 
 /// Adds links to the chain.

@@ -13,8 +13,9 @@ statements! {
     NOW = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT)";
     REPORT = "INSERT INTO nodes (id, ahead_ms, seen_at) VALUES ($1, $2, $3) \
         ON CONFLICT (id) DO UPDATE SET ahead_ms = excluded.ahead_ms, seen_at = excluded.seen_at";
-    FORGET = "DELETE FROM nodes WHERE seen_at < $1";
-    LIST_OTHERS = "SELECT ahead_ms FROM nodes WHERE id <> $1";
+    LIST_OTHERS = "SELECT ahead_ms FROM nodes WHERE id <> $1 AND seen_at >= $2 AND seen_at <= $3";
+    FORGET = "DELETE FROM nodes WHERE id = $1";
+    FORGET_OLD = "DELETE FROM nodes WHERE seen_at < $1";
 }
 
 /// What the database's clock shows, to the second.
@@ -32,17 +33,11 @@ pub async fn database_time(tx: &mut Tx) -> Result<Timestamp, StorageError> {
     Ok(Timestamp::from_seconds(time.assume_utc().unix_timestamp()))
 }
 
-/// This node is there; those that were last seen before `since` are not any more. Both by the database's clock.
+/// This node is there, by the database's clock.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn report_node(
-    tx: &mut Tx,
-    id: NodeId,
-    ahead_ms: i64,
-    seen_at: Timestamp,
-    since: Timestamp,
-) -> Result<(), StorageError> {
+pub async fn report_node(tx: &mut Tx, id: NodeId, ahead_ms: i64, seen_at: Timestamp) -> Result<(), StorageError> {
     on_backend!(tx, |connection| sqlx::query(REPORT)
         .bind(id.0)
         .bind(ahead_ms)
@@ -50,21 +45,50 @@ pub async fn report_node(
         .execute(connection)
         .await
         .map(drop))?;
+    Ok(())
+}
+
+/// How far the clocks of the other nodes are ahead of the database's, in milliseconds: of those that reported between two
+/// moments of its clock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_other_clocks(
+    tx: &mut Tx,
+    id: NodeId,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<i64>, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query_scalar(LIST_OTHERS)
+        .bind(id.0)
+        .bind(from.as_millis())
+        .bind(until.as_millis())
+        .fetch_all(connection)
+        .await)?)
+}
+
+/// A node stopped.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget_node(tx: &mut Tx, id: NodeId) -> Result<(), StorageError> {
     on_backend!(tx, |connection| sqlx::query(FORGET)
-        .bind(since.as_millis())
+        .bind(id.0)
         .execute(connection)
         .await
         .map(drop))?;
     Ok(())
 }
 
-/// How far the clocks of the other nodes are ahead of the database's, in milliseconds.
+/// Nodes that did not stop in order, and were last seen before a moment of the database's clock.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_other_clocks(tx: &mut Tx, id: NodeId) -> Result<Vec<i64>, StorageError> {
-    Ok(on_backend!(tx, |connection| sqlx::query_scalar(LIST_OTHERS)
-        .bind(id.0)
-        .fetch_all(connection)
-        .await)?)
+pub async fn forget_old_nodes(tx: &mut Tx, before: Timestamp) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(FORGET_OLD)
+        .bind(before.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
 }

@@ -76,8 +76,6 @@ statements! {
     END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $4, end_rule_role = $5, end_rule_version = $6, \
         end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id, rotated_at";
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
-    COUNT_HOLDING = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL AND handed_out_at >= $1 \
-        AND handed_out_at < $2 AND access_expires_at > $3";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
 }
@@ -203,26 +201,6 @@ pub async fn count_living_sessions(tx: &mut Tx, user: UserId) -> Result<u32, Sto
         .fetch_one(connection)
         .await)?;
     super::columns::Table("sessions").small("count", count)
-}
-
-/// Living sessions whose newest access token was handed out from one moment until before another and has not expired. Goes over all
-/// living sessions.
-///
-/// # Errors
-/// When the database fails.
-pub async fn count_holding_sessions(
-    tx: &mut Tx,
-    from: Timestamp,
-    until: Timestamp,
-    now: Timestamp,
-) -> Result<u64, StorageError> {
-    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(COUNT_HOLDING)
-        .bind(from.as_millis())
-        .bind(until.as_millis())
-        .bind(now.as_millis())
-        .fetch_one(connection)
-        .await)?;
-    super::columns::Table("sessions").count("count", count)
 }
 
 /// The person's sessions that ended since then, newest end first.

@@ -143,7 +143,7 @@ impl TestApp {
     pub async fn command(&self, arguments: &[&str], changes: &[(&str, &str)]) -> std::process::Output {
         let address = [("SERVER__ADDRESS", "127.0.0.1:0")];
         let variables = variables(&self.0.place, &[&address, changes].concat());
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mayfly"));
+        let mut command = std::process::Command::new(crate::program_file());
         command.args(arguments).env_clear().envs(variables);
         tokio::task::spawn_blocking(move || command.output().expect("the program starts"))
             .await

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use server::domain::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
+use server::domain::clock::{ManualClock, Timestamp};
 use server::startup::{Application, checkpoint_path};
 
 use crate::app::{BEGIN, SeededRandom, TestApp};
@@ -249,62 +249,4 @@ async fn f18_nodes_whose_clocks_differ_by_the_tolerance_refuse_nothing_of_each_o
         program.app = there.clone();
         program.sessions().await.expect(401);
     }
-}
-
-#[tokio::test]
-async fn f18_of_nodes_whose_clocks_are_minutes_apart_the_wrong_one_is_not_ready() {
-    // The database's clock is the real one; whichever manual clock is farther from it is the wrong one.
-    let real = SystemClock.now();
-    let away = |seconds: i64| Timestamp::from_seconds(real.as_seconds() + seconds);
-    for (seconds, ready) in [(299, true), (-299, true), (302, false), (-302, false)] {
-        let here = TestApp::start_at(&format!("f18 apart {seconds}"), real).await;
-        let there = here.beside_at(away(seconds)).await;
-        // Alone, and before any comparison, each is fit.
-        assert!(there.backend().compare_clocks().await.expect("the database answers"));
-        crate::browser::Browser::new(&there).get("/readyz").await.expect(200);
-        assert!(
-            here.backend().compare_clocks().await.expect("the database answers"),
-            "{seconds}"
-        );
-        assert_eq!(
-            there.backend().compare_clocks().await.expect("the database answers"),
-            ready,
-            "{seconds}"
-        );
-        crate::browser::Browser::new(&here).get("/readyz").await.expect(200);
-        let reply = crate::browser::Browser::new(&there).get("/readyz").await;
-        let reply = reply.expect(if ready { 200 } else { 503 }).json();
-        assert_eq!(
-            (&reply["clock"], &reply["database"]),
-            (&ready.into(), &true.into()),
-            "{seconds}"
-        );
-        // The other one stopped: with nobody to disagree with it may serve.
-        here.execute("UPDATE nodes SET seen_at = seen_at - 30000").await;
-        assert!(there.backend().compare_clocks().await.expect("the database answers"));
-        crate::browser::Browser::new(&there).get("/readyz").await.expect(200);
-    }
-}
-
-#[tokio::test]
-async fn f18_a_serving_node_compares_its_clock_by_itself() {
-    let hour = Duration::from_hours(1);
-    let here = TestApp::start_at("f18 by itself", SystemClock.now().minus(hour)).await;
-    if !here.backend().store().is_postgres() {
-        // An embedded database has one node.
-        return;
-    }
-    let program = here.spawn_beside().await;
-    let found = async {
-        while here.backend().compare_clocks().await.expect("the database answers") {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), found)
-        .await
-        .expect("the program says what its clock shows");
-    crate::browser::Browser::new(&here).get("/readyz").await.expect(503);
-    // After its next comparison too: its clock is the database's.
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    crate::browser::Browser::new(&program).get("/readyz").await.expect(200);
 }

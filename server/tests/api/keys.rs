@@ -12,17 +12,16 @@ use serde_json::{Value, json};
 use server::domain::clock::{Clock as _, SystemClock, Timestamp};
 use server::domain::keys::KeyPurpose;
 use server::domain::keys::lifecycle::{LEAD, SPREAD};
-use server::services::keys::{Order, RevokeOutcome, RevokedTokens, RotateOutcome};
+use server::services::keys::{Order, RevokeOutcome, RotateOutcome};
 
 use crate::access_tokens::{claims, header};
 use crate::app::TestApp;
 use crate::browser::Browser;
 use crate::program::Program;
 use crate::scale;
-use crate::service::Service;
 
 const ME: &str = "/api/v1/me/sessions";
-const NOBODY: Order<'static> = Order {
+pub const NOBODY: Order<'static> = Order {
     from: server::domain::audit::Circumstances {
         address: None,
         user_agent: None,
@@ -35,7 +34,7 @@ const NOBODY: Order<'static> = Order {
     note: Some("a test asks for it"),
 };
 
-fn kid(token: &str) -> String {
+pub fn kid(token: &str) -> String {
     let kid = header(token)["kid"].as_str().expect("a key id").to_owned();
     assert!(!kid.is_empty());
     kid
@@ -56,7 +55,7 @@ async fn published(app: &TestApp) -> BTreeSet<String> {
 }
 
 /// Publishes the next key, and lets time pass until it may be used.
-async fn rotate(app: &TestApp, purpose: KeyPurpose) {
+pub async fn rotate(app: &TestApp, purpose: KeyPurpose) {
     let outcome = app
         .backend()
         .rotate_keys(purpose, &NOBODY)
@@ -66,11 +65,11 @@ async fn rotate(app: &TestApp, purpose: KeyPurpose) {
     app.pass(LEAD.as_secs());
 }
 
-async fn keep(app: &TestApp) -> usize {
+pub async fn keep(app: &TestApp) -> usize {
     app.backend().keep_keys().await.expect("the database answers")
 }
 
-async fn revoke(app: &TestApp, kid: &str) -> RevokeOutcome {
+pub async fn revoke(app: &TestApp, kid: &str) -> RevokeOutcome {
     app.backend()
         .revoke_key(kid, &NOBODY)
         .await
@@ -228,14 +227,7 @@ async fn j12_a_revoked_key_is_refused_on_another_node_within_a_second_and_sessio
     let old = program.access.clone();
     let first = kid(&old);
 
-    // Of the program and of the browser.
-    here.pass(1);
-    let tokens = Some(RevokedTokens {
-        sessions: 2,
-        services: 0,
-    });
-    let revoked = RevokeOutcome::Revoked { replaced: true, tokens };
-    assert_eq!(revoke(&here, &first).await, revoked);
+    assert_eq!(revoke(&here, &first).await, RevokeOutcome::Revoked { replaced: true });
     here.pass(1);
     program.sessions().await.expect(401);
     // Its last rotation was a second ago, and still it gets a new pair: the old one is worth nothing.
@@ -270,79 +262,6 @@ async fn j12_a_revoked_key_is_refused_on_another_node_within_a_second_and_sessio
         here.events("authn_token_reuse").await + here.events("session_revoked").await,
         0
     );
-}
-
-#[tokio::test]
-async fn f14_the_log_says_how_many_living_tokens_a_revoked_key_had_signed() {
-    let app = TestApp::start("f14 count").await;
-    let minutes = |minutes: u64| app.pass(60 * minutes);
-    let short = Service::add_for(&app, "short", "orders", 2).await;
-    let long = Service::add_for(&app, "long", "orders", 10).await;
-    // Signed by the key before: not counted.
-    let (person, early) = app.add_program("early").await;
-    long.token().await;
-    rotate(&app, KeyPurpose::Signing).await;
-    assert_eq!(keep(&app).await, 1);
-    // Signed by it and over: the sessions live, their tokens do not.
-    for _ in 0..3 {
-        Program::signed_in(&app, &person).await;
-    }
-    for service in [&short, &short, &long] {
-        service.token().await;
-    }
-    minutes(16);
-    // Signed by it and good: but one session was ended, and one has a newer token than its first.
-    let mut renewed = Program::signed_in(&app, &person).await;
-    let ended = Program::signed_in(&app, &person).await;
-    minutes(2);
-    let revoked = kid(&renewed.access);
-    assert_ne!(revoked, kid(&early.access));
-    renewed.renew().await.expect(200);
-    let kept = Program::signed_in(&app, &person).await;
-    assert!(kept.end(&ended.session_id).await.status.is_success());
-    for service in [&short, &long, &long] {
-        service.token().await;
-    }
-    minutes(3);
-    long.token().await;
-    app.pass(1);
-    let tokens = RevokedTokens {
-        sessions: 2,
-        services: 3,
-    };
-    assert_eq!(
-        revoke(&app, &revoked).await,
-        RevokeOutcome::Revoked {
-            replaced: true,
-            tokens: Some(tokens)
-        }
-    );
-    let said = "SELECT facts, reason FROM audit_events WHERE kind = 'revoked_tokens_counted'";
-    let rows = app.rows(said).await;
-    assert_eq!(rows.len(), 1);
-    let facts: Value = serde_json::from_str(rows[0][0].as_deref().expect("facts")).expect("JSON");
-    assert_eq!(
-        facts,
-        json!({ "key": revoked, "sessions": 2, "services": 3, "by": "command_line" })
-    );
-    // Those that were counted are refused.
-    kept.sessions().await.expect(401);
-    // Each key has its own: one that is retired, one in use, one that was published and never signed.
-    let by_retired = Program::signed_in(&app, &person).await;
-    long.token().await;
-    rotate(&app, KeyPurpose::Signing).await;
-    assert_eq!(keep(&app).await, 1);
-    let by_active = Program::signed_in(&app, &person).await;
-    Program::signed_in(&app, &person).await;
-    let counted = async |key: &str| match revoke(&app, key).await {
-        RevokeOutcome::Revoked { tokens, .. } => tokens.map(|tokens| (tokens.sessions, tokens.services)),
-        RevokeOutcome::Not(refused) => panic!("{refused:?}"),
-    };
-    assert_eq!(counted(&kid(&by_retired.access)).await, Some((1, 1)));
-    rotate(&app, KeyPurpose::Signing).await;
-    let next = app.rows("SELECT id FROM keys WHERE state = 'next'").await;
-    assert_eq!(counted(next[0][0].as_deref().expect("an id")).await, Some((0, 0)));
-    assert_eq!(counted(&kid(&by_active.access)).await, Some((2, 0)));
 }
 
 #[tokio::test]
@@ -639,9 +558,11 @@ async fn f13_the_real_program_rotates_under_load_and_a_revoked_key_is_refused_wi
         100.0 * (processor_seconds(served.process().id()) - before.0) / took.as_secs_f64(),
         100.0 * (processor_seconds(std::process::id()) - before.1) / took.as_secs_f64(),
     );
+    // Without optimisation neither the program nor what asks it is as fast as that.
+    let share = if crate::released().is_some() { 0.95 } else { 0.25 };
     assert!(
-        sent as u64 >= u64::from(per_second) * took.as_secs() / 4,
-        "it was a load"
+        reached >= f64::from(per_second) * share,
+        "it was a load: {reached:.0}/s"
     );
 
     let listed = keys(&here, &["list"]).await;

@@ -11,6 +11,7 @@ mod browser;
 mod database;
 mod holder;
 mod node;
+mod node_clocks;
 mod people;
 mod process;
 mod program;
@@ -46,6 +47,7 @@ mod refresh_races;
 mod revocation;
 mod revocation_feed;
 mod revocation_nodes;
+mod revoked_tokens;
 mod secrets;
 mod security_events;
 mod serving;
@@ -54,6 +56,16 @@ mod sessions;
 mod sign_in;
 mod traceability;
 mod upgrade;
+
+/// The program as it is released, where the run was given one: only then its speed is worth judging.
+fn released() -> Option<std::ffi::OsString> {
+    std::env::var_os("MAYFLY_TEST_PROGRAM")
+}
+
+/// The program under test.
+fn program_file() -> std::ffi::OsString {
+    released().unwrap_or_else(|| env!("CARGO_BIN_EXE_mayfly").into())
+}
 
 /// How many, in the everyday run and with `MAYFLY_TEST_FULL=1`.
 fn scale(everyday: u32, full: u32) -> u32 {

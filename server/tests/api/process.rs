@@ -25,7 +25,7 @@ pub struct Process {
 impl Process {
     /// Starts `mayfly serve` with these variables of the environment and waits until it listens.
     pub async fn start(variables: Vec<(String, String)>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mayfly"));
+        let mut command = Command::new(crate::program_file());
         command
             .arg("serve")
             .env_clear()

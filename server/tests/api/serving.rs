@@ -72,7 +72,7 @@ async fn f75_readiness_goes_before_anything_else_stops() {
     let ready = browser.get("/readyz").await.expect(200).json();
     assert_eq!(
         ready,
-        json!({"status": "ready", "database": true, "keys": true, "draining": false})
+        json!({"status": "ready", "database": true, "keys": true, "clock": true, "draining": false})
     );
     app.state_of_handlers().draining.begin();
     let draining = browser.get("/readyz").await.expect(503).json();

@@ -93,7 +93,7 @@ async fn f59_everybodys_sessions_end_though_the_command_is_killed_in_the_middle_
         "{}",
         place.said("again")
     );
-    if !cfg!(debug_assertions) {
+    if crate::released().is_some() {
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
     assert!(slowest < Duration::from_secs(3), "nobody waits long: {slowest:?}");

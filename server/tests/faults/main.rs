@@ -7,7 +7,7 @@
 //! database while it is down.
 //!
 //! `MAYFLY_TEST_DATABASE` and `MAYFLY_TEST_POSTGRES_URL` as in `tests/api`. The everyday run is short;
-//! `MAYFLY_TEST_FULL=1` kills 200 times and at every system call. Figures are printed (`-- --nocapture`).
+//! `MAYFLY_TEST_FULL=1` kills 200 times and at every system call. Figures are printed (`-- --show-output`).
 
 mod clients;
 mod cluster;
@@ -22,6 +22,16 @@ mod network;
 mod points;
 mod soak;
 mod syscalls;
+
+/// The program as it is released, where the run was given one: only then its speed is worth judging.
+fn released() -> Option<std::ffi::OsString> {
+    std::env::var_os("MAYFLY_TEST_PROGRAM")
+}
+
+/// The program under test.
+fn program_file() -> std::ffi::OsString {
+    released().unwrap_or_else(|| env!("CARGO_BIN_EXE_mayfly").into())
+}
 
 /// How many, in the everyday run and in the full one.
 fn scale(everyday: usize, full: usize) -> usize {

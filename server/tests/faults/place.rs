@@ -189,7 +189,7 @@ impl Place {
 
     /// Starts a command of the program, its output in a file of that name.
     pub fn command(&self, arguments: &[&str], output: &str) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_mayfly"))
+        Command::new(crate::program_file())
             .args(arguments)
             .env_clear()
             .envs(self.environment())

@@ -39,7 +39,7 @@ impl Serving {
     pub async fn start(place: &Place) -> Self {
         let begun = now();
         let (said, log) = (place.file("stdout"), place.file("stderr"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mayfly"))
+        let mut child = Command::new(crate::program_file())
             .arg("serve")
             .env_clear()
             .envs(place.environment())

@@ -8,7 +8,7 @@
 //! Forged input at every parser (TOKENS.md §4, J7): [`mutation`] makes it, [`forged`] sees what becomes of it.
 //!
 //! The everyday run takes a few seconds; `MAYFLY_TEST_FULL=1` explores larger worlds and makes more forgeries. Every test
-//! prints how much it visited (`cargo test … -- --nocapture`).
+//! prints how much it visited (`cargo test … -- --show-output`).
 
 mod bench;
 mod explore;

@@ -1,0 +1,120 @@
+//! Nodes whose clocks are minutes apart: the wrong one does no harm and gets no requests, and the right ones go on (F18).
+
+use std::time::Duration;
+
+use server::domain::clock::{Clock as _, SystemClock, Timestamp};
+use server::services::node_clocks::RED_AFTER;
+
+use crate::app::TestApp;
+use crate::browser::Browser;
+
+async fn seems_right(app: &TestApp) -> bool {
+    app.backend().compare_clocks().await.expect("the database answers")
+}
+
+async fn ready(app: &TestApp, expected: u16) {
+    let reply = Browser::new(app).get("/readyz").await.expect(expected).json();
+    assert_eq!(reply["clock"], expected == 200);
+    assert_eq!(reply["database"], true);
+}
+
+/// Nodes on one database by clocks so many seconds from the real one, which is the database's. The first is the first.
+async fn nodes(name: &str, seconds: &[i64]) -> Vec<TestApp> {
+    let real = SystemClock.now().as_seconds();
+    let at = |away: &i64| Timestamp::from_seconds(real + away);
+    let mut apps = vec![TestApp::start_at(name, at(&seconds[0])).await];
+    for away in &seconds[1..] {
+        apps.push(apps[0].beside_at(at(away)).await);
+    }
+    apps
+}
+
+#[tokio::test]
+async fn f18_of_nodes_whose_clocks_are_minutes_apart_the_wrong_one_is_not_ready() {
+    for (away, expected) in [(60, 200), (-60, 200), (300, 503), (-300, 503)] {
+        let apps = nodes(&format!("f18 apart {away}"), &[0, away]).await;
+        let [here, there] = &apps[..] else { unreachable!() };
+        // Before any comparison, and alone, each is fit.
+        ready(there, 200).await;
+        assert!(seems_right(there).await && seems_right(here).await);
+        for _ in 0..3 {
+            assert_eq!(seems_right(there).await, expected == 200, "{away}");
+            // A single comparison may have met a node that is gone.
+            ready(there, 200).await;
+            there.pass(RED_AFTER.as_secs() / 3);
+            here.pass(RED_AFTER.as_secs() / 3);
+            assert!(seems_right(here).await);
+        }
+        ready(there, expected).await;
+        ready(here, 200).await;
+        // The other one stops, and nobody disagrees any more.
+        here.backend().leave_nodes().await.expect("the database answers");
+        assert!(seems_right(there).await);
+        ready(there, 200).await;
+    }
+}
+
+#[tokio::test]
+async fn f18_the_wrong_clock_of_the_databases_own_machine_takes_nobody_else_out() {
+    let apps = nodes("f18 majority", &[600, 600, 0]).await;
+    for _ in 0..4 {
+        for (app, right) in apps.iter().zip([true, true, false]) {
+            seems_right(app).await;
+            app.pass(15);
+            assert!(right || !seems_right(app).await);
+        }
+    }
+    for (app, expected) in apps.iter().zip([200, 200, 503]) {
+        ready(app, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn f18_reports_of_another_time_of_the_databases_clock_count_for_nothing() {
+    let apps = nodes("f18 other time", &[0, 400]).await;
+    assert!(seems_right(&apps[0]).await && !seems_right(&apps[1]).await);
+    // As after a standby took over whose clock is behind, or ahead; and a node that died.
+    for shift in [7 * 60_000, -7 * 60_000, -36_000] {
+        assert!(seems_right(&apps[0]).await && !seems_right(&apps[1]).await);
+        apps[0]
+            .execute(&format!("UPDATE nodes SET seen_at = seen_at + {shift}"))
+            .await;
+        assert!(seems_right(&apps[1]).await, "{shift}");
+    }
+}
+
+#[tokio::test]
+async fn f18_a_serving_node_compares_its_clock_by_itself_and_takes_its_report_back() {
+    let here = TestApp::start_at("f18 by itself", SystemClock.now().minus(Duration::from_hours(1))).await;
+    if !here.backend().store().is_postgres() {
+        // An embedded database has one node.
+        return;
+    }
+    let reports = async || here.rows("SELECT id, seen_at FROM nodes").await;
+    let program = here.spawn_beside().await;
+    let first = reports().await;
+    assert_eq!(first.len(), 1, "before it serves");
+    assert!(!seems_right(&here).await);
+    ready(&program, 200).await;
+    let again = async {
+        while reports().await.iter().any(|report| first.contains(report)) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .expect("it reports again and again");
+    ready(&program, 200).await;
+    // The wrong node clears nothing away: what it takes for old is another's present.
+    assert!(!here.backend().may_clear_away());
+    program.process().terminate();
+    let ended = async {
+        while program.process().ended().is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended)
+        .await
+        .expect("it stops");
+    assert_eq!(reports().await.len(), 1, "only the other one's");
+}
