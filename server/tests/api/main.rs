@@ -43,6 +43,7 @@ mod redirects;
 mod refresh;
 mod refresh_machine;
 mod refresh_races;
+mod replaced;
 mod revocation;
 mod revocation_feed;
 mod revocation_nodes;

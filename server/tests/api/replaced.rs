@@ -1,0 +1,62 @@
+//! A database or a key that is not the one it should be: the program says so in one sentence and does not start.
+
+use crate::app::TestApp;
+
+/// What the program says when it is to serve with these settings and refuses: one sentence.
+pub async fn refused_start(app: &TestApp, changes: &[(&str, &str)]) -> String {
+    let serving = app.command(&["serve"], changes);
+    let output = tokio::time::timeout(std::time::Duration::from_secs(30), serving)
+        .await
+        .expect("it does not start");
+    assert!(!output.status.success());
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(said.trim().lines().count(), 1, "one sentence: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn f9_a_file_that_is_no_database_refuses_the_start_in_one_sentence_and_is_left_alone() {
+    let app = TestApp::start_without_key("f9 no database").await;
+    let file = app.folder().join("other.db");
+    let address = format!("sqlite:{}", file.display());
+    // The first run, on whichever database: the folder has its secrets.
+    assert!(app.command(&["keys", "list"], &[]).await.status.success());
+    let header = [b"SQLite format 3\0".as_slice(), &[0xa5; 8176]].concat();
+    let noise: Vec<u8> = (0..8_u8).flat_map(|n| server::services::sha256(&[n; 100])).collect();
+    for (what, content) in [
+        ("noise", noise.repeat(32)),
+        ("a text", b"username,password\nmax,hunter2\n".repeat(20)),
+        ("a header and noise", header),
+    ] {
+        std::fs::write(&file, &content).expect("written");
+        let said = refused_start(&app, &[("DATABASE__URL", &address)]).await;
+        println!("{what}: {said}");
+        assert!(said.contains("database"), "{what}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        assert_eq!(std::fs::read(&file).expect("there"), content, "{what} is left as it is");
+    }
+}
+
+#[tokio::test]
+async fn f9_the_database_of_another_installation_refuses_the_start_in_one_sentence() {
+    let app = TestApp::start_without_key("f9 ours").await;
+    let other = TestApp::start_without_key("f9 theirs").await;
+    for one in [&app, &other] {
+        assert!(one.command(&["keys", "list"], &[]).await.status.success());
+    }
+    let said = refused_start(&app, &[("DATABASE__URL", &other.database_url())]).await;
+    println!("{said}");
+    assert!(said.contains("another key-encryption key"), "{said}");
+    for one in [&app, &other] {
+        let key = std::fs::read_to_string(one.folder().join("secrets/key-encryption-key")).expect("made");
+        for part in [&key[..6], &key[20..26]] {
+            assert!(!said.contains(part), "{said}");
+        }
+        assert!(one.command(&["keys", "list"], &[]).await.status.success(), "unharmed");
+    }
+}
