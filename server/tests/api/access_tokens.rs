@@ -8,9 +8,10 @@ use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
-use crate::people::{Admin, Member};
+use crate::holder::Holder;
+use crate::people::{Admin, Member, Person};
 use crate::program::Program;
-use crate::service::{Key, Service};
+use crate::service::{Key, Service, post_text};
 
 /// The claims of a token as JSON.
 pub fn claims(token: &str) -> Value {
@@ -35,6 +36,24 @@ fn is_a_persons_access(kind: &str) -> bool {
     matches!(kind, "access" | "browser access")
 }
 
+/// What a receiver is told of a session that ends: `secevent+jwt`, signed with the key of access tokens.
+async fn security_event(app: &TestApp, program: &Program, person: &Person) -> String {
+    let token = Service::add(app, "receiver", "security_events").await.token().await;
+    let bearer = format!("Bearer {token}");
+    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+    let now = r#"{ "returnImmediately": true }"#;
+    post_text(app, "/oauth/events", &headers, now).await.expect(200);
+    let other = Program::signed_in(app, person).await;
+    assert!(program.end(&other.session_id).await.status.is_success());
+    let checkpoint = server::startup::checkpoint_path(&app.settings(&[]));
+    app.backend().seal_audit(&checkpoint).await.expect("sealed");
+    let told = post_text(app, "/oauth/events", &headers, now).await.expect(200).json();
+    let mut sets = told["sets"].as_object().expect("by id").values();
+    let set = sets.next().and_then(Value::as_str).expect("one").to_owned();
+    assert_eq!(header(&set)["typ"], "secevent+jwt");
+    set
+}
+
 #[expect(clippy::too_many_lines, reason = "a table: every kind at every door")]
 #[tokio::test]
 async fn j4_each_secret_is_accepted_at_its_own_door_only() {
@@ -50,8 +69,11 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     let reader = Service::add(&app, "reader", REVOCATIONS).await;
     let signs = Service::with_key(&app, "signs", "read", Key::es256()).await;
     let resource_server = Service::resource_server(&app).await;
+    let security_event = security_event(&app, &program, &person).await;
     // Time for a refresh to be due, so that a token at its right door is exchanged.
     app.pass(60);
+    // Good at this moment, for the token and the request that it is tried as below.
+    let proof = Holder::new(&app, Key::es256()).proof("GET", "/api/v1/me/sessions", Some(&program.access));
     let secrets = [
         ("access", program.access.clone()),
         ("browser access", browser.cookie(ACCESS)),
@@ -64,6 +86,8 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
         ("service token", reader.token().await),
         ("assertion", signs.assertion("once")),
         ("client secret", reader.secret.clone()),
+        ("proof of possession", proof),
+        ("security event", security_event),
     ];
     for (kind, secret) in &secrets {
         assert!(!secret.is_empty(), "{kind}");

@@ -34,6 +34,7 @@ mod escalation;
 mod factors;
 mod headers;
 mod introspection;
+mod key_nodes;
 mod keys;
 mod lost_answers;
 mod oauth_endpoints;

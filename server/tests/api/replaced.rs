@@ -60,3 +60,35 @@ async fn f9_the_database_of_another_installation_refuses_the_start_in_one_senten
         assert!(one.command(&["keys", "list"], &[]).await.status.success(), "unharmed");
     }
 }
+
+/// F12. Sealed by whoever has the key-encryption key, and still no key of ours. A key file on a slow disk (NFS) is not
+/// tested: it is read once, before anything listens, so a slow one only makes the start slow; nobody is served meanwhile.
+#[tokio::test]
+async fn f12_a_signing_key_of_the_wrong_curve_refuses_the_start_in_one_sentence() {
+    for (what, pkcs8) in [
+        ("P-384", crate::service::pkcs8_p384()),
+        ("Ed25519", crate::service::pkcs8_ed25519()),
+    ] {
+        let app = TestApp::start(&format!("f12 {what}")).await;
+        let id = app.rows("SELECT id FROM keys WHERE purpose = 'signing'").await[0][0]
+            .clone()
+            .expect("an id");
+        let random = crate::app::SeededRandom::new(what);
+        let sealed = crate::app::key_encryption_key().seal("key", id.as_bytes(), &pkcs8, &random);
+        let sealed = data_encoding::HEXLOWER.encode(&sealed);
+        let postgres = app.backend().store().is_postgres();
+        let bytes = if postgres {
+            format!("'\\x{sealed}'::bytea")
+        } else {
+            format!("x'{sealed}'")
+        };
+        app.execute(&format!("UPDATE keys SET private_sealed = {bytes} WHERE id = '{id}'"))
+            .await;
+        let said = refused_start(&app, &[]).await;
+        println!("{what}: {said}");
+        assert!(
+            said.contains(&format!("the stored key {id} contradicts itself")),
+            "{what}: {said}"
+        );
+    }
+}
