@@ -8,7 +8,7 @@ use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
-use crate::holder::Holder;
+use crate::holder::{Holder, ME};
 use crate::people::{Admin, Member, Person};
 use crate::program::Program;
 use crate::service::{Key, Service, post_text};
@@ -72,8 +72,10 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     let security_event = security_event(&app, &program, &person).await;
     // Time for a refresh to be due, so that a token at its right door is exchanged.
     app.pass(60);
-    // Good at this moment, for the token and the request that it is tried as below.
-    let proof = Holder::new(&app, Key::es256()).proof("GET", "/api/v1/me/sessions", Some(&program.access));
+    // Good at this moment, for the one request that it is made for.
+    let holder = Holder::signed_in(&app, &person, Key::es256()).await;
+    let bound = holder.program.access.clone();
+    let proof = holder.proof("GET", ME, Some(&bound));
     let secrets = [
         ("access", program.access.clone()),
         ("browser access", browser.cookie(ACCESS)),
@@ -135,6 +137,13 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
             refreshed == 200,
             *kind == "browser refresh",
             "{kind} as the refresh cookie: {refreshed}"
+        );
+
+        let proven = holder.ask("DPoP", &bound, &[secret.as_str()]).await.status.as_u16();
+        assert_eq!(
+            proven == 200,
+            *kind == "proof of possession",
+            "{kind} as a proof of possession: {proven}"
         );
 
         let feed = program

@@ -4,10 +4,9 @@ use crate::app::TestApp;
 
 /// What the program says when it is to serve with these settings and refuses: one sentence.
 pub async fn refused_start(app: &TestApp, changes: &[(&str, &str)]) -> String {
-    let serving = app.command(&["serve"], changes);
-    let output = tokio::time::timeout(std::time::Duration::from_secs(30), serving)
-        .await
-        .expect("it does not start");
+    // What opens the same and ends by itself goes first: a server that did start would not end.
+    assert!(!app.command(&["keys", "list"], changes).await.status.success());
+    let output = app.command(&["serve"], changes).await;
     assert!(!output.status.success());
     let said = format!(
         "{}{}",
@@ -91,4 +90,18 @@ async fn f12_a_signing_key_of_the_wrong_curve_refuses_the_start_in_one_sentence(
             "{what}: {said}"
         );
     }
+}
+
+#[tokio::test]
+async fn f9_an_empty_database_in_the_place_of_one_that_was_used_refuses_the_start() {
+    let app = TestApp::start("f9 empty").await;
+    let checkpoint = server::startup::checkpoint_path(&app.settings(&[]));
+    app.add_person("max", &["member"], false).await;
+    app.backend().seal_audit(&checkpoint).await.expect("sealed");
+    let file = app.folder().join("other.db");
+    std::fs::write(&file, "").expect("written");
+    let address = format!("sqlite:{}", file.display());
+    let said = refused_start(&app, &[("DATABASE__URL", &address)]).await;
+    assert!(said.contains("the database is empty"), "{said}");
+    assert!(app.command(&["keys", "list"], &[]).await.status.success(), "unharmed");
 }
