@@ -128,7 +128,17 @@ pub async fn open_backend(
 ) -> Result<Backend, CliError> {
     install_crypto();
     let store = open_store(settings, true).await?;
-    let kek = open_key(settings, &store, random.as_ref()).await?;
+    let is_new = keys::keys_version(&mut store.read().await?).await? == 0;
+    let checkpoint = checkpoint_path(settings);
+    if is_new && checkpoint.exists() {
+        // Not the first run: whoever lost the database must not find a server that everybody is a stranger to.
+        return Err(format!(
+            "the database is empty, but {} says that there was one: put the database back, or begin anew in another data folder",
+            checkpoint.display()
+        )
+        .into());
+    }
+    let kek = open_key(settings, is_new, random.as_ref())?;
     let password = &settings.password;
     let params = HashParams::new(password.memory_kib, password.iterations, password.parallelism)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -152,13 +162,12 @@ pub async fn open_backend(
     Ok(Backend::start(parts, settings.tokens.algorithm).await?)
 }
 
-async fn open_key(settings: &Settings, store: &Store, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
+fn open_key(settings: &Settings, is_new: bool, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
     if let Some(text) = &settings.secrets.key_encryption_key {
         return Ok(KeyEncryptionKey::from_base64(text.expose_secret())?);
     }
     // Made once, in the data folder, for a new database. A file that the operator named has to exist, and so has the
     // one that an old database was sealed with: another one would open nothing.
-    let is_new = keys::keys_version(&mut store.read().await?).await? == 0;
     let create = is_new && settings.secrets.key_encryption_key_file.is_none();
     Ok(load_or_create_key_file(&settings.key_file(), create, random)?)
 }

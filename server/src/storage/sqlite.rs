@@ -103,10 +103,11 @@ impl Sqlite {
 
     /// Closes all connections; the readers first, so that the writer leaves a complete file.
     pub(super) async fn close(&self) {
-        self.readers.close();
+        // Before the pool is closed: that would drop them, and a dropped one closes at some later time.
         for reader in self.readers.retain(|_, _| false).removed {
             close(reader).await;
         }
+        self.readers.close();
         let mut turn = self.writer.turn.lock().await;
         turn.commit_all().await;
         if let Some(connection) = turn.connection.take() {

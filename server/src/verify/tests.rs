@@ -253,6 +253,52 @@ async fn j13_ten_thousand_unknown_keys_cost_one_reading_in_thirty_seconds() {
 }
 
 #[tokio::test]
+async fn f15_a_stale_key_set_costs_one_reading_and_no_outage() {
+    let world = World::new();
+    world.hear(&[]);
+    let old = world.token(0);
+    world.checker.check(&old).await.expect("the first reading");
+    // The issuer signs with another key, and publishes both: what the verifier has is old now.
+    let issuer = ring();
+    let newer = World { ring: issuer, ..world };
+    let mut both = newer.ring.jwks();
+    let published = serde_json::from_slice::<serde_json::Value>(&locked(&newer.issuer.keys).clone().expect("keys"));
+    both["keys"]
+        .as_array_mut()
+        .expect("keys")
+        .extend(published.expect("JSON")["keys"].as_array().expect("keys").clone());
+    *locked(&newer.issuer.keys) = Ok(both.to_string().into_bytes());
+    newer.clock.advance(keys::PAUSE);
+    newer.hear(&[]);
+    let new = newer.token(0);
+    for token in [&new, &old, &new] {
+        newer.checker.check(token).await.expect("nobody is refused");
+    }
+    let asked = || newer.issuer.asked.load(Ordering::SeqCst);
+    assert_eq!(asked(), 2, "one reading for the new key");
+    // Tokens of keys that nobody has, all within thirty seconds of it, bring about no other.
+    let rest = new.split_once('.').expect("three parts").1;
+    for n in 0..10_000 {
+        newer
+            .clock
+            .set(NOW.plus(keys::PAUSE + Duration::from_millis(n * 3 - n / 10)));
+        let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": format!("invented-{n}") }).to_string();
+        let token = format!("{}.{rest}", data_encoding::BASE64URL_NOPAD.encode(header.as_bytes()));
+        let refused = newer.checker.check(&token).await;
+        assert_eq!(refused, Err(Denied::Refused(Refusal::KeyUnknown)));
+    }
+    assert_eq!(asked(), 2);
+    newer.hear(&[]);
+    for token in [&new, &old] {
+        newer
+            .checker
+            .check(token)
+            .await
+            .expect("nor is anybody refused for them");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_cannot_be_read_is_not_known_to_be_wrong() {
     let world = World::new();
     world.hear(&[]);

@@ -8,9 +8,10 @@ use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
-use crate::people::{Admin, Member};
+use crate::holder::{Holder, ME};
+use crate::people::{Admin, Member, Person};
 use crate::program::Program;
-use crate::service::{Key, Service};
+use crate::service::{Key, Service, post_text};
 
 /// The claims of a token as JSON.
 pub fn claims(token: &str) -> Value {
@@ -35,6 +36,24 @@ fn is_a_persons_access(kind: &str) -> bool {
     matches!(kind, "access" | "browser access")
 }
 
+/// What a receiver is told of a session that ends: `secevent+jwt`, signed with the key of access tokens.
+async fn security_event(app: &TestApp, program: &Program, person: &Person) -> String {
+    let token = Service::add(app, "receiver", "security_events").await.token().await;
+    let bearer = format!("Bearer {token}");
+    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+    let now = r#"{ "returnImmediately": true }"#;
+    post_text(app, "/oauth/events", &headers, now).await.expect(200);
+    let other = Program::signed_in(app, person).await;
+    assert!(program.end(&other.session_id).await.status.is_success());
+    let checkpoint = server::startup::checkpoint_path(&app.settings(&[]));
+    app.backend().seal_audit(&checkpoint).await.expect("sealed");
+    let told = post_text(app, "/oauth/events", &headers, now).await.expect(200).json();
+    let mut sets = told["sets"].as_object().expect("by id").values();
+    let set = sets.next().and_then(Value::as_str).expect("one").to_owned();
+    assert_eq!(header(&set)["typ"], "secevent+jwt");
+    set
+}
+
 #[expect(clippy::too_many_lines, reason = "a table: every kind at every door")]
 #[tokio::test]
 async fn j4_each_secret_is_accepted_at_its_own_door_only() {
@@ -50,8 +69,13 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     let reader = Service::add(&app, "reader", REVOCATIONS).await;
     let signs = Service::with_key(&app, "signs", "read", Key::es256()).await;
     let resource_server = Service::resource_server(&app).await;
+    let security_event = security_event(&app, &program, &person).await;
     // Time for a refresh to be due, so that a token at its right door is exchanged.
     app.pass(60);
+    // Good at this moment, for the one request that it is made for.
+    let holder = Holder::signed_in(&app, &person, Key::es256()).await;
+    let bound = holder.program.access.clone();
+    let proof = holder.proof("GET", ME, Some(&bound));
     let secrets = [
         ("access", program.access.clone()),
         ("browser access", browser.cookie(ACCESS)),
@@ -64,6 +88,8 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
         ("service token", reader.token().await),
         ("assertion", signs.assertion("once")),
         ("client secret", reader.secret.clone()),
+        ("proof of possession", proof),
+        ("security event", security_event),
     ];
     for (kind, secret) in &secrets {
         assert!(!secret.is_empty(), "{kind}");
@@ -111,6 +137,13 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
             refreshed == 200,
             *kind == "browser refresh",
             "{kind} as the refresh cookie: {refreshed}"
+        );
+
+        let proven = holder.ask("DPoP", &bound, &[secret.as_str()]).await.status.as_u16();
+        assert_eq!(
+            proven == 200,
+            *kind == "proof of possession",
+            "{kind} as a proof of possession: {proven}"
         );
 
         let feed = program

@@ -198,3 +198,24 @@ async fn r13_a_challenge_says_how_strongly_and_how_recently_and_one_new_sign_in_
             .expect(200);
     }
 }
+
+/// Our own challenge never says `max_age=0`: a policy allows a minute at least. A service with rules of its own may say
+/// it, and then one new sign-in has to be enough, or the client would go round for ever.
+#[tokio::test]
+async fn r13_a_service_that_says_max_age_0_is_met_by_one_new_sign_in_and_by_no_refresh() {
+    let app = TestApp::start("r13 zero").await;
+    let asking = Service::resource_server(&app).await;
+    let (person, mut program) = app.add_program("max").await;
+    let age = async |program: &Program| {
+        let said = asking.introspect(&program.access).await;
+        app.now().as_seconds() - said["auth_time"].as_i64().expect("a time")
+    };
+    app.pass(60);
+    assert_eq!(age(&program).await, 60, "the service would send it away");
+    program.renew().await.expect(200);
+    assert_eq!(age(&program).await, 60, "a refresh shows no factor");
+    for _ in 0..2 {
+        assert_eq!(age(&Program::signed_in(&app, &person).await).await, 0, "once is enough");
+        app.pass(1);
+    }
+}

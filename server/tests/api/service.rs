@@ -52,6 +52,19 @@ fn chance() -> SystemRandom {
     SystemRandom::new()
 }
 
+/// A private key on a curve that nothing of ours uses.
+pub fn pkcs8_p384() -> Vec<u8> {
+    let algorithm = &aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING;
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &chance()).expect("a key");
+    pkcs8.as_ref().to_vec()
+}
+
+/// A private Ed25519 key.
+pub fn pkcs8_ed25519() -> Vec<u8> {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&chance()).expect("a key");
+    pkcs8.as_ref().to_vec()
+}
+
 /// A key pair of a client.
 #[derive(Clone)]
 pub enum Key {

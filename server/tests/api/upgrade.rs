@@ -107,9 +107,26 @@ where
     run(connection, sql).await;
 }
 
+/// Every version of the tables before today's.
+fn earlier_versions() -> Vec<i64> {
+    let mut versions: Vec<i64> = std::fs::read_dir(root().join("migrations/sqlite"))
+        .expect("a folder")
+        .map(|entry| {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            let (version, _) = name.split_once('_').expect("a number first");
+            version.parse().expect("a number")
+        })
+        .collect();
+    versions.sort_unstable();
+    assert!(versions.pop().is_some_and(|today| today >= 8), "none is ever removed");
+    versions
+}
+
+/// Only forwards: an older binary refuses a newer database (README; `f9_…` of the storage tests), because it would
+/// write rows that the newer one takes for complete. The way back is the backup that was made before the upgrade.
 #[tokio::test]
 async fn f77_everybody_of_every_earlier_version_goes_on_after_the_upgrade() {
-    for stage in 1..=3 {
+    for stage in earlier_versions() {
         let app = TestApp::start(&format!("f77 from {stage}")).await;
         let (person, mut honest) = app.add_program("honest").await;
         let (_, mut unlucky) = app.add_program("unlucky").await;

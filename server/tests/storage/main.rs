@@ -3,6 +3,7 @@
 mod audit;
 mod database;
 mod endings;
+mod migrations;
 mod people;
 mod revocations;
 mod rotations;

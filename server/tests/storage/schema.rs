@@ -160,6 +160,23 @@ async fn the_database_file_is_its_owners_only() {
 }
 
 #[tokio::test]
+async fn f77_a_closed_sqlite_database_is_one_complete_file() {
+    for _ in 0..50 {
+        let database = Database::new().await;
+        let Some(path) = database.url.strip_prefix("sqlite:") else {
+            return;
+        };
+        // All its readers.
+        tokio::join!(database.read(), database.read(), database.read(), database.read());
+        database.store.close().await;
+        // Whoever copies the file of a stopped server, or puts another in its place, has to find no log beside it.
+        for rest in ["-wal", "-shm"] {
+            assert!(!Path::new(&format!("{path}{rest}")).exists(), "{rest} is left");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_dropped_transaction_leaves_nothing_and_a_committed_one_everything() {
     let database = Database::new().await;
     let mut tx = database.write().await;

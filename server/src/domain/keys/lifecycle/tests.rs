@@ -153,6 +153,21 @@ fn j12_ten_years_of_the_shortest_rotation_keep_three_published_keys_and_a_byte_f
 }
 
 #[test]
+fn f13_on_schedule_never_more_than_three_signing_keys_are_published() {
+    let mut world = World::new();
+    world.rules.rotate_every = DAY;
+    let (mut most, end) = (0, BEGIN.plus(20 * DAY));
+    // Looked at as often as a server does at least, near enough: every minute.
+    while world.now < end {
+        world.tick();
+        let published = |key: &&KeyRecord| key.purpose == KeyPurpose::Signing && key.state != KeyState::Removed;
+        most = most.max(world.records.iter().filter(published).count());
+        world.pass(Duration::from_mins(1));
+    }
+    assert!((2..=3).contains(&most), "{most}");
+}
+
+#[test]
 fn j12_a_rotation_somebody_asks_for_takes_one_cache_time_and_only_one_is_under_way() {
     let mut world = World::new();
     let step = asked(&world.records, KeyPurpose::Signing).expect("nothing is under way");
