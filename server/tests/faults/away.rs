@@ -200,7 +200,7 @@ async fn f7_with_its_connections_terminated_five_times_a_second_nobody_loses_the
         }
         counts
     };
-    let both = async { tokio::join!(cutter, others) };
+    let both = Box::pin(async { tokio::join!(cutter, others) });
     let ((cut, other), left, counts) = load_during(&serving, clients, 16, 997, both).await;
     clients = left;
     println!(

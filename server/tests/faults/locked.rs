@@ -32,9 +32,9 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         .execute(&mut other)
         .await
         .expect("locked");
-    let hold = seconds(7, 10);
+    let lasts = seconds(7, 10);
     let held = async {
-        tokio::time::sleep(hold).await;
+        tokio::time::sleep(lasts).await;
         sqlx::query("ROLLBACK").execute(&mut other).await.expect("given back");
         other.close().await.expect("closed");
     };
@@ -73,7 +73,7 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         (now() - begun).as_millis()
     );
     assert!(
-        now() - begun < hold + Duration::from_millis(1500),
+        now() - begun < lasts + Duration::from_millis(1500),
         "within a second and a half of its end"
     );
     let (left, counts) = load(&serving, clients, 8, 1, 0).await;
