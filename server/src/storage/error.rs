@@ -135,4 +135,60 @@ mod tests {
         assert!(!StorageError::from(sqlx::Error::RowNotFound).is_unavailable());
         assert!(!StorageError::SchemaMissing.is_unavailable());
     }
+
+    /// What PostgreSQL says, by its code alone.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Said(&'static str);
+
+    impl sqlx::error::DatabaseError for Said {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn code(&self) -> Option<std::borrow::Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn f7_what_postgresql_may_do_at_another_time_is_unavailable_and_what_it_never_does_is_not() {
+        let is_unavailable = |code| StorageError::from(sqlx::Error::Database(Box::new(Said(code)))).is_unavailable();
+        for code in [
+            "40001", // serialization failure
+            "40P01", // deadlock
+            "08006", // connection failure
+            "53300", // too many connections
+            "53100", // disk full
+            "57P01", // shut down, or the connection was terminated
+            "57P03", // starting up
+            "57014", // time limit of a statement
+            "55P03", // time limit of a lock
+            "25P03", // time limit of an idle transaction
+            "25006", // read-only after a failover
+            "58030", // input or output failed
+        ] {
+            assert!(is_unavailable(code), "{code}");
+        }
+        // Syntax, unknown table, unique, foreign key and check violations, no permission, a transaction given up.
+        for code in ["42601", "42P01", "23505", "23503", "23514", "42501", "25P02", "XX000"] {
+            assert!(!is_unavailable(code), "{code}");
+        }
+    }
 }

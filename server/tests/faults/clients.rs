@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::now;
 use crate::place::Place;
 use crate::serving::{Answer, Serving};
 
@@ -105,18 +107,35 @@ pub struct Counts {
     pub answers: BTreeMap<String, usize>,
     /// Requests without an answer.
     pub lost: usize,
+    /// How long each answer took.
+    pub times: Vec<Duration>,
 }
 
 impl Counts {
+    /// So many answers of that name.
+    pub fn of(&self, name: &str) -> usize {
+        self.answers.get(name).copied().unwrap_or_default()
+    }
+
+    /// What so many of a hundred answers did not exceed.
+    pub fn percentile(&self, hundredths: usize) -> Duration {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        times[(times.len() * hundredths / 100).min(times.len() - 1)]
+    }
+
     /// Adds those.
     pub fn add(&mut self, other: Self) {
         for (name, count) in other.answers {
             *self.answers.entry(name).or_default() += count;
         }
         self.lost += other.lost;
+        self.times.extend(other.times);
     }
 
-    fn note(&mut self, answer: &Answer) {
+    /// Counts this one.
+    pub fn note(&mut self, answer: &Answer, took: Duration) {
+        self.times.push(took);
         let name = if answer.outcome.is_empty() {
             answer.status.to_string()
         } else {
@@ -137,9 +156,39 @@ pub async fn load(
     ends: usize,
 ) -> (Vec<Client>, Counts) {
     let most = clients.len() * rounds;
+    load_until(serving, clients, connections, most, ends, &AtomicBool::new(false)).await
+}
+
+/// The same for as long as something else goes on, and what came of that.
+pub async fn load_during<T>(
+    serving: &Serving,
+    clients: Vec<Client>,
+    connections: usize,
+    ends: usize,
+    elsewhere: impl Future<Output = T>,
+) -> (T, Vec<Client>, Counts) {
+    let over = AtomicBool::new(false);
+    let elsewhere = async {
+        let done = elsewhere.await;
+        over.store(true, Ordering::SeqCst);
+        done
+    };
+    let load = load_until(serving, clients, connections, usize::MAX, ends, &over);
+    let (done, (clients, counts)) = tokio::join!(elsewhere, load);
+    (done, clients, counts)
+}
+
+async fn load_until(
+    serving: &Serving,
+    clients: Vec<Client>,
+    connections: usize,
+    most: usize,
+    ends: usize,
+    gone: &AtomicBool,
+) -> (Vec<Client>, Counts) {
     let queue = Mutex::new(VecDeque::from(clients));
     let counts = Mutex::new(Counts::default());
-    let (gone, turn) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let turn = AtomicUsize::new(0);
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let connection = || async {
         while !gone.load(Ordering::SeqCst) {
@@ -150,7 +199,7 @@ pub async fn load(
             let Some(mut client) = lock().pop_front() else { return };
             let mut answers = Vec::new();
             if ends > 0 && turn % ends == ends - 1 && client.standing == Standing::Lives {
-                let answer = serving.revoke(&client.token).await;
+                let (answer, took) = timed(serving.revoke(&client.token)).await;
                 client.standing = match &answer {
                     Ok(answer) if answer.status == 200 => Standing::Ended,
                     // Whether a commit that failed is on the disk is unknown (a connection that broke at that moment).
@@ -158,23 +207,28 @@ pub async fn load(
                     Ok(answer) => panic!("an end was refused: {answer:?}"),
                     Err(_) => Standing::Unknown,
                 };
-                answers.push(answer);
+                answers.push((answer, took));
             } else if turn % 7 == 6 {
-                let (one, two) = tokio::join!(serving.refresh(&client.token), serving.refresh(&client.token));
-                for answer in [one, two] {
+                let refresh = || timed(serving.refresh(&client.token));
+                let (one, two) = tokio::join!(refresh(), refresh());
+                for (answer, took) in [one, two] {
                     client.hear(&answer);
-                    answers.push(answer);
+                    answers.push((answer, took));
                 }
             } else {
-                let answer = serving.refresh(&client.token).await;
+                let (answer, took) = timed(serving.refresh(&client.token)).await;
                 client.hear(&answer);
-                answers.push(answer);
+                answers.push((answer, took));
             }
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let lost = answers.iter().filter(|answer| answer.is_err()).count();
-            answers.iter().flatten().for_each(|answer| counts.note(answer));
-            counts.lost += lost;
-            if lost > 0 {
+            let before = counts.lost;
+            for (answer, took) in &answers {
+                match answer {
+                    Ok(answer) => counts.note(answer, *took),
+                    Err(_) => counts.lost += 1,
+                }
+            }
+            if counts.lost > before {
                 gone.store(true, Ordering::SeqCst);
                 lock().push_front(client);
             } else {
@@ -188,6 +242,13 @@ pub async fn load(
         clients.into(),
         counts.into_inner().unwrap_or_else(PoisonError::into_inner),
     )
+}
+
+/// What comes of a request, and after how long.
+pub async fn timed<T>(request: impl Future<Output = T>) -> (T, Duration) {
+    let asked = now();
+    let answer = request.await;
+    (answer, now() - asked)
 }
 
 /// All of them at once, in one task.

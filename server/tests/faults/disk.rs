@@ -11,7 +11,7 @@ use crate::clients::load;
 use crate::kills::last_life;
 use crate::place::{PASSWORD, Place, USERNAME, postgres_url};
 use crate::serving::Serving;
-use crate::{MACHINE, now};
+use crate::{MACHINE, cannot_run, now};
 
 /// A file system in memory, unmounted at the end.
 struct SmallDisk(TempDir);
@@ -72,7 +72,7 @@ async fn f4_without_room_on_the_disk_nothing_is_acknowledged_checks_go_on_and_it
     let disk = match SmallDisk::mount() {
         Ok(disk) => disk,
         Err(reason) => {
-            println!("skipped: no small file system can be mounted here: {reason}");
+            cannot_run(&format!("no small file system can be mounted here: {reason}"));
             return;
         }
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use server::domain::random::{SystemRandom, secret};
 
-use crate::clients::{Client, Counts, check, check_ended, load};
+use crate::clients::{Client, Counts, check, check_ended, load, timed};
 use crate::place::Place;
 use crate::serving::Serving;
 use crate::{MACHINE, scale};
@@ -16,10 +16,10 @@ pub const PAUSES: [i64; 3] = [0, 30, 7200];
 async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowledged_is_lost() {
     let _turn = MACHINE.lock().await;
     let place = Place::make().await;
-    let mut clients = place.people(400).await;
+    let mut clients = place.people(scale(400, 1000)).await;
     place.let_pass(11).await;
     let (kills, random) = (scale(6, 200), SystemRandom::default());
-    let (mut counts, mut slowest) = (Counts::default(), Duration::ZERO);
+    let (mut counts, mut slowest, mut alive) = (Counts::default(), Duration::ZERO, Duration::ZERO);
     for kill in 0..kills {
         let serving = Serving::start(&place).await;
         slowest = slowest.max(serving.ready_after);
@@ -28,21 +28,26 @@ async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowl
             tokio::time::sleep(Duration::from_millis(after)).await;
             serving.signal("-KILL");
         };
-        let ((), (left, counted)) = tokio::join!(killer, load(&serving, clients, 32, 1000, 37));
+        let load = timed(load(&serving, clients, 32, 1000, 37));
+        let ((), ((left, counted), lasted)) = tokio::join!(killer, load);
         clients = left;
         counts.add(counted);
+        alive += lasted;
         serving.kill();
         place.let_pass(PAUSES[kill % PAUSES.len()]).await;
     }
     let (counted, ended) = last_life(&place, &mut clients).await;
+    let rotations = counts.of("rotated") + counts.of("reissued");
+    let rate = rotations as u128 * 1000 / alive.as_millis();
     println!(
-        "{kills} kills, ready again in {} ms at most; {} requests without an answer; {:?}; then {:?}; {ended} ends held",
+        "{kills} kills under {rate} rotations a second, ready again in {} ms at most; {} requests without an answer; {:?}; then {:?}; {ended} ends held",
         slowest.as_millis(),
         counts.lost,
         counts.answers,
         counted.answers
     );
     assert!(counts.lost >= kills, "each kill met requests");
+    assert!(rate >= 50, "{rate} rotations a second are no load");
     assert!(slowest < Duration::from_secs(2), "ready again within two seconds");
 }
 
@@ -53,21 +58,23 @@ async fn f20_stopped_in_the_middle_of_refreshes_and_continued_everybody_goes_on(
     let mut clients = place.people(200).await;
     let mut counts = Counts::default();
     for _ in 0..scale(2, 20) {
-        place.let_pass(7200).await;
+        place.let_pass(11).await;
         let serving = Serving::start(&place).await;
         let stopper = async {
             tokio::time::sleep(Duration::from_millis(150)).await;
-            serving.signal("-STOP");
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            suspend(&serving, &place, 7200).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             serving.signal("-CONT");
         };
         let ((), (left, counted)) = tokio::join!(stopper, load(&serving, clients, 16, 4, 0));
         clients = left;
         assert_eq!(counted.lost, 0, "{counted:?}");
+        // Within a life nobody rotates twice, unless time has passed in its middle.
+        assert!(counted.of("rotated") > clients.len(), "{counted:?}");
         counts.add(counted);
         serving.kill();
     }
-    println!("stopped for two seconds in the middle: {:?}", counts.answers);
+    println!("stopped for two hours in the middle: {:?}", counts.answers);
     last_life(&place, &mut clients).await;
     let jumps = "SELECT kind, facts, at FROM audit_events WHERE kind = 'clock_jump'";
     assert_eq!(
@@ -75,6 +82,20 @@ async fn f20_stopped_in_the_middle_of_refreshes_and_continued_everybody_goes_on(
         [],
         "a program that was stopped saw no clock jump"
     );
+}
+
+/// Stops the program, and so many seconds pass while it is. If it was stopped just when it held the database's only
+/// lock, it runs on for a moment.
+async fn suspend(serving: &Serving, place: &Place, seconds: i64) {
+    for _ in 0..200 {
+        serving.signal("-STOP");
+        if place.let_pass_meanwhile(seconds).await {
+            return;
+        }
+        serving.signal("-CONT");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("it was never without the lock");
 }
 
 /// Everybody comes once more with what they hold, and again after a rest; then all of it is checked. What they were

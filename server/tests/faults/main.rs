@@ -9,6 +9,8 @@
 //! `MAYFLY_TEST_DATABASE` and `MAYFLY_TEST_POSTGRES_URL` as in `tests/api`. The everyday run is short;
 //! `MAYFLY_TEST_FULL=1` kills 200 times and at every system call. Figures are printed (`-- --show-output`).
 
+use std::time::Duration;
+
 mod clients;
 mod cluster;
 mod place;
@@ -18,6 +20,7 @@ mod away;
 mod cohort;
 mod disk;
 mod kills;
+mod locked;
 mod network;
 mod points;
 mod soak;
@@ -35,11 +38,28 @@ fn program_file() -> std::ffi::OsString {
 
 /// How many, in the everyday run and in the full one.
 fn scale(everyday: usize, full: usize) -> usize {
-    if std::env::var("MAYFLY_TEST_FULL").is_ok_and(|value| value == "1") {
+    if is_set("MAYFLY_TEST_FULL", "1") {
         full
     } else {
         everyday
     }
+}
+
+/// So many seconds, in the everyday run and in the full one.
+fn seconds(everyday: usize, full: usize) -> Duration {
+    Duration::from_secs(scale(everyday, full) as u64)
+}
+
+/// This machine lacks what a test needs. Where everything has to be tested that is a failure, else the test says so
+/// and goes without.
+fn cannot_run(reason: &str) {
+    let must_run = is_set("MAYFLY_TEST_FULL", "1") || is_set("CI", "true");
+    assert!(!must_run, "this has to be tested here, and cannot: {reason}");
+    println!("skipped: {reason}");
+}
+
+fn is_set(name: &str, to: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| value == to)
 }
 
 #[expect(

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use server::services::invitations::{AcceptOutcome, Acceptance};
 use server::services::sign_in::{Caller, PasswordOutcome};
 use server::startup::open_backend;
 use server::storage::sessions::{find_session, insert_session};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
@@ -207,27 +209,37 @@ impl Place {
 
     /// Time passes while the program is down: every time of sessions and keys lies so much further back.
     pub async fn let_pass(&self, seconds: i64) {
-        let ms = seconds * 1000;
-        let back = |columns: &[&str]| {
-            let each: Vec<String> = columns
-                .iter()
-                .map(|column| format!("{column} = {column} - {ms}"))
-                .collect();
-            each.join(", ")
-        };
-        let sessions = back(&[
-            "rotated_at",
-            "handed_out_at",
-            "superseded_at",
-            "access_expires_at",
-            "started_at",
-            "authenticated_at",
-            "last_active_at",
-            "absolute_expires_at",
-        ]);
-        self.execute(&format!("UPDATE sessions SET {sessions}")).await;
-        let keys = back(&["created_at", "activated_at", "retired_at", "removed_at"]);
-        self.execute(&format!("UPDATE keys SET {keys}")).await;
+        for sql in back(seconds) {
+            self.execute(&sql).await;
+        }
+    }
+
+    /// The same while the program is stopped, if it does not hold SQLite's lock. PostgreSQL cuts off who is silent for
+    /// 10 seconds in a transaction, and so it does here.
+    pub async fn let_pass_meanwhile(&self, seconds: i64) -> bool {
+        if self.postgres.is_some() {
+            self.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND state = 'idle in transaction'",
+            )
+            .await;
+            self.let_pass(seconds).await;
+            return true;
+        }
+        let file = SqliteConnectOptions::from_str(&self.url()).expect("our own address");
+        let options = file.busy_timeout(Duration::ZERO);
+        let mut connection = SqliteConnection::connect_with(&options)
+            .await
+            .expect("the database opens");
+        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.is_ok();
+        if begun {
+            for sql in back(seconds).into_iter().chain(["COMMIT".to_owned()]) {
+                let sql = AssertSqlSafe(sql);
+                sqlx::query(sql).execute(&mut connection).await.expect("it runs");
+            }
+        }
+        connection.close().await.expect("closed");
+        begun
     }
 
     /// Carries out a statement.
@@ -272,6 +284,33 @@ impl Place {
             format!("lower(hex({column}))")
         }
     }
+}
+
+/// What moves all times of sessions and keys so much further back.
+fn back(seconds: i64) -> [String; 2] {
+    let ms = seconds * 1000;
+    let back = |columns: &[&str]| {
+        let each: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{column} = {column} - {ms}"))
+            .collect();
+        each.join(", ")
+    };
+    let sessions = back(&[
+        "rotated_at",
+        "handed_out_at",
+        "superseded_at",
+        "access_expires_at",
+        "started_at",
+        "authenticated_at",
+        "last_active_at",
+        "absolute_expires_at",
+    ]);
+    let keys = back(&["created_at", "activated_at", "retired_at", "removed_at"]);
+    [
+        format!("UPDATE sessions SET {sessions}"),
+        format!("UPDATE keys SET {keys}"),
+    ]
 }
 
 /// Adds a person and signs in once; the session.

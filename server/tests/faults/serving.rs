@@ -37,12 +37,18 @@ pub struct Answer {
 impl Serving {
     /// Starts it on this place and waits until it listens.
     pub async fn start(place: &Place) -> Self {
+        Self::start_with(place, &[]).await
+    }
+
+    /// The same with more in its environment.
+    pub async fn start_with(place: &Place, more: &[(&str, &str)]) -> Self {
         let begun = now();
         let (said, log) = (place.file("stdout"), place.file("stderr"));
         let mut child = Command::new(crate::program_file())
             .arg("serve")
             .env_clear()
             .envs(place.environment())
+            .envs(more.iter().copied())
             .stdin(Stdio::null())
             .stdout(File::create(&said).expect("a file"))
             .stderr(File::options().create(true).append(true).open(&log).expect("a file"))
