@@ -15,10 +15,11 @@ use crate::people::Person;
 use crate::scale;
 
 /// A bound that a busy machine does not pass by chance, where the bound is not what the test is about.
-const PATIENT: Duration = Duration::from_secs(5);
+pub const PATIENT: Duration = Duration::from_secs(5);
 
+/// Now.
 #[expect(clippy::disallowed_methods, reason = "measures")]
-fn now() -> Instant {
+pub fn now() -> Instant {
     Instant::now()
 }
 
@@ -27,7 +28,7 @@ fn now() -> Instant {
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// How long until the answer is this one.
-async fn until(expected: StatusCode, program: &Remote, url: &str) -> Duration {
+pub async fn until(expected: StatusCode, program: &Remote, url: &str) -> Duration {
     let begun = now();
     loop {
         let status = program.ask(Method::GET, url).await;
@@ -40,7 +41,7 @@ async fn until(expected: StatusCode, program: &Remote, url: &str) -> Duration {
 }
 
 /// Median and 99th percentile.
-fn report(what: &str, mut times: Vec<Duration>) -> [Duration; 2] {
+pub fn report(what: &str, mut times: Vec<Duration>) -> [Duration; 2] {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
     println!(
