@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::dpop::{Holder, Unproven};
 use super::sessions::{Issued, Live, access_end, client_id};
 use super::{Backend, ServiceError};
-use crate::domain::audit::{Circumstances, Kind, Outcome};
+use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::dpop::Proof;
 use crate::domain::id::UserId;
@@ -355,23 +355,21 @@ impl Backend {
         slides: bool,
         from: &Circumstances,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
+        let refused = |reason| {
+            self.event(Kind::RefreshRefused, from)
+                .outcome(Outcome::Denied)
+                .session(presented.session_id)
+                .reason(reason)
+        };
         let Some((session, user, policies)) = known else {
-            return Ok(Some(RefreshOutcome::Forged));
+            return self.forged_refresh(tx, refused("unknown_session")).await;
         };
         let limits = strictest(&policies);
         let secret = self.open_secret(&session)?;
         let authentic = presented.is_authentic(&secret);
         if !authentic || session.client != holder.client {
-            let event = self
-                .event(Kind::RefreshRefused, from)
-                .outcome(Outcome::Denied)
-                .subject(user.id)
-                .session(session.id)
-                .reason(if authentic { "other_client" } else { "forged" });
-            let mut tx = self.writing(tx).await?;
-            audit::append_events(&mut tx, &[event]).await?;
-            tx.commit().await?;
-            return Ok(Some(RefreshOutcome::Forged));
+            let reason = if authentic { "other_client" } else { "forged" };
+            return self.forged_refresh(tx, refused(reason).subject(user.id)).await;
         }
         if let Err(unproven) = holder.proves(&session) {
             return Ok(Some(RefreshOutcome::Unproven(unproven)));
@@ -395,6 +393,14 @@ impl Backend {
         };
         self.carry_out(tx, decision, read, presented.generation, slides, from)
             .await
+    }
+
+    /// Recorded each time: a stranger's token has no good outer tag and never comes this far.
+    async fn forged_refresh(&self, tx: Option<Tx>, event: Event) -> Result<Option<RefreshOutcome>, ServiceError> {
+        let mut tx = self.writing(tx).await?;
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
+        Ok(Some(RefreshOutcome::Forged))
     }
 
     async fn writing(&self, tx: Option<Tx>) -> Result<Tx, ServiceError> {
@@ -539,13 +545,7 @@ impl Backend {
         }
     }
 
-    fn token_event(
-        &self,
-        kind: Kind,
-        session: &Session,
-        user: UserId,
-        from: &Circumstances,
-    ) -> crate::domain::audit::Event {
+    fn token_event(&self, kind: Kind, session: &Session, user: UserId, from: &Circumstances) -> Event {
         self.event(kind, from)
             .by_subject(user)
             .session(session.id)
@@ -557,7 +557,7 @@ impl Backend {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn record(&self, event: crate::domain::audit::Event) -> Result<(), ServiceError> {
+    pub async fn record(&self, event: Event) -> Result<(), ServiceError> {
         let mut tx = self.store.write().await?;
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;

@@ -33,6 +33,7 @@ pub mod sessions;
 pub mod users;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use changes::Changes;
 use sqlx::error::ErrorKind;
@@ -46,9 +47,12 @@ pub use error::StorageError;
 /// scalar types) and not a generic database (bounds without end).
 macro_rules! on_backend {
     ($tx:expr, |$connection:ident| $body:expr) => {{
+        let longest = $tx.longest_wait();
         let result = match $tx.connection() {
             $crate::storage::Connection::Sqlite($connection) => $body,
-            $crate::storage::Connection::Postgres($connection) => $body,
+            $crate::storage::Connection::Postgres($connection) => {
+                $crate::storage::postgres::in_time(longest, async { $body }).await
+            }
         };
         $tx.noting(result)
     }};
@@ -153,6 +157,14 @@ impl Tx {
             self.failed |= !survived;
         }
         result
+    }
+
+    /// After so long a database server that says nothing has fallen silent.
+    const fn longest_wait(&self) -> Duration {
+        match &self.inner {
+            Inner::PostgresRead(lent) | Inner::PostgresWrite(lent) => lent.longest_wait,
+            Inner::SqliteRead(_) | Inner::SqliteWrite(_) => Duration::MAX,
+        }
     }
 
     /// Asks the database for an answer.

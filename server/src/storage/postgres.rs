@@ -24,6 +24,9 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const OLDEST: Duration = Duration::from_mins(30);
 /// Unused for so long, it is closed.
 const IDLE: Duration = Duration::from_mins(10);
+/// The server gives a statement up after [`PATIENCE`] and says so. One that has said nothing by then has fallen silent:
+/// without this, whoever asked would wait until the system gives the connection up, which takes a quarter of an hour.
+const SILENT: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
 
 /// The connections. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +59,7 @@ impl Postgres {
             connection: Some(connection),
             unanswered: false,
             in_transaction: false,
+            longest_wait: SILENT,
         })
     }
 
@@ -83,6 +87,14 @@ impl Postgres {
             tracing::warn!("connections were still in use when the database was closed");
         }
     }
+}
+
+/// The answer of the server, unless it has fallen silent.
+pub(super) async fn in_time<T>(
+    longest: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(longest, answer).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// Makes connections, and looks at those that have lain about.
@@ -116,6 +128,8 @@ pub(super) struct Lent {
     unanswered: bool,
     /// BEGIN was said, and no COMMIT has succeeded.
     in_transaction: bool,
+    /// For each answer.
+    pub(super) longest_wait: Duration,
 }
 
 impl std::fmt::Debug for Lent {
@@ -150,7 +164,7 @@ impl Lent {
     }
 
     async fn run(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(statement).execute(self.connection()).await?;
+        in_time(self.longest_wait, sqlx::raw_sql(statement).execute(self.connection())).await?;
         self.answered();
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! After a restored backup: what makes everything harmless that was handed out since. Each statement goes over a whole
 //! table. Must not know why, nor in which order.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::columns::Table;
-use super::{Connection, StorageError, Tx, on_backend, statements};
+use super::{Connection, Inner, StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{DeviceId, SessionId, UserId};
 use crate::domain::session::EndReason;
@@ -31,6 +33,9 @@ statements! {
 pub async fn take_time(tx: &mut Tx) -> Result<(), StorageError> {
     if let Connection::Postgres(connection) = tx.connection() {
         sqlx::raw_sql(WITHOUT_HURRY).execute(connection).await?;
+    }
+    if let Inner::PostgresRead(lent) | Inner::PostgresWrite(lent) = &mut tx.inner {
+        lent.longest_wait = Duration::MAX;
     }
     Ok(())
 }

@@ -145,8 +145,9 @@ pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
         })?;
         next += i64::try_from(part.len()).unwrap_or(i64::MAX);
     }
+    let longest = tx.longest_wait();
     if let super::Connection::Postgres(connection) = tx.connection() {
-        sqlx::raw_sql(NOTIFY).execute(connection).await?;
+        super::postgres::in_time(longest, sqlx::raw_sql(NOTIFY).execute(connection)).await?;
     }
     TABLE.count("cursor", last)
 }

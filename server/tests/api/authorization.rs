@@ -376,6 +376,69 @@ async fn l2_a_role_that_was_taken_away_is_gone_at_the_next_click() {
 }
 
 #[tokio::test]
+async fn f53_a_demoted_administrators_next_call_is_refused_at_every_node_within_a_second() {
+    let here = TestApp::start("f53 demoted").await;
+    let there = here.restart().await;
+    let mut admin = Admin::sign_in(&here).await;
+    // The other node has heard of it, and no time has passed; or it has not, and a second has.
+    for (name, hears) in [("second", true), ("third", false)] {
+        let person = here.add_person(name, &["admin"], true).await;
+        let mut browsers = Vec::new();
+        for app in [&here, &there] {
+            let mut browser = Browser::elsewhere(app);
+            browser.sign_in(&person).await;
+            browsers.push(browser);
+        }
+        let program = Program::signed_in(&here, &person).await;
+        let elsewhere = Program {
+            app: there.clone(),
+            ..program.clone()
+        };
+        let id = person.id.to_string();
+        admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
+        for app in [&here, &there] {
+            app.backend()
+                .catch_up_with_revocations()
+                .await
+                .expect("the database answers");
+        }
+        // Twice: then they are remembered.
+        for _ in 0..2 {
+            for browser in &mut browsers {
+                browser.get("/admin/roles").await.expect(200);
+            }
+            for program in [&program, &elsewhere] {
+                program
+                    .ask_with(&program.access, Method::GET, "/admin/roles")
+                    .await
+                    .expect(200);
+            }
+        }
+        let told_at = here.now();
+        admin
+            .browser
+            .submit_and_follow("set_roles", &[("person_id", &id), ("roles[]", "member")])
+            .await
+            .expect(200);
+        if hears {
+            let new = there.backend().catch_up_with_revocations().await;
+            assert!(new.expect("the database answers") > 0);
+        } else {
+            here.pass(1);
+        }
+        for browser in &mut browsers {
+            browser.get("/admin/roles").await.expect(403);
+        }
+        for program in [&program, &elsewhere] {
+            let reply = program.ask_with(&program.access, Method::GET, "/admin/roles").await;
+            assert!(reply.location().starts_with("/sign-in"), "{}", reply.body);
+            program.sessions().await.expect(401);
+        }
+        assert!(here.now().since(told_at) <= std::time::Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
 async fn l1_the_last_administrator_cannot_be_removed() {
     let app = TestApp::start("f56").await;
     let mut admin = Admin::sign_in(&app).await;

@@ -17,6 +17,7 @@ mod process;
 mod program;
 mod reply;
 mod service;
+mod wire;
 
 mod abuse;
 mod access_tokens;
@@ -56,6 +57,7 @@ mod serving;
 mod session_ends;
 mod sessions;
 mod sign_in;
+mod silent_database;
 mod traceability;
 mod upgrade;
 

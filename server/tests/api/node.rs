@@ -67,8 +67,13 @@ impl Drop for Node {
 impl Node {
     /// A node on the database of this application.
     pub async fn beside(app: &TestApp, name: &str) -> Self {
+        Self::beside_with(app, name, &[]).await
+    }
+
+    /// The same with other settings.
+    pub async fn beside_with(app: &TestApp, name: &str, changes: &[(&str, &str)]) -> Self {
         let random = Arc::new(SeededRandom::new(&format!("node {name}")));
-        let application = Application::build(app.settings(&[]), Arc::new(SystemClock), random)
+        let application = Application::build(app.settings(changes), Arc::new(SystemClock), random)
             .await
             .expect("the node starts");
         let (url, serving) = serve(application.router()).await;

@@ -299,7 +299,9 @@ async fn r1_a_forged_inner_tag_is_refused_and_recorded() {
         assert_eq!((outcome(&reply), reply.code().as_str()), ("forged", "invalid_grant"));
     }
     assert_eq!(app.state().await, before);
-    assert!(app.events("refresh_refused").await >= 1);
+    let refused = "SELECT outcome, reason FROM audit_events WHERE kind = 'refresh_refused' ORDER BY reason";
+    let event = |reason: &str| vec![Some("denied".to_owned()), Some(reason.to_owned())];
+    assert_eq!(app.rows(refused).await, [event("forged"), event("unknown_session")]);
     program.renew().await.expect(200);
 }
 
@@ -370,6 +372,7 @@ async fn r2_every_flipped_bit_makes_a_token_worthless() {
         );
     }
     assert_eq!(app.state().await, before);
+    assert_eq!(app.events("refresh_refused").await, 0, "strangers write nothing");
     program.renew().await.expect(200);
 }
 

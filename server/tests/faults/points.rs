@@ -57,9 +57,11 @@ enum Refresh {
 }
 
 /// Where, in which request, the status that an error becomes there, and whether it is committed by then.
-const POINTS: [(&str, Refresh, u16, bool); 8] = [
+const POINTS: [(&str, Refresh, u16, bool); 10] = [
     ("tokens::before_sign", Refresh::Rotation, 500, false),
     ("tokens::signed", Refresh::Rotation, 503, false),
+    ("rotation::before", Refresh::Rotation, 503, false),
+    ("rotation::after", Refresh::Rotation, 503, true),
     ("refresh::before_reply", Refresh::Rotation, 503, true),
     ("tokens::before_sign", Refresh::Reissue, 500, false),
     ("tokens::signed", Refresh::Reissue, 503, false),

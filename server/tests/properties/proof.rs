@@ -179,6 +179,12 @@ fn f50_a_thief_is_found_out_or_gets_nothing() {
             budget: budget(5, 3, 0, 0),
             ..THEFT
         });
+        worlds.push(World {
+            name: "three tabs, an answer twice and a thief",
+            tabs: 3,
+            budget: budget(4, 2, 1, 1),
+            ..THEFT
+        });
     }
     for world in worlds {
         let report = explore(&world);

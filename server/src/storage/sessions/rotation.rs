@@ -5,6 +5,8 @@
 //! has its own way to do more at once: PostgreSQL a statement within a statement, for many sessions together; SQLite
 //! several statements in one text. Both are made of the same UPDATE, and the same tests run on both.
 
+use std::sync::Arc;
+
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection};
@@ -148,13 +150,18 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
 /// # Errors
 /// When the database fails or does not answer in time: then whether it was written is unknown.
 pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) -> Result<bool, StorageError> {
-    match &store.pools {
+    fail::fail_point!("rotation::before", |_| Err(StorageError::Abandoned));
+    let rotated = match &store.pools {
         Pools::Sqlite(sqlite) => {
             let arguments = arguments(&rotation, &event).map_err(sqlx::Error::Encode)?;
-            sqlite.write_whole(&ON_SQLITE, arguments).await
+            sqlite.write_whole(&ON_SQLITE, arguments).await?
         }
-        Pools::Postgres { sessions, .. } => sessions.rotations.ask(Recorded { rotation, event }).await,
-    }
+        Pools::Postgres { sessions, .. } => sessions.rotations.ask(Recorded { rotation, event }).await?,
+    };
+    fail::fail_point!("rotation::after", |_| Err(StorageError::Together(Arc::new(
+        sqlx::Error::WorkerCrashed
+    ))));
+    Ok(rotated)
 }
 
 /// $1 to $22: the rotation's, then the event's in the order of [`written_event_columns`].
