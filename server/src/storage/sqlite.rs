@@ -59,7 +59,13 @@ impl Sqlite {
             .pragma("cache_size", "-2048")
             .pragma("journal_size_limit", "16777216")
             .pragma("wal_autocheckpoint", "0");
-        let connection = SqliteConnection::connect_with(&writing).await?;
+        let mut connection = SqliteConnection::connect_with(&writing).await?;
+        // A process before this one may have died after a sync that failed: what it wrote is then read from memory, but
+        // is not on the disk, and every commit appended to it would be lost with it. Copied and synced anew, the log
+        // begins afresh (F5).
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(&mut connection)
+            .await?;
         let checkpointing = SqliteConnection::connect_with(&writing.pragma("cache_size", "-64")).await?;
         let writer = Writer::start(connection, checkpointing);
         let readers = Pool::builder(Readers(options.read_only(true).pragma("cache_size", "-1024")))
