@@ -19,7 +19,7 @@ use crate::domain::jwt::Refusal;
 use crate::domain::keys::lifecycle::{self, Act, Change, NewKey, NotRevoked, Step};
 use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyPurpose, KeyRecord, KeyRing, KeyState};
 use crate::domain::random::Random;
-use crate::storage::{Tx, audit, keys, users};
+use crate::storage::{StorageError, Tx, audit, keys, users};
 
 /// Nobody verifies with a ring that was compared with the database longer ago: a removed key is refused within this,
 /// on every node.
@@ -37,6 +37,8 @@ pub struct LiveRing {
     looked_at: AtomicI64,
     /// How many looks have begun.
     looks: AtomicU64,
+    /// How many looks have failed.
+    failures: AtomicU64,
     /// The stored keys do not open as a whole; the ring is what was in memory before.
     broken: AtomicBool,
     /// One look at a time; the interval between looks for unknown keys.
@@ -51,6 +53,7 @@ impl LiveRing {
             ring: RwLock::new(Arc::new(ring)),
             looked_at: AtomicI64::new(now.as_millis()),
             looks: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             turn: Mutex::new(None),
         }
@@ -147,8 +150,13 @@ impl Backend {
 
     async fn keys_looked_at_within(&self, age: Duration) -> Result<Arc<KeyRing>, ServiceError> {
         if self.ring.is_older_than(age, self.now()) {
+            let failures = self.ring.failures.load(Ordering::SeqCst);
             let _turn = self.ring.turn.lock().await;
             if self.ring.is_older_than(age, self.now()) {
+                // Who stood in line behind a look that failed would only wait as long for the same.
+                if self.ring.failures.load(Ordering::SeqCst) != failures {
+                    return Err(StorageError::JustFailed.into());
+                }
                 self.look().await?;
             }
         }
@@ -188,6 +196,14 @@ impl Backend {
     /// Compares, and opens the stored keys again if they changed. The caller has the turn.
     async fn look(&self) -> Result<(), ServiceError> {
         self.ring.looks.fetch_add(1, Ordering::SeqCst);
+        let compared = self.compare_with_stored().await;
+        if compared.is_err() {
+            self.ring.failures.fetch_add(1, Ordering::SeqCst);
+        }
+        compared
+    }
+
+    async fn compare_with_stored(&self) -> Result<(), ServiceError> {
         let now = self.now();
         let mut tx = self.store.read().await?;
         if keys::keys_version(&mut tx).await? != self.keys().version() {

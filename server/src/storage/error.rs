@@ -20,6 +20,9 @@ pub enum StorageError {
     /// An earlier statement failed in a way that left nothing to commit: 503.
     #[error("nothing was written: a statement before had failed")]
     Abandoned,
+    /// Somebody else has just waited for the same answer in vain: 503.
+    #[error("the database did not answer somebody else a moment ago")]
+    JustFailed,
     /// A row that no code of ours writes: 500.
     #[error("a row of table {table} has an impossible value in column {column}")]
     Impossible {
@@ -71,7 +74,7 @@ impl StorageError {
         match self {
             Self::Database(error) | Self::Migration(MigrateError::Execute(error)) => is_unavailable(error),
             Self::Together(error) => is_unavailable(error),
-            Self::Abandoned => true,
+            Self::Abandoned | Self::JustFailed => true,
             _ => false,
         }
     }

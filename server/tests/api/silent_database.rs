@@ -136,6 +136,22 @@ async fn j15_a_node_whose_database_falls_silent_accepts_nothing_beyond_its_bound
         "what needs the database is not to be had: {answers:?}"
     );
 
+    // However many come at once, they are told together.
+    let (begun, mut many) = (now(), JoinSet::new());
+    for _ in 0..40 {
+        let (backend, token) = (backend.clone(), program.access.clone());
+        many.spawn(async move {
+            backend
+                .authenticate(&token, false, &Circumstances::default())
+                .await
+                .is_err()
+        });
+    }
+    assert!(many.join_all().await.into_iter().all(|refused| refused));
+    let took = now() - begun;
+    println!("40 checks at once were refused after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(15), "{took:?}");
+
     wire.carry_new();
     let back = now();
     let well = async {
