@@ -74,6 +74,7 @@ impl Application {
                 link.expose_secret()
             );
         }
+        // An embedded database has one node: nothing to compare with.
         let has_others = backend.store().is_postgres();
         if has_others {
             // Before anything is cleared away by this node's clock.
@@ -85,14 +86,16 @@ impl Application {
             async move { backend.follow_revocations().await }
         });
         let watching = tokio::spawn(watch(backend.clone()));
-        let comparing = tokio::spawn(compare_clocks(backend.clone()));
+        let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router).await;
         housekeeping.abort();
         following.abort();
         watching.abort();
-        comparing.abort();
-        if has_others && let Err(error) = backend.leave_nodes().await {
-            tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
+        if let Some(comparing) = comparing {
+            comparing.abort();
+            if let Err(error) = backend.leave_nodes().await {
+                tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
+            }
         }
         backend.store().close().await;
         Ok(served?)
@@ -245,16 +248,11 @@ async fn watch(backend: Arc<Backend>) {
     }
 }
 
-/// Keeps the clocks of several nodes side by side. An embedded database has one node: nothing to compare with.
+/// Keeps the clocks of several nodes side by side, after the first comparison.
 async fn compare_clocks(backend: Arc<Backend>) {
-    if !backend.store().is_postgres() {
-        return;
-    }
-    let mut every = tokio::time::interval(REPORT_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failing = false;
     loop {
-        every.tick().await;
+        tokio::time::sleep(REPORT_EVERY).await;
         let compared = backend.compare_clocks().await;
         if let Err(error) = &compared
             && !failing

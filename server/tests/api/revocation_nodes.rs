@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 use server::domain::audit::Circumstances;
 use server::domain::id::TokenId;
 use server::domain::revocation::{Presented, Verdict};
+use server::services::Backend;
 use server::storage::users;
 
 use crate::app::TestApp;
@@ -148,6 +149,18 @@ async fn f54_after_a_password_change_only_tokens_of_before_are_refused() {
     assert_eq!(renewed.sessions(&b).await, StatusCode::OK);
 }
 
+/// A token of now that nobody has revoked.
+pub fn anybodys(backend: &Backend) -> Presented<'static> {
+    Presented {
+        kid: "k",
+        sub: "s",
+        session: None,
+        generation: 0,
+        token: TokenId(uuid::Uuid::nil()),
+        issued_at: backend.now(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn j15_a_node_cut_off_from_the_database_says_so_and_so_do_the_services_behind_it() {
     let app = TestApp::start("j15 cut off").await;
@@ -158,14 +171,7 @@ async fn j15_a_node_cut_off_from_the_database_says_so_and_so_do_the_services_beh
     let program = Remote::sign_in(&node, &person).await;
     until(StatusCode::OK, &program, &shop.orders).await;
     let backend = node.application.state().backend.clone();
-    let presented = Presented {
-        kid: "k",
-        sub: "s",
-        session: None,
-        generation: 0,
-        token: TokenId(uuid::Uuid::nil()),
-        issued_at: backend.now(),
-    };
+    let presented = anybodys(&backend);
     assert_eq!(backend.revocation_verdict(&presented), Verdict::NotRevoked);
     node.cut_off().await;
     let cut_at = now();

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use server::domain::audit::Circumstances;
-use server::domain::id::TokenId;
-use server::domain::revocation::{Presented, Verdict};
+use server::domain::revocation::Verdict;
 use server::services::Backend;
 use server::services::revocations::BOUND;
 use server::services::tokens::AccessOutcome;
@@ -16,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::app::TestApp;
 use crate::node::{Node, Remote, Shop, http};
-use crate::revocation_nodes::{PATIENT, now, report, until};
+use crate::revocation_nodes::{PATIENT, anybodys, now, report, until};
 use crate::scale;
 use crate::wire::Wire;
 
@@ -87,14 +86,7 @@ async fn j15_a_node_whose_database_falls_silent_accepts_nothing_beyond_its_bound
     until(StatusCode::OK, &program, &shop.orders).await;
     until(StatusCode::OK, &program, &readyz).await;
     let backend = node.application.state().backend.clone();
-    let presented = Presented {
-        kid: "k",
-        sub: "s",
-        session: None,
-        generation: 0,
-        token: TokenId(uuid::Uuid::nil()),
-        issued_at: backend.now(),
-    };
+    let presented = anybodys(&backend);
     assert_eq!(backend.revocation_verdict(&presented), Verdict::NotRevoked);
 
     // Twice: then it is remembered.

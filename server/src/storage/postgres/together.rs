@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::super::StorageError;
 use super::super::connect::PATIENCE;
-use super::Postgres;
+use super::{Postgres, in_time};
 
 /// Most callers of one statement.
 const MOST: usize = 128;
@@ -203,9 +203,7 @@ impl<Q: Question> Turn<Q> {
 
 async fn ask<Q: Question>(postgres: &Postgres, questions: &[Q]) -> Result<Vec<Q::Answer>, sqlx::Error> {
     let mut lent = postgres.lend().await?;
-    // The server has the same limit; this is for one that has fallen silent.
-    let answers = timeout(PATIENCE, Q::ask(lent.connection(), questions)).await;
-    let answers = answers.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    let answers = in_time(PATIENCE, Q::ask(lent.connection(), questions)).await?;
     lent.answered();
     if answers.len() != questions.len() {
         return Err(sqlx::Error::Protocol("not as many answers as questions".to_owned()));

@@ -5,8 +5,6 @@
 //! has its own way to do more at once: PostgreSQL a statement within a statement, for many sessions together; SQLite
 //! several statements in one text. Both are made of the same UPDATE, and the same tests run on both.
 
-use std::sync::Arc;
-
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection};
@@ -158,7 +156,7 @@ pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) 
         }
         Pools::Postgres { sessions, .. } => sessions.rotations.ask(Recorded { rotation, event }).await?,
     };
-    fail::fail_point!("rotation::after", |_| Err(StorageError::Together(Arc::new(
+    fail::fail_point!("rotation::after", |_| Err(StorageError::Together(std::sync::Arc::new(
         sqlx::Error::WorkerCrashed
     ))));
     Ok(rotated)
