@@ -68,6 +68,19 @@ impl LiveRing {
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
     }
 
+    fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// Who stood in line behind a look that failed would only wait as long for the same.
+    fn no_failure_since(&self, before: u64) -> Result<(), StorageError> {
+        if self.failures() == before {
+            Ok(())
+        } else {
+            Err(StorageError::JustFailed)
+        }
+    }
+
     fn is_older_than(&self, age: Duration, now: Timestamp) -> bool {
         let looked_at = self.looked_at.load(Ordering::SeqCst);
         // A clock that went back says nothing about the age.
@@ -150,13 +163,10 @@ impl Backend {
 
     async fn keys_looked_at_within(&self, age: Duration) -> Result<Arc<KeyRing>, ServiceError> {
         if self.ring.is_older_than(age, self.now()) {
-            let failures = self.ring.failures.load(Ordering::SeqCst);
+            let failures = self.ring.failures();
             let _turn = self.ring.turn.lock().await;
             if self.ring.is_older_than(age, self.now()) {
-                // Who stood in line behind a look that failed would only wait as long for the same.
-                if self.ring.failures.load(Ordering::SeqCst) != failures {
-                    return Err(StorageError::JustFailed.into());
-                }
+                self.ring.no_failure_since(failures)?;
                 self.look().await?;
             }
         }
@@ -179,7 +189,7 @@ impl Backend {
     /// emergency; all others are published long before). Strangers' tokens can only make this happen so often, and
     /// wait for it.
     async fn keys_looked_at_anew(&self) -> Result<Arc<KeyRing>, ServiceError> {
-        let before = self.ring.looks.load(Ordering::SeqCst);
+        let (before, failures) = (self.ring.looks.load(Ordering::SeqCst), self.ring.failures());
         let mut turn = self.ring.turn.lock().await;
         if self.ring.looks.load(Ordering::SeqCst) == before {
             let pace = turn.get_or_insert_with(|| {
@@ -190,6 +200,7 @@ impl Backend {
             pace.tick().await;
             self.look().await?;
         }
+        self.ring.no_failure_since(failures)?;
         Ok(self.keys())
     }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use axum::http::Method;
+use data_encoding::BASE64URL_NOPAD;
 use server::domain::keys::lifecycle::{LEAD, SPREAD};
 use server::domain::keys::{KeyPurpose, KeyRecord, KeyState};
 use server::domain::policy::MAX_ACCESS;
 use server::services::keys::{Order, RotateOutcome};
+use tokio::task::JoinSet;
 
 use crate::access_tokens::header;
 use crate::app::TestApp;
@@ -106,4 +108,35 @@ async fn f13_ten_ordered_rotations_publish_only_keys_that_a_living_token_may_nee
     app.pass(longest.as_secs());
     keep(&app).await;
     assert_eq!(published(&app).await.len(), 1, "the others went");
+}
+
+/// The same token, as if another key had signed it.
+fn by_another_key(access: &str) -> String {
+    let (_, rest) = access.split_once('.').expect("three parts");
+    let mut named = header(access);
+    let kid = named["kid"].as_str().expect("an id").to_owned();
+    let first = if kid.starts_with('a') { "b" } else { "a" };
+    named["kid"] = format!("{first}{}", &kid[1..]).into();
+    format!("{}.{rest}", BASE64URL_NOPAD.encode(named.to_string().as_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn j15_nobody_in_line_behind_a_look_that_failed_is_told_that_the_key_is_unknown() {
+    let app = TestApp::start("j15 in line").await;
+    let (_, program) = app.add_program("max").await;
+    let token = by_another_key(&program.access);
+    program
+        .ask_with(&token, Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(401);
+    app.backend().store().close().await;
+    // A key that this node does not know may be one that another made a moment ago.
+    let mut asking = JoinSet::new();
+    for _ in 0..8 {
+        let (program, token) = (program.clone(), token.clone());
+        asking.spawn(async move { program.ask_with(&token, Method::GET, "/api/v1/me/sessions").await });
+    }
+    for reply in asking.join_all().await {
+        reply.expect(503);
+    }
 }
