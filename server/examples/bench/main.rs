@@ -256,7 +256,7 @@ impl Place {
     fn environment(&self) -> Vec<(String, String)> {
         let unlimited = ["REFRESH", "CLIENT"].into_iter().flat_map(|kind| {
             ["ADDRESS", "ACCOUNT_AT_ADDRESS", "ACCOUNT"]
-                .map(|bucket| (format!("LIMITS__{kind}__{bucket}__BURST"), "100000".to_owned()))
+                .map(|bucket| (format!("LIMITS__{kind}__{bucket}__BURST"), "1000000".to_owned()))
         });
         let database = self
             .database

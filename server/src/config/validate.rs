@@ -99,8 +99,12 @@ impl Settings {
             } = rates;
             let fits = [address, account_at_address, account]
                 .iter()
-                .all(|rate| (1..=100_000).contains(&rate.burst) && (1..=3600).contains(&rate.every_seconds));
-            check.that(fits, field, "allowed are burst 1 to 100000 and every_seconds 1 to 3600");
+                .all(|rate| (1..=1_000_000).contains(&rate.burst) && (1..=3600).contains(&rate.every_seconds));
+            check.that(
+                fits,
+                field,
+                "allowed are burst 1 to 1000000 and every_seconds 1 to 3600",
+            );
         }
     }
 }

@@ -19,7 +19,7 @@ pub(in crate::domain) use compact::Compact;
 pub use compact::MAX_TOKEN_BYTES;
 pub use service::ServiceClaims;
 pub(in crate::domain) use verify::FORBIDDEN;
-pub use verify::{MAX_TOLERANCE, Refusal, Verifier, key_id};
+pub use verify::{EitherClaims, MAX_TOLERANCE, Refusal, Verifier, key_id};
 
 use jsonwebtoken::Header;
 use secrecy::SecretString;

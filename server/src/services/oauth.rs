@@ -120,10 +120,7 @@ impl Backend {
         let Some(id) = &claimed else {
             return refused("client_unknown");
         };
-        let mut tx = self.store.read().await?;
-        let found = clients::find_client(&mut tx, id).await?;
-        drop(tx);
-        let Some(client) = found else {
+        let Some(client) = clients::find_client(&self.store, id.clone()).await? else {
             return refused("client_unknown");
         };
         let proven = match (proof, &client.authentication) {

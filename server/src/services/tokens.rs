@@ -102,7 +102,8 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
-        if let Some(live) = self.checked_before(token, is_activity) {
+        if let Some(checked) = self.checked_before(token, is_activity) {
+            let live = checked.live.clone();
             // The memory knows the token, and nothing of who sends it this time.
             if let Err(refusal) = self.check_possession(live.session.jkt, proof).await? {
                 let of = Some((live.user.id, live.session.id));
@@ -558,10 +559,7 @@ impl Backend {
     /// # Errors
     /// When the database fails.
     pub async fn record(&self, event: Event) -> Result<(), ServiceError> {
-        let mut tx = self.store.write().await?;
-        audit::append_events(&mut tx, &[event]).await?;
-        tx.commit().await?;
-        Ok(())
+        Ok(audit::append_alone(&self.store, event).await?)
     }
 }
 

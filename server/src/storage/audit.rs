@@ -1,10 +1,14 @@
 //! The audit log: appending, searching, sealing. Rows are only ever added; triggers refuse anything else.
 
+pub(super) mod alone;
 mod search;
 
 use std::time::Duration;
 
-use sqlx::QueryBuilder;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments as _, QueryBuilder};
 use uuid::Uuid;
 
 use super::columns::{Table, bigint, is_storable};
@@ -14,6 +18,7 @@ use crate::domain::audit_seal::{AuditRow, Seal, SealedRow};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{DeviceId, EventId, SessionId, UserId};
 
+pub use alone::append_alone;
 pub use search::{EventFilter, list_events};
 
 const TABLE: Table = Table("audit_events");
@@ -178,13 +183,51 @@ pub async fn append_events(tx: &mut Tx, events: &[Event]) -> Result<(), StorageE
     Ok(())
 }
 
+/// Adds the values of an event in the order of [`written_event_columns`].
+pub(super) fn add_event(arguments: &mut SqliteArguments, event: &Event) -> Result<(), BoxDynError> {
+    arguments.add(event.id.0)?;
+    arguments.add(event.at.as_millis())?;
+    arguments.add(event.kind.as_str())?;
+    arguments.add(event.outcome.as_str())?;
+    arguments.add(event.actor_id.map(|id| id.0))?;
+    arguments.add(event.subject_id.map(|id| id.0))?;
+    arguments.add(event.session_id.map(|id| id.0))?;
+    arguments.add(event.device_id.map(|id| id.0))?;
+    for text in [&event.address, &event.user_agent, &event.request_id, &event.reason] {
+        arguments.add(storable(text.as_deref()))?;
+    }
+    arguments.add(json(&event.facts))?;
+    arguments.add(json(&event.changes))
+}
+
+/// The same of many events, each value an array.
+pub(super) fn add_events(arguments: &mut PgArguments, events: &[&Event]) -> Result<(), BoxDynError> {
+    fn each<T>(events: &[&Event], value: impl Fn(&Event) -> T) -> Vec<T> {
+        events.iter().map(|event| value(event)).collect()
+    }
+    arguments.add(each(events, |e| e.id.0))?;
+    arguments.add(each(events, |e| e.at.as_millis()))?;
+    arguments.add(each(events, |e| e.kind.as_str()))?;
+    arguments.add(each(events, |e| e.outcome.as_str()))?;
+    arguments.add(each(events, |e| e.actor_id.map(|id| id.0)))?;
+    arguments.add(each(events, |e| e.subject_id.map(|id| id.0)))?;
+    arguments.add(each(events, |e| e.session_id.map(|id| id.0)))?;
+    arguments.add(each(events, |e| e.device_id.map(|id| id.0)))?;
+    arguments.add(each(events, |e| storable(e.address.as_deref())))?;
+    arguments.add(each(events, |e| storable(e.user_agent.as_deref())))?;
+    arguments.add(each(events, |e| storable(e.request_id.as_deref())))?;
+    arguments.add(each(events, |e| storable(e.reason.as_deref())))?;
+    arguments.add(each(events, |e| json(&e.facts)))?;
+    arguments.add(each(events, |e| json(&e.changes)))
+}
+
 /// A JSON object as text.
-pub(super) fn json(object: &serde_json::Map<String, serde_json::Value>) -> String {
+fn json(object: &serde_json::Map<String, serde_json::Value>) -> String {
     serde_json::Value::Object(object.clone()).to_string()
 }
 
 /// What a stranger sent must never keep an event from being written: U+0000 is shown as U+FFFD. (In JSON it is escaped.)
-pub(super) fn storable(text: Option<&str>) -> Option<String> {
+fn storable(text: Option<&str>) -> Option<String> {
     text.map(|text| {
         if is_storable(text) {
             text.to_owned()

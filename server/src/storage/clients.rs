@@ -1,6 +1,8 @@
 //! Clients: other software that gets tokens in its own name, and the assertions it has used. Secrets come as hashes
 //! only; must not know how anybody proves anything.
 
+pub(super) mod known;
+
 use super::columns::Table;
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::client::{
@@ -10,15 +12,21 @@ use crate::domain::clock::{Timestamp, millis};
 use crate::domain::jwt::Proven;
 use crate::domain::revocation::{Target, all_expired_at};
 
+pub use known::find_client;
+
 const TABLE: Table = Table("clients");
 
+macro_rules! client_columns {
+    () => {
+        "client_id, name, authentication, secret_hash, public_jwks, scopes, access_ms, may_introspect, status, created_at"
+    };
+}
+use client_columns;
+
 statements! {
-    INSERT_CLIENT = "INSERT INTO clients (client_id, name, authentication, secret_hash, public_jwks, scopes, access_ms, \
-        may_introspect, status, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    FIND_CLIENT = "SELECT client_id, name, authentication, secret_hash, public_jwks, scopes, access_ms, may_introspect, \
-        status, created_at FROM clients WHERE client_id = $1";
-    LIST_CLIENTS = "SELECT client_id, name, authentication, secret_hash, public_jwks, scopes, access_ms, \
-        may_introspect, status, created_at FROM clients ORDER BY created_at, client_id";
+    INSERT_CLIENT = concat!("INSERT INTO clients (", client_columns!(), ") \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)");
+    LIST_CLIENTS = concat!("SELECT ", client_columns!(), " FROM clients ORDER BY created_at, client_id");
     DISABLE_CLIENT = "UPDATE clients SET status = 'disabled' WHERE client_id = $1 AND status = 'active'";
     CONSUME_ASSERTION = "INSERT INTO client_assertions (client_id, jti, expires_at) VALUES ($1, $2, $3) \
         ON CONFLICT (client_id, jti) DO NOTHING";
@@ -26,7 +34,7 @@ statements! {
         (SELECT a.client_id, a.jti FROM client_assertions a WHERE a.expires_at <= $1 ORDER BY a.expires_at LIMIT $2)";
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(Clone, sqlx::FromRow)]
 struct ClientRow {
     client_id: String,
     name: String,
@@ -94,18 +102,6 @@ pub async fn insert_client(tx: &mut Tx, client: &ServiceClient) -> Result<(), St
     Ok(())
 }
 
-/// A client, active or not.
-///
-/// # Errors
-/// When the database fails.
-pub async fn find_client(tx: &mut Tx, id: &ClientId) -> Result<Option<ServiceClient>, StorageError> {
-    let row: Option<ClientRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_CLIENT)
-        .bind(id.as_str())
-        .fetch_optional(connection)
-        .await)?;
-    row.map(ServiceClient::try_from).transpose()
-}
-
 /// All clients, oldest first: operators add a handful.
 ///
 /// # Errors
@@ -128,11 +124,13 @@ pub async fn disable_client(tx: &mut Tx, id: &ClientId, now: Timestamp) -> Resul
         .await
         .map(|done| done.rows_affected()))?;
     if changed == 1 {
+        let until = all_expired_at(now);
         let target = Target::Subject {
             sub: id.to_string(),
-            before: now,
+            // For good, so also what is issued by somebody who read the client just before, or by a clock that is ahead.
+            before: until,
         };
-        tx.revoke(target, now, all_expired_at(now));
+        tx.revoke(target, now, until);
     }
     Ok(changed == 1)
 }

@@ -9,9 +9,9 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::changes::Changes;
 use super::postgres::Postgres;
-use super::sessions::AskedTogether;
 use super::sqlite::Sqlite;
-use super::{Inner, StorageError, Tx};
+use super::together::{Desk, Server, Together, under_way_at_most};
+use super::{Inner, StorageError, Tx, audit, clients, sessions};
 
 /// The longest wait for a connection or a lock before the answer is "unavailable".
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,21 +45,52 @@ pub struct Store {
 #[derive(Clone)]
 pub(super) enum Pools {
     /// The embedded database.
-    Sqlite(Sqlite),
+    Sqlite {
+        sqlite: Sqlite,
+        together: AskedTogether<Sqlite>,
+    },
     /// A server; `migration` connects without the statement time limit, `many` is for what is asked together.
     Postgres {
         postgres: Postgres,
         many: Postgres,
-        sessions: AskedTogether,
+        together: AskedTogether<Server>,
+        /// SQLite's own way shares commits (`sqlite::whole`).
+        rotations: Together<Server, sessions::rotation::Recorded>,
         migration: Box<PgConnectOptions>,
     },
+}
+
+/// What is asked of the database for many callers at once, because it is asked most.
+#[derive(Clone)]
+pub(super) struct AskedTogether<D> {
+    pub(super) known: Together<D, sessions::known::Sought>,
+    pub(super) clients: Together<D, clients::known::Sought>,
+    pub(super) events: Together<D, audit::alone::Alone>,
+}
+
+impl<D> AskedTogether<D>
+where
+    D: Desk<sessions::known::Sought> + Desk<clients::known::Sought> + Desk<audit::alone::Alone>,
+{
+    fn at(desk: &D) -> Self {
+        Self {
+            known: Together::new(desk),
+            clients: Together::new(desk),
+            events: Together::new(desk),
+        }
+    }
+}
+
+/// Connections for what is asked together: these three and rotations, and some that have fallen silent.
+fn connections_for_many() -> u32 {
+    4 * under_way_at_most() + 4
 }
 
 impl fmt::Debug for Pools {
     /// Only the kind: connection options hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Sqlite(_) => "Sqlite",
+            Self::Sqlite { .. } => "Sqlite",
             Self::Postgres { .. } => "Postgres",
         })
     }
@@ -79,7 +110,11 @@ impl Store {
                     "after sqlite: comes the path of a file, without ':' or '?'",
                 ));
             }
-            Pools::Sqlite(Sqlite::open(path, readers).await?)
+            let sqlite = Sqlite::open(path, readers).await?;
+            Pools::Sqlite {
+                together: AskedTogether::at(&sqlite),
+                sqlite,
+            }
         } else if settings.url.starts_with("postgres://") || settings.url.starts_with("postgresql://") {
             connect_postgres(&settings.url, settings.max_connections.max(2)).await?
         } else {
@@ -103,7 +138,7 @@ impl Store {
     /// When none is free within 5 seconds or the database cannot be reached.
     pub async fn read(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pools {
-            Pools::Sqlite(sqlite) => Inner::SqliteRead(sqlite.read().await?),
+            Pools::Sqlite { sqlite, .. } => Inner::SqliteRead(sqlite.read().await?),
             Pools::Postgres { postgres, .. } => Inner::PostgresRead(postgres.lend().await?),
         };
         Ok(Tx::new(inner, self.changes.clone()))
@@ -116,7 +151,7 @@ impl Store {
     /// When its turn does not come within 5 seconds or the database cannot be reached.
     pub async fn write(&self) -> Result<Tx, StorageError> {
         let inner = match &self.pools {
-            Pools::Sqlite(sqlite) => Inner::SqliteWrite(sqlite.write().await?),
+            Pools::Sqlite { sqlite, .. } => Inner::SqliteWrite(sqlite.write().await?),
             Pools::Postgres { postgres, .. } => {
                 let mut lent = postgres.lend().await?;
                 lent.begin().await?;
@@ -137,7 +172,7 @@ impl Store {
     /// Gives the memory of what is not needed any more back; for housekeeping.
     pub fn rest(&self) {
         match &self.pools {
-            Pools::Sqlite(sqlite) => sqlite.forget_idle_readers(),
+            Pools::Sqlite { sqlite, .. } => sqlite.forget_idle_readers(),
             Pools::Postgres { postgres, many, .. } => {
                 postgres.forget_idle();
                 many.forget_idle();
@@ -148,7 +183,7 @@ impl Store {
     /// Closes all connections once they are given back; the readers first, so that the writer leaves a complete file.
     pub async fn close(&self) {
         match &self.pools {
-            Pools::Sqlite(sqlite) => sqlite.close().await,
+            Pools::Sqlite { sqlite, .. } => sqlite.close().await,
             Pools::Postgres { postgres, many, .. } => tokio::join!(postgres.close(), many.close()).0,
         }
     }
@@ -175,9 +210,14 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, Stor
         ("plan_cache_mode", "force_generic_plan"),
     ]);
     let postgres = Postgres::open(options, max_connections).await?;
-    let many = Postgres::open(for_many, AskedTogether::connections()).await?;
+    let many = Postgres::open(for_many, connections_for_many()).await?;
+    let server = Server {
+        many: many.clone(),
+        one: postgres.clone(),
+    };
     Ok(Pools::Postgres {
-        sessions: AskedTogether::new(&many, &postgres),
+        together: AskedTogether::at(&server),
+        rotations: Together::new(&server),
         postgres,
         many,
         migration: Box::new(migration),

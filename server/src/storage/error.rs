@@ -79,6 +79,16 @@ impl StorageError {
         }
     }
 
+    /// What becomes of each of several who asked together.
+    pub(super) fn for_several(self) -> Arc<sqlx::Error> {
+        match self {
+            Self::Database(error) => Arc::new(error),
+            Self::Together(error) => error,
+            // Only a matter of time, or of no one statement.
+            _ => Arc::new(sqlx::Error::WorkerCrashed),
+        }
+    }
+
     /// Something of that name, address or version exists already.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {

@@ -1,5 +1,5 @@
-//! The only place with SQL: one text for two databases, SQLite and PostgreSQL (with one exception for the one thing
-//! done most, see `sessions::rotation`).
+//! The only place with SQL: one text for two databases, SQLite and PostgreSQL (but for the few things done most, which
+//! many callers ask at once: see `together` and `sessions::rotation`).
 //!
 //! Owns connections, transactions, the schema and every statement. Knows domain types, but no rules beyond the
 //! conditions that a write must repeat; must not know services, HTTP or pages.
@@ -15,6 +15,7 @@ mod error;
 mod postgres;
 mod schema;
 mod sqlite;
+mod together;
 
 pub mod audit;
 pub mod authenticators;
@@ -187,8 +188,10 @@ use statements;
 pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
     [
         audit::STATEMENTS,
+        audit::alone::STATEMENTS,
         authenticators::STATEMENTS,
         clients::STATEMENTS,
+        clients::known::STATEMENTS,
         devices::STATEMENTS,
         dpop::STATEMENTS,
         event_streams::STATEMENTS,

@@ -5,8 +5,6 @@
 //! of a statement, a transaction was not committed, a statement failed) is first put right by a task of its own, and
 //! thrown away if that fails.
 
-pub(super) mod together;
-
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult};

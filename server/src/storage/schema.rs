@@ -30,7 +30,7 @@ impl Store {
             Err(refused) => return Err(refused),
         }
         match &self.pools {
-            Pools::Sqlite(sqlite) => run(&SQLITE, sqlite.exclusive().await?.connection()?).await,
+            Pools::Sqlite { sqlite, .. } => run(&SQLITE, sqlite.exclusive().await?.connection()?).await,
             Pools::Postgres { migration, .. } => {
                 // A connection of its own: migrations may take longer than any statement of a request.
                 let mut connection = PgConnection::connect_with(migration).await?;

@@ -11,8 +11,6 @@ use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
-use super::postgres::Postgres;
-use super::postgres::together::{Together, under_way_at_most};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
@@ -78,27 +76,6 @@ statements! {
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
-}
-
-/// What is asked of a database server for many sessions at once, because it is asked most.
-#[derive(Clone)]
-pub(super) struct AskedTogether {
-    rotations: Together<rotation::Recorded>,
-    known: Together<known::Sought>,
-}
-
-impl AskedTogether {
-    /// For both kinds of question at once, and some that have fallen silent.
-    pub(super) fn connections() -> u32 {
-        2 * under_way_at_most() + 4
-    }
-
-    pub(super) fn new(many: &Postgres, one: &Postgres) -> Self {
-        Self {
-            rotations: Together::new(many.clone(), one.clone()),
-            known: Together::new(many.clone(), one.clone()),
-        }
-    }
 }
 
 fn all(rows: Vec<SessionRow>) -> Result<Vec<Session>, StorageError> {

@@ -5,15 +5,17 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use server::domain::audit::Circumstances;
 use server::domain::client::{ClientId, Scopes};
+use server::domain::clock::Timestamp;
 use server::domain::id::{TokenId, UserId};
 use server::domain::jwt::{ServiceClaims, sign_access, sign_service};
+use server::domain::revocation::{Presented, Verdict};
 use server::domain::session::Client;
 use server::http::oauth::admit_service;
 use server::services::oauth::ServiceOutcome;
 use server::services::tokens::{AccessOutcome, RefreshOutcome};
 
 use crate::access_tokens::claims;
-use crate::app::{ORIGIN, TestApp};
+use crate::app::{ORIGIN, SeededRandom, TestApp};
 use crate::browser::{ACCESS, Browser, REFRESH};
 use crate::program::Program;
 use crate::service::{Key, Service, post_form, post_text};
@@ -253,6 +255,36 @@ async fn r7_the_secret_is_not_kept_and_its_bearer_is_limited_without_harm_to_the
     service.ask("/oauth/token", &[GRANT]).await.expect(429);
     let other = Service::add(&app, "other", "read").await;
     other.token().await;
+}
+
+#[tokio::test]
+async fn r7_a_token_signed_while_its_client_is_disabled_is_refused_whatever_its_time() {
+    let app = TestApp::start("r7 race").await;
+    let (service, other) = (
+        Service::add(&app, "reports", "read").await,
+        Service::add(&app, "other", "read").await,
+    );
+    service.disable().await;
+    app.backend()
+        .catch_up_with_revocations()
+        .await
+        .expect("the database answers");
+    let verdict = |client: &Service, issued_at: Timestamp| {
+        app.backend().revocation_verdict(&Presented {
+            kid: "any",
+            sub: &client.client_id,
+            session: None,
+            generation: 0,
+            token: TokenId::new(issued_at, &SeededRandom::new("r7 race")),
+            issued_at,
+        })
+    };
+    // By a node that read the client a moment before, or has a clock that is ahead.
+    for seconds in [-60, 0, 1, 5, 60] {
+        let issued_at = Timestamp::from_seconds(app.now().as_seconds() + seconds);
+        assert_eq!(verdict(&service, issued_at), Verdict::Revoked, "{seconds} s later");
+        assert_eq!(verdict(&other, issued_at), Verdict::NotRevoked);
+    }
 }
 
 #[expect(clippy::too_many_lines, reason = "every token at every kind of door")]

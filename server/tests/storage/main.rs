@@ -11,6 +11,7 @@ mod schema;
 mod secrets;
 mod sessions;
 mod statements;
+mod together;
 
 use std::rc::Rc;
 

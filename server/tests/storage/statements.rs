@@ -94,6 +94,9 @@ fn all_sql_stands_in_the_lists_and_nowhere_else() {
         // What lists and the texts for one database each are made of.
         "\"UPDATE sessions SET generation = generation + 1, child_confirmed = 0, reissues = 0\"",
         "\"SELECT \",\n            session_columns!()",
+        "\"SELECT \", client_columns!()",
+        "\"SELECT unhex(value ->> 0), ",
+        "\"SELECT * FROM UNNEST(",
         "\"INSERT INTO audit_seals (seq,",
         "\"INSERT INTO revocations (cursor,",
         "\"UPDATE sessions SET ended_at = \"",

@@ -129,6 +129,15 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// Whose token it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EitherClaims {
+    /// A person's.
+    Person(AccessClaims),
+    /// A service's.
+    Service(ServiceClaims),
+}
+
 /// What this server expects of an access token.
 #[derive(Clone, Debug)]
 pub struct Verifier {
@@ -154,10 +163,7 @@ impl Verifier {
         token: &str,
         now: Timestamp,
     ) -> Result<AccessClaims, Refusal> {
-        let claims = AccessClaims::read(signed_claims(keys, token)?)?;
-        self.check_names(&claims.iss, &claims.aud)?;
-        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)?;
-        Ok(claims)
+        self.check_access(signed_claims(keys, token)?, now)
     }
 
     /// The same for a service's token. A person's is none, and the other way round (RFC 9700, section 4.15).
@@ -170,7 +176,37 @@ impl Verifier {
         token: &str,
         now: Timestamp,
     ) -> Result<ServiceClaims, Refusal> {
-        let claims = ServiceClaims::read(signed_claims(keys, token)?)?;
+        self.check_service(signed_claims(keys, token)?, now)
+    }
+
+    /// The same for a token that may be a person's or a service's.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] met.
+    pub fn verify_either(
+        &self,
+        keys: &dyn VerifyingKeys,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<EitherClaims, Refusal> {
+        let claims = signed_claims(keys, token)?;
+        // Only a person's names a session, and must.
+        if claims.contains_key("sid") {
+            self.check_access(claims, now).map(EitherClaims::Person)
+        } else {
+            self.check_service(claims, now).map(EitherClaims::Service)
+        }
+    }
+
+    fn check_access(&self, claims: Map<String, Value>, now: Timestamp) -> Result<AccessClaims, Refusal> {
+        let claims = AccessClaims::read(claims)?;
+        self.check_names(&claims.iss, &claims.aud)?;
+        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)?;
+        Ok(claims)
+    }
+
+    fn check_service(&self, claims: Map<String, Value>, now: Timestamp) -> Result<ServiceClaims, Refusal> {
+        let claims = ServiceClaims::read(claims)?;
         self.check_names(&claims.iss, &claims.aud)?;
         self.check_times([claims.iat, claims.nbf, claims.exp], LONGEST_ACCESS, now)?;
         Ok(claims)

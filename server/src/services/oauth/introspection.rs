@@ -2,7 +2,7 @@
 
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::client::ServiceClient;
-use crate::domain::jwt::{AccessClaims, ServiceClaims};
+use crate::domain::jwt::{AccessClaims, EitherClaims, ServiceClaims};
 use crate::services::tokens::AccessOutcome;
 use crate::services::{Backend, ServiceError};
 
@@ -42,23 +42,25 @@ impl Backend {
             self.record(event).await?;
             return Ok(Introspection::NotAllowed);
         }
-        let now = self.now();
-        if let Ok(claims) = self
-            .verify(|keys| self.verifier.verify_access(keys, token, now))
-            .await?
-        {
-            let outcome = self.authenticate_claims(&claims, false, from).await?;
-            return Ok(match outcome {
-                AccessOutcome::Valid(_) => Introspection::Person(Box::new(claims)),
-                _ => Introspection::Inactive,
-            });
+        if let Some(checked) = self.checked_before(token, false) {
+            return Ok(Introspection::Person(Box::new(checked.claims.clone())));
         }
-        if let Ok(claims) = self
-            .verify(|keys| self.verifier.verify_service(keys, token, now))
-            .await?
-            && self.find_active_client(&claims).await?.is_some()
-        {
-            return Ok(Introspection::Service(Box::new(claims)));
+        let began = self.begin_check();
+        let now = self.now();
+        let verified = self.verify(|keys| self.verifier.verify_either(keys, token, now));
+        match verified.await? {
+            Ok(EitherClaims::Person(claims)) => {
+                if let AccessOutcome::Valid(live) = self.authenticate_claims(&claims, false, from).await? {
+                    self.remember_check(token, claims.clone(), &live, began);
+                    return Ok(Introspection::Person(Box::new(claims)));
+                }
+            }
+            Ok(EitherClaims::Service(claims)) => {
+                if self.find_active_client(&claims).await?.is_some() {
+                    return Ok(Introspection::Service(Box::new(claims)));
+                }
+            }
+            Err(_) => {}
         }
         Ok(Introspection::Inactive)
     }

@@ -98,12 +98,16 @@ impl Backend {
                 .fact("client_id", client.id.as_str());
             (event, None)
         };
-        let mut tx = self.store.write().await?;
-        if let Err(refused) = claimant.consume(&mut tx).await? {
-            return Ok(IssueOutcome::NotAuthenticated(refused));
+        if claimant.proven.is_none() {
+            self.record(event).await?;
+        } else {
+            let mut tx = self.store.write().await?;
+            if let Err(refused) = claimant.consume(&mut tx).await? {
+                return Ok(IssueOutcome::NotAuthenticated(refused));
+            }
+            audit::append_events(&mut tx, &[event]).await?;
+            tx.commit().await?;
         }
-        audit::append_events(&mut tx, &[event]).await?;
-        tx.commit().await?;
         Ok(issued.map_or(IssueOutcome::ScopeRefused, |issued| {
             IssueOutcome::Issued(Box::new(issued))
         }))
@@ -169,8 +173,7 @@ impl Backend {
         &self,
         claims: &ServiceClaims,
     ) -> Result<Option<ServiceClient>, ServiceError> {
-        let mut tx = self.store.read().await?;
-        let client = clients::find_client(&mut tx, &claims.client_id).await?;
+        let client = clients::find_client(&self.store, claims.client_id.clone()).await?;
         Ok(client.filter(|client| client.status == ClientStatus::Active))
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::super::connect::Pools;
 use super::super::policies::policy_columns;
-use super::super::postgres::together::Question;
+use super::super::sqlite::Sqlite;
+use super::super::together::{AskPostgres, AskSqlite, Question};
 use super::super::users::user_columns;
 use super::super::{StorageError, Store, Tx, on_backend, statements};
 use super::row::{SessionWithPolicyRow, session_columns};
@@ -41,8 +43,10 @@ statements! {
     FIND_WITH_POLICIES = find_where_id!("= $1");
 }
 
-/// For an array of ids, which SQLite does not know.
+/// For an array of ids.
 const FIND_MANY_ON_POSTGRES: &str = find_where_id!("= ANY($1)");
+/// For a JSON array of ids in hexadecimal.
+const FIND_MANY_ON_SQLITE: &str = find_where_id!("IN (SELECT unhex(value) FROM json_each($1))");
 
 /// Reads it, as it was committed before this began.
 ///
@@ -50,8 +54,8 @@ const FIND_MANY_ON_POSTGRES: &str = find_where_id!("= ANY($1)");
 /// When the database fails.
 pub async fn find_known(store: &Store, id: SessionId) -> Result<Option<Known>, StorageError> {
     match &store.pools {
-        Pools::Sqlite(_) => find_known_with(&mut store.read().await?, id).await,
-        Pools::Postgres { sessions, .. } => sessions.known.ask(Sought(id)).await?,
+        Pools::Sqlite { together, .. } => together.known.ask(Sought(id)).await?,
+        Pools::Postgres { together, .. } => together.known.ask(Sought(id)).await?,
     }
 }
 
@@ -85,20 +89,43 @@ pub(in crate::storage) struct Sought(SessionId);
 impl Question for Sought {
     /// An impossible row is the trouble of that session only.
     type Answer = Result<Option<Known>, StorageError>;
+}
 
+impl AskPostgres for Sought {
     async fn ask(connection: &mut PgConnection, sought: &[Self]) -> Result<Vec<Self::Answer>, sqlx::Error> {
         let ids: Vec<Uuid> = sought.iter().map(|sought| sought.0.0).collect();
-        let rows: Vec<SessionWithPolicyRow> = sqlx::query_as(FIND_MANY_ON_POSTGRES)
+        let rows = sqlx::query_as(FIND_MANY_ON_POSTGRES)
             .bind(&ids)
             .fetch_all(connection)
             .await?;
-        let mut rows_of: HashMap<Uuid, Vec<SessionWithPolicyRow>> = HashMap::with_capacity(ids.len());
-        for row in rows {
-            rows_of.entry(row.session.id).or_default().push(row);
-        }
-        Ok(ids
-            .iter()
-            .map(|id| known(rows_of.get(id).cloned().unwrap_or_default()))
-            .collect())
+        Ok(for_each(sought, rows))
     }
+}
+
+impl AskSqlite for Sought {
+    async fn ask(sqlite: &Sqlite, sought: &[Self]) -> Result<Vec<Self::Answer>, StorageError> {
+        let mut reader = sqlite.read().await?;
+        let rows = match sought {
+            [one] => {
+                let query = sqlx::query_as(FIND_WITH_POLICIES).bind(one.0.0);
+                query.fetch_all(&mut *reader).await?
+            }
+            many => {
+                let ids: Value = many.iter().map(|sought| sought.0.0.simple().to_string()).collect();
+                let query = sqlx::query_as(FIND_MANY_ON_SQLITE).bind(ids.to_string());
+                query.fetch_all(&mut *reader).await?
+            }
+        };
+        Ok(for_each(sought, rows))
+    }
+}
+
+/// What each gets to know of the rows of all.
+fn for_each(sought: &[Sought], rows: Vec<SessionWithPolicyRow>) -> Vec<Result<Option<Known>, StorageError>> {
+    let mut rows_of: HashMap<Uuid, Vec<SessionWithPolicyRow>> = HashMap::with_capacity(sought.len());
+    for row in rows {
+        rows_of.entry(row.session.id).or_default().push(row);
+    }
+    let rows_of = |sought: &Sought| rows_of.get(&sought.0.0).cloned().unwrap_or_default();
+    sought.iter().map(|sought| known(rows_of(sought))).collect()
 }

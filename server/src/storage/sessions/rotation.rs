@@ -1,20 +1,21 @@
 //! Going to the next generation: the conditional UPDATE, and the usual rotation with its audit row in one round trip.
 //!
-//! This is the one place with two SQL texts for two databases. A rotation is what the server does most, and its cost
-//! is above all the number of round trips: to the server on PostgreSQL, to the driver's thread on SQLite. Each database
-//! has its own way to do more at once: PostgreSQL a statement within a statement, for many sessions together; SQLite
-//! several statements in one text. Both are made of the same UPDATE, and the same tests run on both.
+//! A rotation is what the server does most, and its cost is above all the number of round trips: to the server on
+//! PostgreSQL, to the driver's thread on SQLite. Each database has its own way to do more at once: PostgreSQL a statement
+//! within a statement, for many sessions together; SQLite several statements in one text. Both are made of the same
+//! UPDATE, and the same tests run on both.
 
 use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
-use super::super::audit::{json, storable, written_event_columns};
+use super::super::audit::{add_event, add_events, written_event_columns};
 use super::super::columns::{Table, bigint};
 use super::super::connect::Pools;
-use super::super::postgres::together::Question;
 use super::super::sqlite::whole::{Whole, whole};
+use super::super::together::{AskPostgres, Question};
 use super::super::{StorageError, Store, Tx, on_backend, statements};
 use super::refuse_below;
 use crate::domain::audit::Event;
@@ -150,11 +151,11 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
 pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) -> Result<bool, StorageError> {
     fail::fail_point!("rotation::before", |_| Err(StorageError::Abandoned));
     let rotated = match &store.pools {
-        Pools::Sqlite(sqlite) => {
+        Pools::Sqlite { sqlite, .. } => {
             let arguments = arguments(&rotation, &event).map_err(sqlx::Error::Encode)?;
             sqlite.write_whole(&ON_SQLITE, arguments).await?
         }
-        Pools::Postgres { sessions, .. } => sessions.rotations.ask(Recorded { rotation, event }).await?,
+        Pools::Postgres { rotations, .. } => rotations.ask(Recorded { rotation, event }).await?,
     };
     fail::fail_point!("rotation::after", |_| Err(StorageError::Together(std::sync::Arc::new(
         sqlx::Error::WorkerCrashed
@@ -173,19 +174,7 @@ fn arguments(rotation: &Rotation, event: &Event) -> Result<SqliteArguments, BoxD
     arguments.add(rotation.auth_epoch)?;
     arguments.add(rotation.grant_epoch)?;
     arguments.add(i64::from(rotation.counts_as_activity))?;
-    arguments.add(event.id.0)?;
-    arguments.add(event.at.as_millis())?;
-    arguments.add(event.kind.as_str())?;
-    arguments.add(event.outcome.as_str())?;
-    arguments.add(event.actor_id.map(|id| id.0))?;
-    arguments.add(event.subject_id.map(|id| id.0))?;
-    arguments.add(event.session_id.map(|id| id.0))?;
-    arguments.add(event.device_id.map(|id| id.0))?;
-    for text in [&event.address, &event.user_agent, &event.request_id, &event.reason] {
-        arguments.add(storable(text.as_deref()))?;
-    }
-    arguments.add(json(&event.facts))?;
-    arguments.add(json(&event.changes))?;
+    add_event(&mut arguments, event)?;
     Ok(arguments)
 }
 
@@ -198,36 +187,35 @@ pub(in crate::storage) struct Recorded {
 impl Question for Recorded {
     /// Whether it happened. Asked once more after it did, it does not happen again.
     type Answer = bool;
+}
 
+impl AskPostgres for Recorded {
     async fn ask(connection: &mut PgConnection, asked: &[Self]) -> Result<Vec<bool>, sqlx::Error> {
-        fn each<T>(asked: &[Recorded], value: impl Fn(&Recorded) -> T) -> Vec<T> {
-            asked.iter().map(value).collect()
-        }
-        let written: Vec<Uuid> = sqlx::query_scalar(ON_POSTGRES)
-            .bind(each(asked, |r| r.rotation.id.0))
-            .bind(each(asked, |r| bigint(r.rotation.from_generation)))
-            .bind(each(asked, |r| r.rotation.last_issued_at.as_millis()))
-            .bind(each(asked, |r| r.rotation.now.as_millis()))
-            .bind(each(asked, |r| r.rotation.access_expires_at.as_millis()))
-            .bind(each(asked, |r| r.rotation.auth_epoch))
-            .bind(each(asked, |r| r.rotation.grant_epoch))
-            .bind(each(asked, |r| i64::from(r.rotation.counts_as_activity)))
-            .bind(each(asked, |r| r.event.id.0))
-            .bind(each(asked, |r| r.event.at.as_millis()))
-            .bind(each(asked, |r| r.event.kind.as_str()))
-            .bind(each(asked, |r| r.event.outcome.as_str()))
-            .bind(each(asked, |r| r.event.actor_id.map(|id| id.0)))
-            .bind(each(asked, |r| r.event.subject_id.map(|id| id.0)))
-            .bind(each(asked, |r| r.event.session_id.map(|id| id.0)))
-            .bind(each(asked, |r| r.event.device_id.map(|id| id.0)))
-            .bind(each(asked, |r| storable(r.event.address.as_deref())))
-            .bind(each(asked, |r| storable(r.event.user_agent.as_deref())))
-            .bind(each(asked, |r| storable(r.event.request_id.as_deref())))
-            .bind(each(asked, |r| storable(r.event.reason.as_deref())))
-            .bind(each(asked, |r| json(&r.event.facts)))
-            .bind(each(asked, |r| json(&r.event.changes)))
+        let written: Vec<Uuid> = sqlx::query_scalar_with(ON_POSTGRES, arrays(asked).map_err(sqlx::Error::Encode)?)
             .fetch_all(connection)
             .await?;
-        Ok(each(asked, |r| written.contains(&r.event.id.0)))
+        Ok(asked
+            .iter()
+            .map(|recorded| written.contains(&recorded.event.id.0))
+            .collect())
     }
+}
+
+/// The same values, each an array with one for each rotation.
+fn arrays(asked: &[Recorded]) -> Result<PgArguments, BoxDynError> {
+    fn each<T>(asked: &[Recorded], value: impl Fn(&Rotation) -> T) -> Vec<T> {
+        asked.iter().map(|recorded| value(&recorded.rotation)).collect()
+    }
+    let mut arguments = PgArguments::default();
+    arguments.add(each(asked, |r| r.id.0))?;
+    arguments.add(each(asked, |r| bigint(r.from_generation)))?;
+    arguments.add(each(asked, |r| r.last_issued_at.as_millis()))?;
+    arguments.add(each(asked, |r| r.now.as_millis()))?;
+    arguments.add(each(asked, |r| r.access_expires_at.as_millis()))?;
+    arguments.add(each(asked, |r| r.auth_epoch))?;
+    arguments.add(each(asked, |r| r.grant_epoch))?;
+    arguments.add(each(asked, |r| i64::from(r.counts_as_activity)))?;
+    let events: Vec<&Event> = asked.iter().map(|recorded| &recorded.event).collect();
+    add_events(&mut arguments, &events)?;
+    Ok(arguments)
 }

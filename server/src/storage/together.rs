@@ -1,8 +1,9 @@
-//! What many callers ask at once, asked of the database server together. Must not know any table.
+//! What many callers ask at once, asked of the database together. Must not know any table.
 //!
-//! The cost of a small statement is above all its round trip and its commit. So while some are under way, whoever comes
-//! next waits for the first of them to end, and goes together with all who came meanwhile; whoever comes alone goes at
-//! once and alone. There is no clock in it: the busier the server, the more go together.
+//! The cost of a small statement is above all the way to whoever carries it out (a server, or the thread that SQLite
+//! works in) and its commit. So while some are under way, whoever comes next waits for the first of them to end, and
+//! goes together with all who came meanwhile; whoever comes alone goes at once and alone. There is no clock in it: the
+//! busier the database, the more go together.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,9 +15,10 @@ use sqlx::PgConnection;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::super::StorageError;
-use super::super::connect::PATIENCE;
-use super::{Postgres, in_time};
+use super::StorageError;
+use super::connect::PATIENCE;
+use super::postgres::{Postgres, in_time};
+use super::sqlite::Sqlite;
 
 /// Most callers of one statement.
 const MOST: usize = 128;
@@ -27,33 +29,83 @@ const SLOW: Duration = Duration::from_millis(250);
 
 /// Statements of one kind that are under way at once. One after the other gathers most; more only pay where there are
 /// cores to work on them.
-pub(in crate::storage) fn under_way_at_most() -> u32 {
+pub(super) fn under_way_at_most() -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(cores / 2).unwrap_or(u32::MAX).clamp(1, 4)
 }
 
 /// What can be asked for many at once.
-pub(in crate::storage) trait Question: Send + Sync + Sized + 'static {
+pub(super) trait Question: Send + Sync + Sized + 'static {
     /// What one caller gets to know.
-    type Answer: Send;
+    type Answer: Send + 'static;
+}
 
-    /// Asks in one statement that is a transaction of its own. As many answers as questions, in their order.
+/// Where questions of a kind are answered.
+pub(super) trait Desk<Q: Question>: Clone + Send + Sync + 'static {
+    /// Asks in one statement, or one transaction. As many answers as questions, in their order.
     ///
-    /// After an error it may be asked once more for each alone, whatever became of it: it must bear that.
+    /// After an error each may be asked once more by [`Desk::ask_alone`], whatever became of it: it must bear that.
+    fn ask(&self, questions: &[Q]) -> impl Future<Output = Result<Vec<Q::Answer>, StorageError>> + Send;
+
+    /// For one whose company was refused.
+    fn ask_alone(&self, question: &[Q; 1]) -> impl Future<Output = Result<Vec<Q::Answer>, StorageError>> + Send {
+        self.ask(question)
+    }
+}
+
+/// How PostgreSQL is asked: in one statement that is a transaction of its own.
+pub(super) trait AskPostgres: Question {
+    /// See [`Desk::ask`].
     fn ask(
         connection: &mut PgConnection,
         questions: &[Self],
     ) -> impl Future<Output = Result<Vec<Self::Answer>, sqlx::Error>> + Send;
 }
 
-/// Where questions of one kind meet. Cheap to clone.
-pub(in crate::storage) struct Together<Q: Question>(Arc<Meeting<Q>>);
+/// How SQLite is asked: by a reader in one statement, or by the writer in one transaction.
+pub(super) trait AskSqlite: Question {
+    /// See [`Desk::ask`].
+    fn ask(sqlite: &Sqlite, questions: &[Self])
+    -> impl Future<Output = Result<Vec<Self::Answer>, StorageError>> + Send;
+}
 
-struct Meeting<Q: Question> {
+impl<Q: AskSqlite> Desk<Q> for Sqlite {
+    async fn ask(&self, questions: &[Q]) -> Result<Vec<Q::Answer>, StorageError> {
+        Q::ask(self, questions).await
+    }
+}
+
+/// A server, asked for many and for one.
+#[derive(Clone)]
+pub(super) struct Server {
     /// Connections for many at once, which give up soon at a row that somebody else holds.
-    many: Postgres,
+    pub(super) many: Postgres,
     /// Connections with the patience of one.
-    one: Postgres,
+    pub(super) one: Postgres,
+}
+
+impl<Q: AskPostgres> Desk<Q> for Server {
+    async fn ask(&self, questions: &[Q]) -> Result<Vec<Q::Answer>, StorageError> {
+        ask_over(&self.many, questions).await
+    }
+
+    async fn ask_alone(&self, question: &[Q; 1]) -> Result<Vec<Q::Answer>, StorageError> {
+        ask_over(&self.one, question).await
+    }
+}
+
+async fn ask_over<Q: AskPostgres>(postgres: &Postgres, questions: &[Q]) -> Result<Vec<Q::Answer>, StorageError> {
+    let mut lent = postgres.lend().await?;
+    let answers = in_time(PATIENCE, Q::ask(lent.connection(), questions)).await?;
+    lent.answered();
+    Ok(answers)
+}
+
+/// Where questions of one kind meet. Cheap to clone.
+pub(super) struct Together<D, Q: Question>(Arc<Meeting<D, Q>>);
+
+struct Meeting<D, Q: Question> {
+    desk: D,
     waiting: Mutex<Waiting<Q>>,
     under_way_at_most: u32,
 }
@@ -66,28 +118,27 @@ struct Waiting<Q: Question> {
 
 type Answering<Q> = oneshot::Sender<Result<<Q as Question>::Answer, StorageError>>;
 
-impl<Q: Question> Clone for Together<Q> {
+impl<D, Q: Question> Clone for Together<D, Q> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<Q: Question> Together<Q> {
-    pub(in crate::storage) fn new(many: Postgres, one: Postgres) -> Self {
+impl<D: Desk<Q>, Q: Question> Together<D, Q> {
+    pub(super) fn new(desk: &D) -> Self {
         let waiting = Waiting {
             callers: VecDeque::new(),
             under_way: 0,
         };
         Self(Arc::new(Meeting {
-            many,
-            one,
+            desk: desk.clone(),
             waiting: Mutex::new(waiting),
             under_way_at_most: under_way_at_most(),
         }))
     }
 
     /// The answer, within [`PATIENCE`]. After that, and for a caller who goes away before, it may be asked all the same.
-    pub(in crate::storage) async fn ask(&self, question: Q) -> Result<Q::Answer, StorageError> {
+    pub(super) async fn ask(&self, question: Q) -> Result<Q::Answer, StorageError> {
         let (answer, told) = oneshot::channel();
         let begins = {
             let mut waiting = self.0.waiting();
@@ -104,20 +155,20 @@ impl<Q: Question> Together<Q> {
     }
 }
 
-impl<Q: Question> Meeting<Q> {
+impl<D, Q: Question> Meeting<D, Q> {
     fn waiting(&self) -> MutexGuard<'_, Waiting<Q>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One of those under way.
-struct Turn<Q: Question> {
-    meeting: Arc<Meeting<Q>>,
+struct Turn<D, Q: Question> {
+    meeting: Arc<Meeting<D, Q>>,
     /// It will look again.
     counts: bool,
 }
 
-impl<Q: Question> Drop for Turn<Q> {
+impl<D, Q: Question> Drop for Turn<D, Q> {
     /// Nobody waits for an answer that a panic or the end of the program has taken away.
     fn drop(&mut self) {
         if self.counts {
@@ -130,9 +181,9 @@ impl<Q: Question> Drop for Turn<Q> {
     }
 }
 
-impl<Q: Question> Turn<Q> {
+impl<D: Desk<Q>, Q: Question> Turn<D, Q> {
     /// It must have been counted already.
-    fn begin(meeting: Arc<Meeting<Q>>) {
+    fn begin(meeting: Arc<Meeting<D, Q>>) {
         tokio::spawn(Self { meeting, counts: true }.work());
     }
 
@@ -150,11 +201,11 @@ impl<Q: Question> Turn<Q> {
             };
             // A refusal may be for the sake of one of them, and a row that is held may be held for long: nobody waits
             // for another's trouble.
-            let is_refused = matches!(failed, sqlx::Error::Database(_));
-            let failed = Arc::new(failed);
+            let is_refused = matches!(failed, StorageError::Database(sqlx::Error::Database(_)));
+            let failed = failed.for_several();
             for (question, caller) in questions.into_iter().zip(callers) {
                 if is_refused {
-                    tokio::spawn(alone(self.meeting.one.clone(), question, caller));
+                    tokio::spawn(alone(self.meeting.desk.clone(), question, caller));
                 } else {
                     let _ = caller.send(Err(StorageError::Together(failed.clone())));
                 }
@@ -179,14 +230,19 @@ impl<Q: Question> Turn<Q> {
         Some(waiting.callers.drain(..next).unzip())
     }
 
-    async fn ask(&mut self, questions: &[Q]) -> Result<Vec<Q::Answer>, sqlx::Error> {
+    async fn ask(&mut self, questions: &[Q]) -> Result<Vec<Q::Answer>, StorageError> {
         let meeting = self.meeting.clone();
-        let mut asking = pin!(ask(&meeting.many, questions));
-        if let Ok(answers) = timeout(SLOW, &mut asking).await {
-            return answers;
+        let mut asking = pin!(meeting.desk.ask(questions));
+        let answers = if let Ok(answers) = timeout(SLOW, &mut asking).await {
+            answers?
+        } else {
+            self.step_aside();
+            asking.await?
+        };
+        if answers.len() != questions.len() {
+            return Err(sqlx::Error::Protocol("not as many answers as questions".to_owned()).into());
         }
-        self.step_aside();
-        asking.await
+        Ok(answers)
     }
 
     /// Counts no more; another takes its place if anybody waits.
@@ -201,21 +257,11 @@ impl<Q: Question> Turn<Q> {
     }
 }
 
-async fn ask<Q: Question>(postgres: &Postgres, questions: &[Q]) -> Result<Vec<Q::Answer>, sqlx::Error> {
-    let mut lent = postgres.lend().await?;
-    let answers = in_time(PATIENCE, Q::ask(lent.connection(), questions)).await?;
-    lent.answered();
-    if answers.len() != questions.len() {
-        return Err(sqlx::Error::Protocol("not as many answers as questions".to_owned()));
-    }
-    Ok(answers)
-}
-
-async fn alone<Q: Question>(one: Postgres, question: Q, caller: Answering<Q>) {
+async fn alone<D: Desk<Q>, Q: Question>(desk: D, question: Q, caller: Answering<Q>) {
     if caller.is_closed() {
         return;
     }
-    let answer = ask(&one, &[question]).await;
-    let answer = answer.and_then(|answers| answers.into_iter().next().ok_or(sqlx::Error::RowNotFound));
-    let _ = caller.send(answer.map_err(StorageError::from));
+    let answers = desk.ask_alone(&[question]).await;
+    let answer = answers.and_then(|answers| Ok(answers.into_iter().next().ok_or(sqlx::Error::RowNotFound)?));
+    let _ = caller.send(answer);
 }
