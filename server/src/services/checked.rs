@@ -44,12 +44,12 @@ pub(super) struct Checked(RwLock<HashMap<Key, Arc<Entry>>>);
 
 /// A token that was good.
 #[derive(Debug)]
-pub(super) struct Entry {
+struct Entry {
     kid: String,
     sub: String,
-    pub(super) claims: AccessClaims,
+    claims: AccessClaims,
     /// Shared with every request that shows the token.
-    pub(super) live: Arc<Live>,
+    live: Arc<Live>,
     began: Began,
 }
 
@@ -71,7 +71,7 @@ impl Backend {
     }
 
     /// The result of a complete check a moment ago, if it would be the same now and would write nothing.
-    pub(super) fn checked_before(&self, token: &str, is_activity: bool) -> Option<Arc<Entry>> {
+    pub(super) fn checked_before(&self, token: &str, is_activity: bool) -> Option<Arc<Live>> {
         if token.len() > MAX_TOKEN_BYTES {
             return None;
         }
@@ -79,7 +79,7 @@ impl Backend {
         let memory = self.checked.0.read().unwrap_or_else(PoisonError::into_inner);
         let entry = memory.get(&key)?.clone();
         drop(memory);
-        self.would_pass_again(&entry, is_activity).then_some(entry)
+        self.would_pass_again(&entry, is_activity).then(|| entry.live.clone())
     }
 
     fn would_pass_again(&self, entry: &Entry, is_activity: bool) -> bool {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind};
+use crate::storage::audit;
 
 impl Backend {
     /// One look at the clock: writes down once how far it jumped since the last look, in seconds. That, if it did.
@@ -31,7 +32,10 @@ impl Backend {
             .event(Kind::ClockJumped, &Circumstances::default())
             .reason(reason)
             .fact("seconds", seconds);
-        self.record(event).await?;
+        // In a transaction, which comes to nothing if it is late: the next look would write it down again.
+        let mut tx = self.store.write().await?;
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
         *watch = next;
         if jump < 0 {
             // What happens now is older than the last seal; only a pass over everything finds it.

@@ -199,8 +199,9 @@ impl Backend {
             });
             pace.tick().await;
             self.look().await?;
+        } else {
+            self.ring.no_failure_since(failures)?;
         }
-        self.ring.no_failure_since(failures)?;
         Ok(self.keys())
     }
 

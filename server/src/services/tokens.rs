@@ -102,8 +102,7 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
-        if let Some(checked) = self.checked_before(token, is_activity) {
-            let live = checked.live.clone();
+        if let Some(live) = self.checked_before(token, is_activity) {
             // The memory knows the token, and nothing of who sends it this time.
             if let Err(refusal) = self.check_possession(live.session.jkt, proof).await? {
                 let of = Some((live.user.id, live.session.id));
@@ -557,7 +556,7 @@ impl Backend {
     /// Records one event on its own, where nothing else is written.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails or does not answer in time: then whether it was recorded is unknown.
     pub async fn record(&self, event: Event) -> Result<(), ServiceError> {
         Ok(audit::append_alone(&self.store, event).await?)
     }

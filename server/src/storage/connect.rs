@@ -49,10 +49,10 @@ pub(super) enum Pools {
         sqlite: Sqlite,
         together: AskedTogether<Sqlite>,
     },
-    /// A server; `migration` connects without the statement time limit, `many` is for what is asked together.
+    /// A server; `migration` connects without the statement time limit, `many` are for what is asked together.
     Postgres {
         postgres: Postgres,
-        many: Postgres,
+        many: [Postgres; 2],
         together: AskedTogether<Server>,
         /// SQLite's own way shares commits (`sqlite::whole`).
         rotations: Together<Server, sessions::rotation::Recorded>,
@@ -72,18 +72,18 @@ impl<D> AskedTogether<D>
 where
     D: Desk<sessions::known::Sought> + Desk<clients::known::Sought> + Desk<audit::alone::Alone>,
 {
-    fn at(desk: &D) -> Self {
+    fn at(reading: &D, writing: &D) -> Self {
         Self {
-            known: Together::new(desk),
-            clients: Together::new(desk),
-            events: Together::new(desk),
+            known: Together::new(reading),
+            clients: Together::new(reading),
+            events: Together::new(writing),
         }
     }
 }
 
-/// Connections for what is asked together: these three and rotations, and some that have fallen silent.
-fn connections_for_many() -> u32 {
-    4 * under_way_at_most() + 4
+/// Connections for two kinds of question that are asked together, and some that have fallen silent.
+fn connections_for_two() -> u32 {
+    2 * under_way_at_most() + 2
 }
 
 impl fmt::Debug for Pools {
@@ -112,7 +112,7 @@ impl Store {
             }
             let sqlite = Sqlite::open(path, readers).await?;
             Pools::Sqlite {
-                together: AskedTogether::at(&sqlite),
+                together: AskedTogether::at(&sqlite, &sqlite),
                 sqlite,
             }
         } else if settings.url.starts_with("postgres://") || settings.url.starts_with("postgresql://") {
@@ -174,8 +174,9 @@ impl Store {
         match &self.pools {
             Pools::Sqlite { sqlite, .. } => sqlite.forget_idle_readers(),
             Pools::Postgres { postgres, many, .. } => {
-                postgres.forget_idle();
-                many.forget_idle();
+                for pool in [postgres].into_iter().chain(many) {
+                    pool.forget_idle();
+                }
             }
         }
     }
@@ -184,7 +185,10 @@ impl Store {
     pub async fn close(&self) {
         match &self.pools {
             Pools::Sqlite { sqlite, .. } => sqlite.close().await,
-            Pools::Postgres { postgres, many, .. } => tokio::join!(postgres.close(), many.close()).0,
+            Pools::Postgres { postgres, many, .. } => {
+                let [reading, writing] = many;
+                tokio::join!(postgres.close(), reading.close(), writing.close());
+            }
         }
     }
 }
@@ -213,16 +217,18 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, Stor
         ("plan_cache_mode", "force_generic_plan"),
     ]);
     let postgres = Postgres::open(options, max_connections).await?;
-    let many = Postgres::open(for_many, connections_for_many()).await?;
-    let server = Server {
+    // Apart: what is read needs no commit, and must not stand behind those that wait for one.
+    let reading = Postgres::open(for_many.clone(), connections_for_two()).await?;
+    let writing = Postgres::open(for_many, connections_for_two()).await?;
+    let desk = |many: &Postgres| Server {
         many: many.clone(),
         one: postgres.clone(),
     };
     Ok(Pools::Postgres {
-        together: AskedTogether::at(&server),
-        rotations: Together::new(&server),
+        together: AskedTogether::at(&desk(&reading), &desk(&writing)),
+        rotations: Together::new(&desk(&writing)),
+        many: [reading, writing],
         postgres,
-        many,
         migration: Box::new(migration),
     })
 }

@@ -89,6 +89,18 @@ impl StorageError {
         }
     }
 
+    /// It may be for the sake of one of several who asked together: the others may fare better alone.
+    pub(super) fn may_concern_one(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => true,
+            Self::Database(error @ sqlx::Error::Database(said)) => {
+                // A row that somebody holds, a lost race, a connection that was cut.
+                !is_unavailable(error) || matches!(said.code().as_deref(), Some("55P03" | "40001" | "40P01" | "57P01"))
+            }
+            _ => false,
+        }
+    }
+
     /// Something of that name, address or version exists already.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {

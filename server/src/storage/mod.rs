@@ -5,7 +5,7 @@
 //! conditions that a write must repeat; must not know services, HTTP or pages.
 //!
 //! Habits: all SQL is `const` inside [`statements!`] with `$1…` placeholders, so that one test can prepare every
-//! statement on both databases; times come in as values; a lock is a conditional UPDATE that changes one row.
+//! statement; times come in as values; a lock is a conditional UPDATE that changes one row.
 
 mod bell;
 mod changes;
@@ -174,21 +174,38 @@ impl Tx {
     }
 }
 
-/// Declares the SQL texts of a module and the list of them.
+/// Declares the SQL texts of a module and the list of them: `STATEMENTS`, or for one database only the list that is named
+/// first.
 macro_rules! statements {
-    ($($(#[$doc:meta])* $name:ident = $sql:expr;)+) => {
+    (@$list:ident $($(#[$doc:meta])* $name:ident = $sql:expr;)+) => {
         $($(#[$doc])* const $name: &str = $sql;)+
-        /// Every statement of this module.
-        pub(in crate::storage) const STATEMENTS: &[(&str, &str)] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),+];
+        /// Every such statement of this module.
+        pub(in crate::storage) const $list: &[(&str, &str)] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),+];
+    };
+    ($($(#[$doc:meta])* $name:ident = $sql:expr;)+) => {
+        $crate::storage::statements! { @STATEMENTS $($(#[$doc])* $name = $sql;)+ }
     };
 }
 use statements;
 
-/// Every SQL text of the product with its name, for the test that prepares each on both databases.
-pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// Every SQL text of the product for one kind of database with its name, for the test that prepares each.
+pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let of_one: &[&[_]] = if on_postgres {
+        &[
+            audit::alone::POSTGRES_STATEMENTS,
+            clients::known::POSTGRES_STATEMENTS,
+            sessions::known::POSTGRES_STATEMENTS,
+            sessions::rotation::POSTGRES_STATEMENTS,
+        ]
+    } else {
+        &[
+            audit::alone::SQLITE_STATEMENTS,
+            clients::known::SQLITE_STATEMENTS,
+            sessions::known::SQLITE_STATEMENTS,
+        ]
+    };
     [
         audit::STATEMENTS,
-        audit::alone::STATEMENTS,
         authenticators::STATEMENTS,
         clients::STATEMENTS,
         clients::known::STATEMENTS,
@@ -210,6 +227,7 @@ pub fn all_statements() -> impl Iterator<Item = (&'static str, &'static str)> {
         users::roles::STATEMENTS,
     ]
     .into_iter()
+    .chain(of_one.iter().copied())
     .flatten()
     .copied()
 }

@@ -44,7 +44,8 @@ pub(super) trait Question: Send + Sync + Sized + 'static {
 pub(super) trait Desk<Q: Question>: Clone + Send + Sync + 'static {
     /// Asks in one statement, or one transaction. As many answers as questions, in their order.
     ///
-    /// After an error each may be asked once more by [`Desk::ask_alone`], whatever became of it: it must bear that.
+    /// After an error that may concern one of them, each is asked once more by [`Desk::ask_alone`]. Where nobody can know
+    /// whether the first time came to anything, as with a server, they must bear that.
     fn ask(&self, questions: &[Q]) -> impl Future<Output = Result<Vec<Q::Answer>, StorageError>> + Send;
 
     /// For one whose company was refused.
@@ -199,12 +200,11 @@ impl<D: Desk<Q>, Q: Question> Turn<D, Q> {
                 }
                 Err(error) => error,
             };
-            // A refusal may be for the sake of one of them, and a row that is held may be held for long: nobody waits
-            // for another's trouble.
-            let is_refused = matches!(failed, StorageError::Database(sqlx::Error::Database(_)));
+            // A row that is held may be held for long: nobody waits for another's trouble.
+            let may_concern_one = failed.may_concern_one();
             let failed = failed.for_several();
             for (question, caller) in questions.into_iter().zip(callers) {
-                if is_refused {
+                if may_concern_one {
                     tokio::spawn(alone(self.meeting.desk.clone(), question, caller));
                 } else {
                     let _ = caller.send(Err(StorageError::Together(failed.clone())));
@@ -248,10 +248,13 @@ impl<D: Desk<Q>, Q: Question> Turn<D, Q> {
     /// Counts no more; another takes its place if anybody waits.
     fn step_aside(&mut self) {
         self.counts = false;
-        let mut waiting = self.meeting.waiting();
-        if waiting.callers.is_empty() {
-            waiting.under_way -= 1;
-        } else {
+        let is_alone = {
+            let mut waiting = self.meeting.waiting();
+            let is_alone = waiting.callers.is_empty();
+            waiting.under_way -= u32::from(is_alone);
+            is_alone
+        };
+        if !is_alone {
             Self::begin(self.meeting.clone());
         }
     }

@@ -78,7 +78,8 @@ fn every_statement_that_could_revoke_is_known_here() {
                 columns.iter().any(|column| raised(column) || written(column))
             })
     };
-    let found: BTreeSet<&str> = all_statements()
+    let found: BTreeSet<&str> = all_statements(false)
+        .chain(all_statements(true))
         .filter(|(_, sql)| {
             writes(sql, "sessions", &["ended_at", "min_generation", "user_id"])
                 || writes(sql, "users", &["auth_epoch", "grant_epoch", "status"])

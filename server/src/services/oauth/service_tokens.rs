@@ -51,7 +51,7 @@ impl Backend {
     /// Issues an access token to the client that proves itself: for these scopes, or for all it may have.
     ///
     /// # Errors
-    /// Infrastructure; the proof is not used up then.
+    /// Infrastructure; the proof is not used up then. An event may be there of a token that nobody was given.
     pub async fn issue_service_token(
         &self,
         proof: &ClientProof,

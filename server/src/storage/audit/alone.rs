@@ -26,29 +26,38 @@ macro_rules! append_one {
     };
 }
 
+// Of a JSON array of events, each an array of values, ids in hexadecimal.
+macro_rules! append_many {
+    () => {
+        append!(
+            "SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), unhex(value ->> 5), \
+             unhex(value ->> 6), unhex(value ->> 7), value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
+             value ->> 13 FROM json_each($1)"
+        )
+    };
+}
+
 statements! {
-    // As a part of the next.
+    @SQLITE_STATEMENTS
+    // As parts of the next two.
     APPEND_ONE = append_one!();
+    APPEND_MANY = append_many!();
 }
 
 /// One row: it was written.
 const ONE_ON_SQLITE: Whole = whole!(append_one!(), " RETURNING 1");
+/// A row for each.
+const MANY_ON_SQLITE: Whole = whole!(append_many!(), " RETURNING 1");
 
-/// For a JSON array of events, each an array of values, ids in hexadecimal. Asked once more after they were written, they
-/// are not written again; so with the next.
-const MANY_ON_SQLITE: Whole = whole!(
-    append!(
-        "SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), unhex(value ->> 5), \
-         unhex(value ->> 6), unhex(value ->> 7), value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
-         value ->> 13 FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING"
-    ),
-    " RETURNING 1"
-);
-
-/// Each value is an array with one for each event.
-const ON_POSTGRES: &str = append!(
-    "SELECT * FROM UNNEST($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING"
-);
+statements! {
+    @POSTGRES_STATEMENTS
+    // Each value is an array with one for each event. Asked once more after it was written, it is not written again.
+    ON_POSTGRES = append!(
+        "SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], \
+         $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]) \
+         ON CONFLICT (id) DO NOTHING"
+    );
+}
 
 /// Adds an event as a transaction of its own, durable when this returns; for acts that write nothing else.
 ///

@@ -43,10 +43,17 @@ statements! {
     FIND_WITH_POLICIES = find_where_id!("= $1");
 }
 
-/// For an array of ids.
-const FIND_MANY_ON_POSTGRES: &str = find_where_id!("= ANY($1)");
-/// For a JSON array of ids in hexadecimal.
-const FIND_MANY_ON_SQLITE: &str = find_where_id!("IN (SELECT unhex(value) FROM json_each($1))");
+statements! {
+    @POSTGRES_STATEMENTS
+    // For an array of ids.
+    FIND_MANY_ON_POSTGRES = find_where_id!("= ANY($1)");
+}
+
+statements! {
+    @SQLITE_STATEMENTS
+    // For a JSON array of ids in hexadecimal.
+    FIND_MANY_ON_SQLITE = find_where_id!("IN (SELECT unhex(value) FROM json_each($1))");
+}
 
 /// Reads it, as it was committed before this began.
 ///

@@ -74,26 +74,32 @@ const ON_SQLITE: Whole = whole!(
     ") SELECT $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 WHERE changes() = 1 RETURNING 1"
 );
 
-/// The ids of the events of those that happened. Each value is an array with one for each rotation.
-const ON_POSTGRES: &str = concat!(
-    "WITH moved AS (",
-    rotate!(
-        "r.r1",
-        "r.r2",
-        "r.r3",
-        "r.r4",
-        "r.r5",
-        "r.r6",
-        "r.r7",
-        "r.r8",
-        " FROM UNNEST($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
-         AS r (r1, r2, r3, r4, r5, r6, r7, r8, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14)"
-    ),
-    " AND grant_epoch = r.r7 RETURNING e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14) \
-     INSERT INTO audit_events (",
-    written_event_columns!(),
-    ") SELECT e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14 FROM moved RETURNING id"
-);
+statements! {
+    @POSTGRES_STATEMENTS
+    // The ids of the events of those that happened. Each value is an array with one for each rotation.
+    ON_POSTGRES = concat!(
+        "WITH moved AS (",
+        rotate!(
+            "r.r1",
+            "r.r2",
+            "r.r3",
+            "r.r4",
+            "r.r5",
+            "r.r6",
+            "r.r7",
+            "r.r8",
+            " FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
+             $7::bigint[], $8::bigint[], $9::uuid[], $10::bigint[], $11::text[], $12::text[], $13::uuid[], $14::uuid[], \
+             $15::uuid[], $16::uuid[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], \
+             $22::text[]) \
+             AS r (r1, r2, r3, r4, r5, r6, r7, r8, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14)"
+        ),
+        " AND grant_epoch = r.r7 RETURNING e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14) \
+         INSERT INTO audit_events (",
+        written_event_columns!(),
+        ") SELECT e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14 FROM moved RETURNING id"
+    );
+}
 
 /// A rotation that `domain::refresh` has decided on.
 #[derive(Clone, Debug)]
