@@ -216,4 +216,17 @@ mod tests {
             assert!(!is_unavailable(code), "{code}");
         }
     }
+
+    #[test]
+    fn f7_only_what_may_concern_one_of_several_is_asked_again_for_each() {
+        let said = |code| StorageError::from(sqlx::Error::Database(Box::new(Said(code))));
+        for code in ["23505", "55P03", "40001", "40P01", "57P01"] {
+            assert!(said(code).may_concern_one(), "{code}");
+        }
+        for code in ["53300", "57014", "57P03", "25006", "08006"] {
+            assert!(!said(code).may_concern_one(), "{code}");
+        }
+        assert!(StorageError::from(sqlx::Error::Decode("impossible".into())).may_concern_one());
+        assert!(!StorageError::from(sqlx::Error::PoolTimedOut).may_concern_one());
+    }
 }

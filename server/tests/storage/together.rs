@@ -11,7 +11,7 @@ use server::storage::clients::{find_client, insert_client};
 use server::storage::sessions::{find_known, find_known_with};
 use uuid::Uuid;
 
-use crate::database::{Database, on_postgres};
+use crate::database::{Database, Raw, on_postgres};
 use crate::people::{NOW, later, user_id};
 use crate::sessions::{id, session, with_sessions};
 
@@ -107,6 +107,25 @@ async fn sessions_looked_for_together_are_each_found_with_what_belongs_to_them()
         let alone = find_known_with(&mut tx, id(number)).await.expect("reads");
         assert_eq!(alone.is_some(), number <= MANY);
         assert_eq!(format!("{:?}", found.expect("reads")), format!("{alone:?}"));
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_nobody_can_read_is_the_trouble_of_that_session_only() {
+    let database = with_sessions(&(1..=MANY).map(session).collect::<Vec<_>>()).await;
+    let Raw::Sqlite(mut raw) = database.raw().await else {
+        // PostgreSQL keeps nothing in a column that is not of its type.
+        return;
+    };
+    let damage = "PRAGMA foreign_keys = off; UPDATE sessions SET device_id = x'0102' WHERE id = $1";
+    let broken = sqlx::query(damage).bind(id(7).0).execute(&mut raw).await;
+    assert_eq!(broken.expect("writes").rows_affected(), 1);
+    let looking = (1..=MANY).map(|number| {
+        let store = database.store.clone();
+        async move { (number, find_known(&store, id(number)).await) }
+    });
+    for (number, found) in at_once(looking).await {
+        assert_eq!(found.is_err(), number == 7, "{number}: {found:?}");
     }
 }
 
