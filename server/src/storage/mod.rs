@@ -192,6 +192,7 @@ use statements;
 pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
     let of_one: &[&[_]] = if on_postgres {
         &[
+            audit::POSTGRES_STATEMENTS,
             audit::alone::POSTGRES_STATEMENTS,
             clients::known::POSTGRES_STATEMENTS,
             sessions::known::POSTGRES_STATEMENTS,
@@ -199,7 +200,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
         ]
     } else {
         &[
-            audit::alone::SQLITE_STATEMENTS,
+            audit::SQLITE_STATEMENTS,
             clients::known::SQLITE_STATEMENTS,
             sessions::known::SQLITE_STATEMENTS,
         ]

@@ -118,7 +118,7 @@ impl Place {
         ];
         for kind in ["SIGN_IN", "REFRESH", "CLIENT"] {
             for bucket in ["ADDRESS", "ACCOUNT_AT_ADDRESS", "ACCOUNT"] {
-                variables.push((format!("LIMITS__{kind}__{bucket}__BURST"), "100000".to_owned()));
+                variables.push((format!("LIMITS__{kind}__{bucket}__BURST"), "1000000".to_owned()));
                 variables.push((format!("LIMITS__{kind}__{bucket}__EVERY_SECONDS"), "1".to_owned()));
             }
         }

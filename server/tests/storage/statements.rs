@@ -127,6 +127,7 @@ fn all_sql_stands_in_the_lists_and_nowhere_else() {
         "\"SELECT \",\n            session_columns!()",
         "\"SELECT \", client_columns!()",
         "\"SELECT unhex(value ->> 0), ",
+        "\"SELECT * FROM UNNEST(",
         "\"INSERT INTO audit_seals (seq,",
         "\"INSERT INTO revocations (cursor,",
         "\"UPDATE sessions SET ended_at = \"",
