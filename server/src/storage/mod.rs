@@ -192,7 +192,7 @@ use statements;
 pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
     let of_one: &[&[_]] = if on_postgres {
         &[
-            audit::POSTGRES_STATEMENTS,
+            audit::append::POSTGRES_STATEMENTS,
             audit::alone::POSTGRES_STATEMENTS,
             clients::known::POSTGRES_STATEMENTS,
             sessions::known::POSTGRES_STATEMENTS,
@@ -200,13 +200,14 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
         ]
     } else {
         &[
-            audit::SQLITE_STATEMENTS,
+            audit::append::SQLITE_STATEMENTS,
             clients::known::SQLITE_STATEMENTS,
             sessions::known::SQLITE_STATEMENTS,
         ]
     };
     [
         audit::STATEMENTS,
+        audit::append::STATEMENTS,
         authenticators::STATEMENTS,
         clients::STATEMENTS,
         clients::known::STATEMENTS,

@@ -9,7 +9,9 @@ use super::super::sqlite::Sqlite;
 use super::super::sqlite::whole::{Whole, whole};
 use super::super::together::{AskPostgres, AskSqlite, Question};
 use super::super::{StorageError, Store, statements};
-use super::{add_event, add_events, append, append_arrays, append_json, append_one, as_json, written_event_columns};
+use super::append::{
+    add_event, add_events, append, append_arrays, append_json, append_one, as_json, written_event_columns,
+};
 use crate::domain::audit::Event;
 
 /// One row: it was written.

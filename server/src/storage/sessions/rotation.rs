@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
-use super::super::audit::{add_event, add_events, written_event_columns};
+use super::super::audit::append::{add_event, add_events, written_event_columns};
 use super::super::columns::{Table, bigint};
 use super::super::connect::Pools;
 use super::super::sqlite::whole::{Whole, whole};
