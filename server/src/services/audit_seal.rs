@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
@@ -13,10 +14,62 @@ use crate::storage::audit;
 
 /// Events sealed in one transaction.
 const BATCH: u32 = 1000;
+/// Nearly every event is committed within this time of its moment, by the clock of this node.
+const USUAL: Duration = Duration::from_secs(5);
 /// A transaction may commit an event this much after its time; later than any transaction can last.
 const LATE: Duration = Duration::from_mins(2);
+/// How often those are looked for that came later than usual: each such look goes through all events of [`LATE`].
+const LOOK_FOR_LATE_EVERY: Duration = Duration::from_secs(15);
 /// An event older than this without a seal was slipped in, or sealing has stopped.
 const SEALED_WITHIN: Duration = Duration::from_mins(1);
+
+/// When unsealed events were last looked for, to the end of the log. None before the first time: then everything is
+/// looked through. By this node's clock and for its own looks alone: another node may be behind, or see other events.
+#[derive(Debug, Default)]
+pub(super) struct Looks(Mutex<Option<Look>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    /// For those that are committed as usual.
+    usual: Timestamp,
+    /// For those that are committed late.
+    late: Timestamp,
+}
+
+impl Look {
+    /// A look that begins now, and the moment from which on it has to look.
+    fn next(before: Option<Self>, now: Timestamp) -> (Self, Timestamp) {
+        let everything = Self { usual: now, late: now };
+        match before {
+            None => (everything, Timestamp::from_millis(i64::MIN)),
+            Some(Self { late, .. }) if now.since(late) >= LOOK_FOR_LATE_EVERY => (everything, late.minus(LATE)),
+            Some(Self { usual, late }) => (Self { usual: now, late }, usual.minus(USUAL)),
+        }
+    }
+}
+
+impl Looks {
+    fn last(&self) -> Option<Look> {
+        *self.lock()
+    }
+
+    /// A look has come to the end of the log; unless everything was forgotten meanwhile.
+    fn done(&self, before: Option<Look>, look: Look) {
+        let mut last = self.lock();
+        if *last == before {
+            *last = Some(look);
+        }
+    }
+
+    /// The next look goes through everything.
+    pub(super) fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Look>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What verifying found.
 #[derive(Debug)]
@@ -61,21 +114,19 @@ impl Backend {
     /// # Errors
     /// Infrastructure; the next call goes on where this one stopped.
     pub async fn seal_audit(&self, checkpoint: &Path) -> Result<usize, ServiceError> {
-        use std::sync::atomic::Ordering;
         let key = self.seal_key();
+        let before = self.looks.last();
+        let (look, since) = Look::next(before, self.now());
+        let mut after = (since, audit::BEGINNING.1);
         let mut sealed = 0;
         loop {
             // Without holding the writer: mostly there is nothing to do.
             let mut tx = self.store.read().await?;
             let last = audit::last_seal(&mut tx).await?;
-            // Everything until a whole pass is done after a start; then only what can still have come in late.
-            let since = match &last {
-                Some(seal) if self.sealed_before.load(Ordering::Relaxed) => seal.sealed_at.minus(LATE),
-                _ => Timestamp::from_millis(i64::MIN),
-            };
-            let rows = audit::list_unsealed(&mut tx, since, BATCH).await?;
+            let rows = audit::list_unsealed(&mut tx, after, BATCH).await?;
             drop(tx);
             let complete = rows.len() < BATCH as usize;
+            after = rows.last().map_or(after, |row| (row.at, row.id));
             let seals = key.seal(last.as_ref(), &rows, self.now());
             if let Some(end) = seals.last() {
                 let mut tx = self.store.write().await?;
@@ -89,7 +140,7 @@ impl Backend {
                 write_checkpoint(checkpoint, &key.checkpoint(end, self.now()))?;
             }
             if complete {
-                self.sealed_before.store(true, Ordering::Relaxed);
+                self.looks.done(before, look);
                 return Ok(sealed);
             }
         }
@@ -137,7 +188,7 @@ impl Backend {
                 return Ok(report(walk.position(), Err(tampering)));
             }
         }
-        let oldest = audit::list_unsealed(&mut tx, Timestamp::from_millis(i64::MIN), 1).await?;
+        let oldest = audit::list_unsealed(&mut tx, audit::BEGINNING, 1).await?;
         let overdue = self.now().minus(SEALED_WITHIN);
         let unsealed = oldest.first().filter(|row| row.at < overdue).map(|row| row.id);
         let verified = walk.position();

@@ -3,8 +3,6 @@
 //! Nothing is done about a jump: every rule holds whatever the clock says. But whoever reads the log has to know why
 //! sessions ended all at once, or why times run backwards.
 
-use std::sync::atomic::Ordering;
-
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind};
 use crate::storage::audit;
@@ -38,8 +36,8 @@ impl Backend {
         tx.commit().await?;
         *watch = next;
         if jump < 0 {
-            // What happens now is older than the last seal; only a pass over everything finds it.
-            self.sealed_before.store(false, Ordering::Relaxed);
+            // What happens now is older than the last look for unsealed events; only a pass over everything finds it.
+            self.looks.forget();
         }
         tracing::error!(seconds, reason, "the wall clock jumped");
         Ok(Some(seconds))

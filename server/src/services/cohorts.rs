@@ -19,8 +19,11 @@ use crate::storage::sessions::cohort::{end_sessions, list_cohort};
 
 /// Sessions ended in one transaction.
 const BATCH: usize = 1000;
-/// Pause between two of them on SQLite, where another process that waits to write looks every few milliseconds.
-const PAUSE: Duration = Duration::from_millis(5);
+/// On SQLite a process that waits to write looks again after 100 ms at the latest: the server gets its turn once in so
+/// much time.
+const TURN: Duration = Duration::from_millis(800);
+/// For so long.
+const PAUSE: Duration = Duration::from_millis(110);
 
 impl Backend {
     /// Ends the cohort's sessions that live now. `progress` hears after each batch how many have ended, and of how many
@@ -40,12 +43,14 @@ impl Backend {
         self.record(self.cohort_event(Kind::MassRevocationBegun, cohort, order, found))
             .await?;
         let mut ended = 0;
+        let mut turn = self.clock.elapsed();
         while !members.is_empty() {
             for batch in members.chunks(BATCH) {
                 ended += self.end_batch(batch, order).await?;
                 progress(ended, found);
-                if !self.store.is_postgres() {
+                if !self.store.is_postgres() && self.clock.elapsed() >= turn + TURN {
                     tokio::time::sleep(PAUSE).await;
+                    turn = self.clock.elapsed();
                 }
             }
             // A session that step-up replaced meanwhile goes on under another id, with the beginning it had.

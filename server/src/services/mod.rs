@@ -119,8 +119,7 @@ pub struct Backend {
     checked: checked::Checked,
     /// Of proofs of possession.
     nonces: Nonces,
-    /// The whole log was looked through for unsealed events since the start.
-    sealed_before: std::sync::atomic::AtomicBool,
+    looks: audit_seal::Looks,
     clock_watch: tokio::sync::Mutex<Watch>,
     node_clock: node_clocks::NodeClock,
 }
@@ -166,7 +165,7 @@ impl Backend {
             revocations: revocations::Revocations::default(),
             checked: checked::Checked::default(),
             nonces,
-            sealed_before: std::sync::atomic::AtomicBool::new(false),
+            looks: audit_seal::Looks::default(),
             clock_watch,
             node_clock: node_clocks::NodeClock::new(node),
         }

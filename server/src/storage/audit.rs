@@ -6,10 +6,11 @@ mod search;
 
 use std::time::Duration;
 
-use sqlx::QueryBuilder;
+use data_encoding::HEXLOWER;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
+use super::many::json;
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::audit::{Event, Kind, Outcome};
 use crate::domain::audit_seal::{AuditRow, Seal, SealedRow};
@@ -31,8 +32,10 @@ macro_rules! event_columns {
 
 statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
-    LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.at >= $1 \
-        AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id) ORDER BY e.at, e.id LIMIT $2");
+    // OFFSET 0 has PostgreSQL look for the seal of each event; else it may go through all seals there are.
+    LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE (e.at, e.id) > ($1, $2) \
+        AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id LIMIT 1 OFFSET 0) \
+        ORDER BY e.at, e.id LIMIT $3");
     LIST_ISSUED = "SELECT e.id, e.at, e.kind, e.facts, s.access_ms, s.absolute_expires_at FROM audit_events e \
         LEFT JOIN sessions s ON s.id = e.session_id WHERE (e.at, e.id) > ($1, $2) AND e.at < $3 AND e.kind IN \
         ('session_created', 'token_rotated', 'token_reissued', 'service_token_issued') ORDER BY e.at, e.id LIMIT $4";
@@ -46,6 +49,22 @@ statements! {
         JOIN audit_events e ON e.id = s.event_id WHERE s.seq > $1 AND s.seq <= $2 \
         AND $3 LIKE '%,' || e.kind || ',%' ORDER BY s.seq LIMIT $4");
 }
+
+statements! {
+    @SQLITE_STATEMENTS
+    APPEND_SEALS_ON_SQLITE = "INSERT INTO audit_seals (seq, event_id, hash, sealed_at) SELECT value ->> 'seq', \
+        unhex(value ->> 'event_id'), unhex(value ->> 'hash'), value ->> 'sealed_at' FROM jsonb_each($1)";
+}
+
+statements! {
+    @POSTGRES_STATEMENTS
+    APPEND_SEALS_ON_POSTGRES = "INSERT INTO audit_seals (seq, event_id, hash, sealed_at) \
+        SELECT seq, event_id, decode(hash, 'hex'), sealed_at FROM json_to_recordset($1::json) \
+        AS seals (seq bigint, event_id uuid, hash text, sealed_at bigint)";
+}
+
+/// The place in the order of time before every event.
+pub const BEGINNING: (Timestamp, EventId) = (Timestamp::from_millis(i64::MIN), EventId(Uuid::nil()));
 
 /// A row of the log as it is read: the event itself. Its seal is [`seal_of`]'s to tell.
 pub type StoredEvent = Event;
@@ -128,6 +147,15 @@ struct SealRow {
     sealed_at: i64,
 }
 
+/// The same as it is written, with bytes in hexadecimal.
+#[derive(serde::Serialize)]
+struct WrittenSeal {
+    seq: i64,
+    event_id: uuid::fmt::Simple,
+    hash: String,
+    sealed_at: i64,
+}
+
 impl TryFrom<SealRow> for Seal {
     type Error = StorageError;
 
@@ -154,15 +182,19 @@ pub async fn find_event(tx: &mut Tx, id: EventId) -> Result<Option<StoredEvent>,
     row.map(Event::try_from).transpose()
 }
 
-/// Events without a seal that happened at `since` or later, oldest first. A transaction may commit an older event after
-/// a newer one was sealed, so pass a time well before the last sealed event's; and the beginning of time at start and when
-/// verifying.
+/// Events without a seal after one place in the order of time, oldest first. A transaction may commit an older event
+/// after a newer one was sealed, so begin well before that; and at [`BEGINNING`] at start and when verifying.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_unsealed(tx: &mut Tx, since: Timestamp, limit: u32) -> Result<Vec<AuditRow>, StorageError> {
+pub async fn list_unsealed(
+    tx: &mut Tx,
+    after: (Timestamp, EventId),
+    limit: u32,
+) -> Result<Vec<AuditRow>, StorageError> {
     let rows: Vec<EventRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_UNSEALED)
-        .bind(since.as_millis())
+        .bind(after.0.as_millis())
+        .bind(after.1.0)
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?;
@@ -268,24 +300,19 @@ pub async fn list_issued_tokens(
 /// # Errors
 /// A unique violation if another process has sealed meanwhile: roll back, read the last seal again.
 pub async fn append_seals(tx: &mut Tx, seals: &[Seal]) -> Result<(), StorageError> {
-    for part in seals.chunks(100) {
-        on_backend!(tx, |connection| {
-            let mut insert = QueryBuilder::new("INSERT INTO audit_seals (seq, event_id, hash, sealed_at) ");
-            insert.push_values(part, |mut row, seal| {
-                row.push_bind(bigint(seal.seq))
-                    .push_bind(seal.event_id.0)
-                    .push_bind(seal.hash.as_slice())
-                    .push_bind(seal.sealed_at.as_millis());
-            });
-            // The last part has any length: not worth keeping prepared.
-            insert
-                .build()
-                .persistent(part.len() == 100)
-                .execute(connection)
-                .await
-                .map(drop)
-        })?;
-    }
+    let row = |seal: &Seal| WrittenSeal {
+        seq: bigint(seal.seq),
+        event_id: seal.event_id.0.simple(),
+        hash: HEXLOWER.encode(&seal.hash),
+        sealed_at: seal.sealed_at.as_millis(),
+    };
+    let rows = json(&seals.iter().map(row).collect::<Vec<_>>());
+    let sql = tx.in_words_of(APPEND_SEALS_ON_SQLITE, APPEND_SEALS_ON_POSTGRES);
+    on_backend!(tx, |connection| sqlx::query(sql)
+        .bind(rows)
+        .execute(connection)
+        .await
+        .map(drop))?;
     Ok(())
 }
 

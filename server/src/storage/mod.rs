@@ -12,6 +12,7 @@ mod changes;
 mod columns;
 mod connect;
 mod error;
+mod many;
 mod postgres;
 mod schema;
 mod sqlite;
@@ -140,6 +141,14 @@ impl Tx {
         Ok(())
     }
 
+    /// Of two statements that do the same, the one in the words of this database.
+    const fn in_words_of(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        match &self.inner {
+            Inner::SqliteRead(_) | Inner::SqliteWrite(_) => sqlite,
+            Inner::PostgresRead(_) | Inner::PostgresWrite(_) => postgres,
+        }
+    }
+
     /// Hands a statement's result on, having noted whether the transaction can still be committed.
     ///
     /// PostgreSQL gives a transaction up at the first error, and a COMMIT then rolls back without saying so. SQLite
@@ -192,17 +201,27 @@ use statements;
 pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
     let of_one: &[&[_]] = if on_postgres {
         &[
+            audit::POSTGRES_STATEMENTS,
             audit::append::POSTGRES_STATEMENTS,
             audit::alone::POSTGRES_STATEMENTS,
             clients::known::POSTGRES_STATEMENTS,
+            revocations::POSTGRES_STATEMENTS,
+            sessions::POSTGRES_STATEMENTS,
+            sessions::cohort::POSTGRES_STATEMENTS,
             sessions::known::POSTGRES_STATEMENTS,
             sessions::rotation::POSTGRES_STATEMENTS,
+            users::POSTGRES_STATEMENTS,
         ]
     } else {
         &[
+            audit::SQLITE_STATEMENTS,
             audit::append::SQLITE_STATEMENTS,
             clients::known::SQLITE_STATEMENTS,
+            revocations::SQLITE_STATEMENTS,
+            sessions::SQLITE_STATEMENTS,
+            sessions::cohort::SQLITE_STATEMENTS,
             sessions::known::SQLITE_STATEMENTS,
+            users::SQLITE_STATEMENTS,
         ]
     };
     [

@@ -5,13 +5,13 @@
 //! the others hearing of it, the row that gives the numbers is locked for no longer than the commit takes, and since it
 //! is always the last lock, nobody can wait for it in a circle.
 //!
-//! What it costs: one UPDATE, one INSERT for every hundred revocations, and on PostgreSQL a NOTIFY and waiting for the commit
+//! What it costs: one UPDATE, one INSERT, and on PostgreSQL a NOTIFY and waiting for the commit
 //! of whoever revokes at the same moment. Refreshes and checks write nothing here.
 
-use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint, millis};
+use super::many::json;
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{SessionId, TokenId};
@@ -35,6 +35,27 @@ statements! {
         WHERE r.until <= $1 ORDER BY r.until LIMIT $2)";
 }
 
+macro_rules! write_down {
+    ($from:literal) => {
+        concat!(
+            "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) SELECT ",
+            $from
+        )
+    };
+}
+
+statements! {
+    @SQLITE_STATEMENTS
+    WRITE_DOWN_ON_SQLITE = write_down!("value ->> 'cursor', value ->> 'kind', value ->> 'value', \
+        value ->> 'below_generation', value ->> 'issued_before', value ->> 'at', value ->> 'until' FROM jsonb_each($1)");
+}
+
+statements! {
+    @POSTGRES_STATEMENTS
+    WRITE_DOWN_ON_POSTGRES = write_down!("* FROM json_to_recordset($1::json) AS revoked (cursor bigint, kind text, \
+        value text, below_generation bigint, issued_before bigint, at bigint, until bigint)");
+}
+
 /// A revocation that has no number yet.
 #[derive(Clone, Debug)]
 pub(super) struct Revocation {
@@ -43,7 +64,7 @@ pub(super) struct Revocation {
     until: Timestamp,
 }
 
-#[derive(sqlx::FromRow)]
+#[derive(sqlx::FromRow, serde::Serialize)]
 struct Row {
     cursor: i64,
     kind: String,
@@ -101,13 +122,23 @@ pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
     tx.revoke(Target::Token { id }, at, until);
 }
 
-/// Kind, value, smallest generation, moment.
-fn columns(target: &Target) -> (&'static str, String, Option<u64>, Option<Timestamp>) {
-    match target {
-        Target::Session { id, below } => ("session", id.to_string(), *below, None),
-        Target::Subject { sub, before } => ("subject", sub.clone(), None, Some(*before)),
-        Target::Key { id } => ("key", id.clone(), None, None),
-        Target::Token { id } => ("token", id.to_string(), None, None),
+impl Revocation {
+    fn row(&self, cursor: i64) -> Row {
+        let (kind, value, below, before) = match &self.target {
+            Target::Session { id, below } => ("session", id.to_string(), *below, None),
+            Target::Subject { sub, before } => ("subject", sub.clone(), None, Some(*before)),
+            Target::Key { id } => ("key", id.clone(), None, None),
+            Target::Token { id } => ("token", id.to_string(), None, None),
+        };
+        Row {
+            cursor,
+            kind: kind.to_owned(),
+            value,
+            below_generation: below.map(bigint),
+            issued_before: millis(before),
+            at: self.at.as_millis(),
+            until: self.until.as_millis(),
+        }
     }
 }
 
@@ -119,32 +150,14 @@ pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
         .bind(count)
         .fetch_one(connection)
         .await)?;
-    let mut next = last - count + 1;
-    for part in revoked.chunks(100) {
-        on_backend!(tx, |connection| {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) ",
-            );
-            insert.push_values((next..).zip(part), |mut row, (cursor, revocation)| {
-                let (kind, value, below, before) = columns(&revocation.target);
-                row.push_bind(cursor)
-                    .push_bind(kind)
-                    .push_bind(value)
-                    .push_bind(below.map(bigint))
-                    .push_bind(millis(before))
-                    .push_bind(revocation.at.as_millis())
-                    .push_bind(revocation.until.as_millis());
-            });
-            // Most transactions revoke one thing. The last part of many has any length: not worth keeping prepared.
-            insert
-                .build()
-                .persistent(matches!(part.len(), 1 | 100))
-                .execute(connection)
-                .await
-                .map(drop)
-        })?;
-        next += i64::try_from(part.len()).unwrap_or(i64::MAX);
-    }
+    let rows = (last - count + 1..).zip(&revoked);
+    let rows = json(&rows.map(|(cursor, one)| one.row(cursor)).collect::<Vec<_>>());
+    let sql = tx.in_words_of(WRITE_DOWN_ON_SQLITE, WRITE_DOWN_ON_POSTGRES);
+    on_backend!(tx, |connection| sqlx::query(sql)
+        .bind(rows)
+        .execute(connection)
+        .await
+        .map(drop))?;
     let longest = tx.longest_wait();
     if let super::Connection::Postgres(connection) = tx.connection() {
         super::postgres::in_time(longest, sqlx::raw_sql(NOTIFY).execute(connection)).await?;

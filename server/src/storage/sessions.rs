@@ -7,10 +7,10 @@ pub(super) mod known;
 pub(super) mod rotation;
 mod row;
 
-use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
+use super::many::{self, in_ids_on_postgres, in_ids_on_sqlite};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
@@ -76,6 +76,27 @@ statements! {
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
+}
+
+macro_rules! put_off {
+    ($in_ids:expr) => {
+        // The plus: as with those that end many (see `cohort`).
+        concat!(
+            "UPDATE sessions SET look_at = CASE WHEN last_active_at + idle_ms < absolute_expires_at \
+             THEN last_active_at + idle_ms ELSE absolute_expires_at END WHERE +ended_at IS NULL AND id ",
+            $in_ids
+        )
+    };
+}
+
+statements! {
+    @SQLITE_STATEMENTS
+    PUT_OFF_ON_SQLITE = put_off!(in_ids_on_sqlite!("$1"));
+}
+
+statements! {
+    @POSTGRES_STATEMENTS
+    PUT_OFF_ON_POSTGRES = put_off!(in_ids_on_postgres!("$1"));
 }
 
 fn all(rows: Vec<SessionRow>) -> Result<Vec<Session>, StorageError> {
@@ -222,19 +243,13 @@ pub async fn put_off_looking(tx: &mut Tx, sessions: &[SessionId]) -> Result<(), 
     if sessions.is_empty() {
         return Ok(());
     }
-    on_backend!(tx, |connection| {
-        let mut update = QueryBuilder::new(
-            "UPDATE sessions SET look_at = CASE WHEN last_active_at + idle_ms < absolute_expires_at \
-             THEN last_active_at + idle_ms ELSE absolute_expires_at END WHERE ended_at IS NULL AND id IN (",
-        );
-        let mut list = update.separated(", ");
-        for session in sessions {
-            list.push_bind(session.0);
-        }
-        update.push(")");
-        // Of any length: not worth keeping prepared.
-        update.build().persistent(false).execute(connection).await.map(drop)
-    })?;
+    let ids = many::ids(sessions.iter().map(|session| session.0));
+    let sql = tx.in_words_of(PUT_OFF_ON_SQLITE, PUT_OFF_ON_POSTGRES);
+    on_backend!(tx, |connection| sqlx::query(sql)
+        .bind(ids)
+        .execute(connection)
+        .await
+        .map(drop))?;
     Ok(())
 }
 

@@ -56,7 +56,7 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             // An answer is given only when it is on the disk: power loss takes nothing back.
             .synchronous(SqliteSynchronous::Full)
-            .pragma("cache_size", "-2048")
+            .pragma("cache_size", "-8192")
             .pragma("journal_size_limit", "16777216")
             .pragma("wal_autocheckpoint", "0");
         let mut connection = SqliteConnection::connect_with(&writing).await?;

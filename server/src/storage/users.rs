@@ -4,10 +4,10 @@ pub(super) mod roles;
 
 use std::collections::HashMap;
 
-use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::columns::{Table, is_storable, millis};
+use super::many::{self, in_ids_on_postgres, in_ids_on_sqlite};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::UserId;
@@ -55,6 +55,22 @@ statements! {
         OR (s.user_id = u.id AND s.ended_at IS NOT NULL)) AS last_active_at \
         FROM users u WHERE u.username_canonical > $1 AND u.search_text LIKE $2 ESCAPE '!' \
         ORDER BY u.username_canonical LIMIT $3");
+}
+
+macro_rules! find_names {
+    ($in_ids:expr) => {
+        concat!("SELECT id, username FROM users WHERE id ", $in_ids)
+    };
+}
+
+statements! {
+    @SQLITE_STATEMENTS
+    FIND_NAMES_ON_SQLITE = find_names!(in_ids_on_sqlite!("$1"));
+}
+
+statements! {
+    @POSTGRES_STATEMENTS
+    FIND_NAMES_ON_POSTGRES = find_names!(in_ids_on_postgres!("$1"));
 }
 
 /// A row of `users` with its roles in one text.
@@ -369,19 +385,11 @@ pub async fn list_people(
 /// # Errors
 /// When the database fails.
 pub async fn find_names(tx: &mut Tx, ids: &[UserId]) -> Result<HashMap<UserId, String>, StorageError> {
-    let mut names = HashMap::with_capacity(ids.len());
-    // In parts, within what both databases take as parameters of one statement.
-    for part in ids.chunks(500) {
-        let rows: Vec<(Uuid, String)> = on_backend!(tx, |connection| {
-            let mut query = QueryBuilder::new("SELECT id, username FROM users WHERE id IN (");
-            let mut list = query.separated(", ");
-            for id in part {
-                list.push_bind(id.0);
-            }
-            list.push_unseparated(")");
-            query.build_query_as().persistent(false).fetch_all(connection).await
-        })?;
-        names.extend(rows.into_iter().map(|(id, name)| (UserId(id), name)));
-    }
-    Ok(names)
+    let ids = many::ids(ids.iter().map(|id| id.0));
+    let sql = tx.in_words_of(FIND_NAMES_ON_SQLITE, FIND_NAMES_ON_POSTGRES);
+    let rows: Vec<(Uuid, String)> = on_backend!(tx, |connection| sqlx::query_as(sql)
+        .bind(ids)
+        .fetch_all(connection)
+        .await)?;
+    Ok(rows.into_iter().map(|(id, name)| (UserId(id), name)).collect())
 }

@@ -51,6 +51,7 @@ mod revocation;
 mod revocation_feed;
 mod revocation_nodes;
 mod revoked_tokens;
+mod sealing;
 mod secrets;
 mod security_events;
 mod serving;

@@ -2,7 +2,6 @@
 
 use server::domain::audit::{Circumstances, Event, Kind, Outcome};
 use server::domain::audit_seal::{Checkpoint, SealKey, Tampering, Walk};
-use server::domain::clock::Timestamp;
 use server::domain::id::{EventId, SessionId};
 use server::storage::audit::*;
 use uuid::Uuid;
@@ -52,9 +51,7 @@ fn key() -> SealKey {
 async fn seal(database: &Database) -> Checkpoint {
     loop {
         let mut tx = database.write().await;
-        let rows = list_unsealed(&mut tx, Timestamp::from_millis(i64::MIN), 2)
-            .await
-            .expect("lists");
+        let rows = list_unsealed(&mut tx, BEGINNING, 2).await.expect("lists");
         let last = last_seal(&mut tx).await.expect("reads");
         if rows.is_empty() {
             return key().checkpoint(&last.expect("something is sealed"), NOW);
@@ -83,9 +80,7 @@ async fn verify(database: &Database, checkpoint: &Checkpoint) -> Result<(), Tamp
         }
         walk.check(&links)?;
     }
-    let unsealed = list_unsealed(&mut tx, Timestamp::from_millis(i64::MIN), 1)
-        .await
-        .expect("lists");
+    let unsealed = list_unsealed(&mut tx, BEGINNING, 1).await.expect("lists");
     walk.finish(unsealed.first().map(|row| row.id))
 }
 
@@ -237,7 +232,7 @@ async fn two_who_seal_at_once_cannot_both() {
     let database = Database::new().await;
     append(&database, &[event(1)]).await;
     let mut tx = database.write().await;
-    let rows = list_unsealed(&mut tx, NOW, 9).await.expect("lists");
+    let rows = list_unsealed(&mut tx, BEGINNING, 9).await.expect("lists");
     let seals = key().seal(None, &rows, NOW);
     append_seals(&mut tx, &seals).await.expect("appends");
     tx.commit().await.expect("commits");

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use server::domain::clock::Timestamp;
-use server::domain::id::TokenId;
+use server::domain::id::{SessionId, TokenId};
 use server::domain::keys::{KeyAlgorithm, KeyPurpose, KeyRecord, KeyState};
 use server::domain::revocation::{Entry, Target, all_expired_at};
 use server::domain::session::{EndReason, Ending};
 use server::domain::user::UserStatus;
 use server::storage::revocations::{delete_past_revocations, find_last_cursor, list_revocations, revoke_token};
+use server::storage::sessions::cohort::end_sessions;
 use server::storage::sessions::{
     Rotation, end_overdue_session, end_session, end_sessions_of_user, find_session, insert_session, rotate_session,
 };
@@ -52,6 +53,8 @@ fn every_statement_that_could_revoke_is_known_here() {
         "sessions::END",
         "sessions::END_OVERDUE",
         "sessions::END_OF_USER",
+        "sessions::cohort::END_MANY_ON_SQLITE",
+        "sessions::cohort::END_MANY_ON_POSTGRES",
         "users::UPDATE_PASSWORD",
         "users::SET_STATUS",
         "users::roles::RAISE_GRANT_EPOCH",
@@ -93,7 +96,7 @@ fn every_statement_that_could_revoke_is_known_here() {
 
 #[tokio::test]
 async fn each_act_that_revokes_is_written_down_with_it() {
-    let database = with_sessions(&[session(1), session(2), session(3), session(4)]).await;
+    let database = with_sessions(&[1, 2, 3, 4, 5].map(session)).await;
     let whole = |number: u128| Target::Session {
         id: id(number),
         below: None,
@@ -127,6 +130,13 @@ async fn each_act_that_revokes_is_written_down_with_it() {
         assert!(end_overdue_session(tx, id(4), &overdue).await.expect("ends"));
     });
     assert_eq!(expired.await, [whole(4)]);
+
+    let fifth = written_by(&database, async |tx| {
+        let ended = end_sessions(tx, &[id(1), id(5), id(6)], &ending(EndReason::EndedByAdmin)).await;
+        let ended: Vec<SessionId> = ended.expect("ends").into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(ended, [id(5)], "one was over before, one was never there");
+    });
+    assert_eq!(fifth.await, [whole(5)]);
 
     // The sessions are at generation 4.
     let mut written = written_by(&database, async |tx| {

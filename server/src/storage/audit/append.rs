@@ -1,13 +1,12 @@
 //! Writing events: the order of an event's values, and how each database takes one or many of them.
 
-use serde_json::{Map, Value, json};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection, SqliteConnection};
-use uuid::Uuid;
 
 use super::super::columns::is_storable;
+use super::super::many::json;
 use super::super::{StorageError, Tx, on_backend, statements};
 use crate::domain::audit::Event;
 
@@ -38,7 +37,7 @@ macro_rules! append_json {
         append!(
             "SELECT unhex(value ->> 0), value ->> 1, value ->> 2, value ->> 3, unhex(value ->> 4), unhex(value ->> 5), \
              unhex(value ->> 6), unhex(value ->> 7), value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, \
-             value ->> 13 FROM json_each($1)"
+             value ->> 13 FROM jsonb_each($1)"
         )
     };
 }
@@ -123,8 +122,8 @@ pub(in crate::storage) fn add_event(arguments: &mut SqliteArguments, event: &Eve
     for text in [&event.address, &event.user_agent, &event.request_id, &event.reason] {
         arguments.add(storable(text.as_deref()))?;
     }
-    arguments.add(text(&event.facts))?;
-    arguments.add(text(&event.changes))
+    arguments.add(json(&event.facts))?;
+    arguments.add(json(&event.changes))
 }
 
 /// The same of many events, each value an array.
@@ -144,37 +143,31 @@ pub(in crate::storage) fn add_events(arguments: &mut PgArguments, events: &[&Eve
     arguments.add(each(events, |e| storable(e.user_agent.as_deref())))?;
     arguments.add(each(events, |e| storable(e.request_id.as_deref())))?;
     arguments.add(each(events, |e| storable(e.reason.as_deref())))?;
-    arguments.add(each(events, |e| text(&e.facts)))?;
-    arguments.add(each(events, |e| text(&e.changes)))
+    arguments.add(each(events, |e| json(&e.facts)))?;
+    arguments.add(each(events, |e| json(&e.changes)))
 }
 
 /// The same of many events as a JSON array of arrays, ids in hexadecimal.
 pub(super) fn as_json(events: &[&Event]) -> String {
-    let id = |id: Option<Uuid>| id.map(|id| id.simple().to_string());
     let values = |event: &&Event| {
-        json!([
-            id(Some(event.id.0)),
+        (
+            event.id.0.simple(),
             event.at.as_millis(),
             event.kind.as_str(),
             event.outcome.as_str(),
-            id(event.actor_id.map(|id| id.0)),
-            id(event.subject_id.map(|id| id.0)),
-            id(event.session_id.map(|id| id.0)),
-            id(event.device_id.map(|id| id.0)),
+            event.actor_id.map(|id| id.0.simple()),
+            event.subject_id.map(|id| id.0.simple()),
+            event.session_id.map(|id| id.0.simple()),
+            event.device_id.map(|id| id.0.simple()),
             storable(event.address.as_deref()),
             storable(event.user_agent.as_deref()),
             storable(event.request_id.as_deref()),
             storable(event.reason.as_deref()),
-            text(&event.facts),
-            text(&event.changes),
-        ])
+            json(&event.facts),
+            json(&event.changes),
+        )
     };
-    events.iter().map(values).collect::<Value>().to_string()
-}
-
-/// A JSON object as text.
-fn text(object: &Map<String, Value>) -> String {
-    Value::Object(object.clone()).to_string()
+    json(&events.iter().map(values).collect::<Vec<_>>())
 }
 
 /// What a stranger sent must never keep an event from being written: U+0000 is shown as U+FFFD. (In JSON it is escaped.)

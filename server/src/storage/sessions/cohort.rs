@@ -1,6 +1,5 @@
-//! Many sessions at once: found page by page, ended by the hundred.
+//! Many sessions at once: found page by page, ended by the thousand.
 
-use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::revoke_session;
@@ -8,6 +7,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::cohort::Cohort;
 use crate::domain::id::{DeviceId, SessionId, UserId};
 use crate::domain::session::Ending;
+use crate::storage::many::{self, in_ids_on_postgres, in_ids_on_sqlite};
 use crate::storage::{StorageError, Tx, on_backend, statements};
 
 statements! {
@@ -17,8 +17,29 @@ statements! {
         AND s.started_at <= $2 AND s.user_id = $4 ORDER BY s.id LIMIT $3";
 }
 
-/// Rows read at once.
-const PAGE: usize = 5000;
+macro_rules! end_many {
+    ($in_ids:expr) => {
+        // The plus has PostgreSQL go by the ids: it may take an index of all living sessions for the better one.
+        concat!(
+            "UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE +ended_at IS NULL AND id ",
+            $in_ids,
+            " RETURNING id, user_id, device_id, rotated_at"
+        )
+    };
+}
+
+statements! {
+    @SQLITE_STATEMENTS
+    END_MANY_ON_SQLITE = end_many!(in_ids_on_sqlite!("$3"));
+}
+
+statements! {
+    @POSTGRES_STATEMENTS
+    END_MANY_ON_POSTGRES = end_many!(in_ids_on_postgres!("$3"));
+}
+
+/// Rows read at once: many, because PostgreSQL may go through all living sessions for each page.
+const PAGE: usize = 50_000;
 
 /// The living sessions of the cohort that began until then. Those that begin meanwhile may be among them or not.
 ///
@@ -54,7 +75,7 @@ pub async fn list_cohort(tx: &mut Tx, cohort: &Cohort, until: Timestamp) -> Resu
     }
 }
 
-/// Ends those of the sessions that still live, at most a thousand. Which ones, whose, and on which devices.
+/// Ends those of the sessions that still live. Which ones, whose, and on which devices.
 ///
 /// # Errors
 /// When the database fails.
@@ -63,21 +84,14 @@ pub async fn end_sessions(
     ids: &[SessionId],
     ending: &Ending,
 ) -> Result<Vec<(SessionId, UserId, Option<DeviceId>)>, StorageError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows: Vec<(Uuid, Uuid, Option<Uuid>, i64)> = on_backend!(tx, |connection| {
-        let mut update = QueryBuilder::new("UPDATE sessions SET ended_at = ");
-        update.push_bind(ending.at.as_millis());
-        update.push(", end_reason = ").push_bind(ending.reason.as_str());
-        update.push(" WHERE ended_at IS NULL AND id IN (");
-        let mut list = update.separated(", ");
-        for id in ids {
-            list.push_bind(id.0);
-        }
-        update.push(") RETURNING id, user_id, device_id, rotated_at");
-        update.build_query_as().fetch_all(connection).await
-    })?;
+    let ids = many::ids(ids.iter().map(|id| id.0));
+    let sql = tx.in_words_of(END_MANY_ON_SQLITE, END_MANY_ON_POSTGRES);
+    let rows: Vec<(Uuid, Uuid, Option<Uuid>, i64)> = on_backend!(tx, |connection| sqlx::query_as(sql)
+        .bind(ending.at.as_millis())
+        .bind(ending.reason.as_str())
+        .bind(ids)
+        .fetch_all(connection)
+        .await)?;
     for (id, _, _, rotated_at) in &rows {
         revoke_session(tx, SessionId(*id), ending, *rotated_at);
     }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::super::connect::Pools;
+use super::super::many::{ids, in_ids_on_sqlite};
 use super::super::policies::policy_columns;
 use super::super::sqlite::Sqlite;
 use super::super::together::{AskPostgres, AskSqlite, Question};
@@ -22,7 +22,7 @@ use crate::domain::user::User;
 pub type Known = (Session, User, Vec<Policy>);
 
 macro_rules! find_where_id {
-    ($is:literal) => {
+    ($is:expr) => {
         concat!(
             "SELECT ",
             session_columns!(),
@@ -51,8 +51,7 @@ statements! {
 
 statements! {
     @SQLITE_STATEMENTS
-    // For a JSON array of ids in hexadecimal.
-    FIND_MANY_ON_SQLITE = find_where_id!("IN (SELECT unhex(value) FROM json_each($1))");
+    FIND_MANY_ON_SQLITE = find_where_id!(in_ids_on_sqlite!("$1"));
 }
 
 /// Reads it, as it was committed before this began.
@@ -118,8 +117,8 @@ impl AskSqlite for Sought {
                 query.fetch_all(&mut *reader).await?
             }
             many => {
-                let ids: Value = many.iter().map(|sought| sought.0.0.simple().to_string()).collect();
-                let query = sqlx::query_as(FIND_MANY_ON_SQLITE).bind(ids.to_string());
+                let ids = ids(many.iter().map(|sought| sought.0.0));
+                let query = sqlx::query_as(FIND_MANY_ON_SQLITE).bind(ids);
                 query.fetch_all(&mut *reader).await?
             }
         };

@@ -1,0 +1,78 @@
+//! Sealing the audit log as it goes on: what comes late, and what has piled up.
+
+use std::time::Duration;
+
+use server::domain::audit::{Circumstances, Event, Kind};
+use server::domain::clock::Timestamp;
+use server::domain::id::EventId;
+use server::startup::checkpoint_path;
+use server::storage::audit::append_events;
+use uuid::Uuid;
+
+use crate::app::TestApp;
+
+/// Commits now so many events that happened at the moment.
+async fn commit(app: &TestApp, at: Timestamp, ids: std::ops::Range<u128>) {
+    let event = |id| {
+        Event::new(
+            EventId(Uuid::from_u128(id)),
+            at,
+            Kind::SignedIn,
+            &Circumstances::default(),
+        )
+    };
+    let events: Vec<Event> = ids.map(event).collect();
+    let mut tx = app.backend().store().write().await.expect("a transaction");
+    append_events(&mut tx, &events).await.expect("appends");
+    tx.commit().await.expect("commits");
+}
+
+async fn seal(app: &TestApp) -> usize {
+    let checkpoint = checkpoint_path(&app.settings(&[]));
+    app.backend().seal_audit(&checkpoint).await.expect("sealed")
+}
+
+async fn assert_whole(app: &TestApp) {
+    let checkpoint = checkpoint_path(&app.settings(&[]));
+    let report = app.backend().verify_audit(&checkpoint).await.expect("verified");
+    assert!(report.is_intact() && report.checkpoint, "{report}");
+}
+
+#[tokio::test]
+async fn l7_what_is_committed_long_after_its_moment_is_sealed_too() {
+    let app = TestApp::start("l7 late").await;
+    assert!(seal(&app).await > 0, "the start");
+    for (number, late) in [(1, 0), (2, 4), (3, 50), (4, 119)] {
+        app.pass(5);
+        commit(&app, app.now(), 10 * number..10 * number + 1).await;
+        assert_eq!(seal(&app).await, 1, "what happens now, at the next look");
+        commit(
+            &app,
+            app.now().minus(Duration::from_secs(late)),
+            10 * number + 1..10 * number + 2,
+        )
+        .await;
+        // As housekeeping does it.
+        let mut sealed = 0;
+        for _ in 0..4 {
+            app.pass(5);
+            sealed += seal(&app).await;
+        }
+        assert_eq!(sealed, 1, "{late} s late: sealed within 20 s");
+    }
+    app.pass(180);
+    assert_whole(&app).await;
+}
+
+#[tokio::test]
+async fn l7_however_much_has_piled_up_for_however_long_nothing_stays_unsealed() {
+    let app = TestApp::start("l7 piled up").await;
+    assert!(seal(&app).await > 0, "the start");
+    for minute in 0..10 {
+        app.pass(60);
+        commit(&app, app.now(), 1000 * minute + 1..1000 * minute + 301).await;
+    }
+    assert_eq!(seal(&app).await, 3000);
+    app.pass(180);
+    assert_whole(&app).await;
+}
