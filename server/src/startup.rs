@@ -17,6 +17,7 @@ use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
 use crate::http::{AppState, Shared, assets, feed, health, listen, router};
+use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
 use crate::services::node_clocks::REPORT_EVERY;
@@ -204,6 +205,7 @@ async fn housekeeping(state: AppState) {
         state.limits.forget_rested();
         backend.store().rest();
         backend.forget_old_checks();
+        backend.forget_past_revocations();
         if !backend.may_clear_away() {
             continue;
         }
@@ -213,17 +215,10 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.sweep_expired().await {
             tracing::error!(%error, "ended sessions could not be written down; will try again");
         }
-        if let Err(error) = backend.forget_old_flows().await {
-            tracing::error!(%error, "old flows could not be removed; will try again");
-        }
-        if let Err(error) = backend.forget_old_revocations().await {
-            tracing::error!(%error, "old revocations could not be removed; will try again");
-        }
-        if let Err(error) = backend.forget_old_assertions().await {
-            tracing::error!(%error, "old assertions could not be removed; will try again");
-        }
-        if let Err(error) = backend.forget_old_proofs().await {
-            tracing::error!(%error, "old proofs of possession could not be removed; will try again");
+        for past in Past::ALL {
+            if let Err(error) = backend.forget(past).await {
+                tracing::error!(%error, ?past, "what is over could not be removed; will try again");
+            }
         }
     }
 }

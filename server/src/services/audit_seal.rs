@@ -4,9 +4,11 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::node_clocks::MOST_APART;
 use super::{Backend, ServiceError};
 use crate::domain::audit_seal::{Checkpoint, SealKey, Tampering, Walk};
 use crate::domain::clock::Timestamp;
@@ -16,58 +18,87 @@ use crate::storage::audit;
 const BATCH: u32 = 1000;
 /// Nearly every event is committed within this time of its moment, by the clock of this node.
 const USUAL: Duration = Duration::from_secs(5);
-/// A transaction may commit an event this much after its time; later than any transaction can last.
-const LATE: Duration = Duration::from_mins(2);
+/// A transaction may commit an event this much after its moment: by the clock of another node, and later than any
+/// transaction can last.
+const LATE: Duration = MOST_APART.saturating_add(Duration::from_mins(1));
 /// How often those are looked for that came later than usual: each such look goes through all events of [`LATE`].
-const LOOK_FOR_LATE_EVERY: Duration = Duration::from_secs(15);
-/// An event older than this without a seal was slipped in, or sealing has stopped.
-const SEALED_WITHIN: Duration = Duration::from_mins(1);
+const LOOK_FOR_LATE_EVERY: Duration = Duration::from_secs(30);
+/// An event older than this without a seal was slipped in, or sealing has stopped: by a clock that may be ahead of that
+/// of the event's node, after a late look that was due.
+const SEALED_WITHIN: Duration = MOST_APART.saturating_add(Duration::from_mins(1));
 
-/// When unsealed events were last looked for, to the end of the log. None before the first time: then everything is
-/// looked through. By this node's clock and for its own looks alone: another node may be behind, or see other events.
+/// When unsealed events were last looked for, to the end of the log. By this node's clock and for its own looks alone:
+/// another node's clock may differ, and it may see other events.
 #[derive(Debug, Default)]
-pub(super) struct Looks(Mutex<Option<Look>>);
+pub(super) struct Looks {
+    /// None before the first time: then everything is looked through.
+    last: Mutex<Option<Look>>,
+    /// The clock has jumped since a look began: what happened meanwhile may be anywhere.
+    is_void: AtomicBool,
+    /// Place of the seal that the checkpoint shows.
+    checkpoint: AtomicU64,
+}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Look {
     /// For those that are committed as usual.
     usual: Timestamp,
     /// For those that are committed late.
     late: Timestamp,
+    /// The late look before it.
+    late_before: Timestamp,
 }
 
 impl Look {
-    /// A look that begins now, and the moment from which on it has to look.
-    fn next(before: Option<Self>, now: Timestamp) -> (Self, Timestamp) {
-        let everything = Self { usual: now, late: now };
-        match before {
-            None => (everything, Timestamp::from_millis(i64::MIN)),
-            Some(Self { late, .. }) if now.since(late) >= LOOK_FOR_LATE_EVERY => (everything, late.minus(LATE)),
-            Some(Self { usual, late }) => (Self { usual: now, late }, usual.minus(USUAL)),
+    /// A look that begins now, and the moment from which on it has to look. A late look goes back to the last but one:
+    /// whatever it was too early for is seen by a second one, even if time made a leap between them.
+    fn next(last: Option<Self>, now: Timestamp) -> (Self, Timestamp) {
+        let (usual, late) = (now, now);
+        match last {
+            None => {
+                let late_before = now;
+                let look = Self {
+                    usual,
+                    late,
+                    late_before,
+                };
+                (look, Timestamp::from_millis(i64::MIN))
+            }
+            Some(last) if now.since(last.late) >= LOOK_FOR_LATE_EVERY => {
+                let late_before = last.late;
+                let look = Self {
+                    usual,
+                    late,
+                    late_before,
+                };
+                (look, last.late_before.minus(LATE))
+            }
+            Some(last) => (Self { usual, ..last }, last.usual.minus(USUAL)),
         }
     }
 }
 
 impl Looks {
-    fn last(&self) -> Option<Look> {
-        *self.lock()
+    fn begin(&self, now: Timestamp) -> (Look, Timestamp) {
+        let mut last = self.last();
+        if self.is_void.swap(false, Ordering::Relaxed) {
+            *last = None;
+        }
+        Look::next(*last, now)
     }
 
-    /// A look has come to the end of the log; unless everything was forgotten meanwhile.
-    fn done(&self, before: Option<Look>, look: Look) {
-        let mut last = self.lock();
-        if *last == before {
-            *last = Some(look);
-        }
+    /// The look has come to the end of the log.
+    fn done(&self, look: Look) {
+        *self.last() = Some(look);
     }
 
     /// The next look goes through everything.
     pub(super) fn forget(&self) {
-        *self.lock() = None;
+        self.is_void.store(true, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Look>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last(&self) -> MutexGuard<'_, Option<Look>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,37 +143,42 @@ impl Backend {
     /// Seals what has been committed since, and writes the checkpoint. How many events.
     ///
     /// # Errors
-    /// Infrastructure; the next call goes on where this one stopped.
+    /// Infrastructure; what was sealed until then is sealed, and the next call looks from the same place.
     pub async fn seal_audit(&self, checkpoint: &Path) -> Result<usize, ServiceError> {
         let key = self.seal_key();
-        let before = self.looks.last();
-        let (look, since) = Look::next(before, self.now());
-        let mut after = (since, audit::BEGINNING.1);
+        let (look, since) = self.looks.begin(self.now());
+        let mut from = (since, audit::BEGINNING.1);
         let mut sealed = 0;
         loop {
             // Without holding the writer: mostly there is nothing to do.
             let mut tx = self.store.read().await?;
             let last = audit::last_seal(&mut tx).await?;
-            let rows = audit::list_unsealed(&mut tx, after, BATCH).await?;
+            let unsealed = audit::list_unsealed(&mut tx, from, BATCH).await?;
             drop(tx);
-            let complete = rows.len() < BATCH as usize;
-            after = rows.last().map_or(after, |row| (row.at, row.id));
-            let seals = key.seal(last.as_ref(), &rows, self.now());
-            if let Some(end) = seals.last() {
+            let seals = key.seal(last.as_ref(), &unsealed.rows, self.now());
+            if !seals.is_empty() {
                 let mut tx = self.store.write().await?;
                 match audit::append_seals(&mut tx, &seals).await {
-                    // Another node seals at this moment; it will have taken the same events.
-                    Err(error) if error.is_unique_violation() => return Ok(sealed),
+                    // Another node seals at this moment: what it took is no longer found.
+                    Err(error) if error.is_unique_violation() => continue,
                     other => other?,
                 }
                 tx.commit().await?;
                 sealed += seals.len();
-                write_checkpoint(checkpoint, &key.checkpoint(end, self.now()))?;
             }
-            if complete {
-                self.looks.done(before, look);
-                return Ok(sealed);
+            if let Some(next) = unsealed.next {
+                from = next;
+                continue;
             }
+            // The end of the chain, whoever sealed it.
+            if let Some(end) = seals.last().or(last.as_ref())
+                && end.seq != self.looks.checkpoint.load(Ordering::Relaxed)
+            {
+                write_checkpoint(checkpoint, &key.checkpoint(end, self.now())).await?;
+                self.looks.checkpoint.store(end.seq, Ordering::Relaxed);
+            }
+            self.looks.done(look);
+            return Ok(sealed);
         }
     }
 
@@ -188,17 +224,25 @@ impl Backend {
                 return Ok(report(walk.position(), Err(tampering)));
             }
         }
-        let oldest = audit::list_unsealed(&mut tx, audit::BEGINNING, 1).await?;
+        let mut from = audit::BEGINNING;
+        let oldest = loop {
+            let unsealed = audit::list_unsealed(&mut tx, from, BATCH).await?;
+            match (unsealed.rows.into_iter().next(), unsealed.next) {
+                (None, Some(next)) => from = next,
+                (oldest, _) => break oldest,
+            }
+        };
         let overdue = self.now().minus(SEALED_WITHIN);
-        let unsealed = oldest.first().filter(|row| row.at < overdue).map(|row| row.id);
+        let unsealed = oldest.filter(|row| row.at < overdue).map(|row| row.id);
         let verified = walk.position();
         Ok(report(verified, walk.finish(unsealed)))
     }
 }
 
 /// Replaces the file whole, so that a crash leaves the older one.
-fn write_checkpoint(path: &Path, checkpoint: &Checkpoint) -> Result<(), ServiceError> {
-    let write = || -> std::io::Result<()> {
+async fn write_checkpoint(path: &Path, checkpoint: &Checkpoint) -> Result<(), ServiceError> {
+    let (path, text) = (path.to_owned(), checkpoint.to_string());
+    let write = move || -> std::io::Result<()> {
         let new = path.with_extension("new");
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -206,9 +250,14 @@ fn write_checkpoint(path: &Path, checkpoint: &Checkpoint) -> Result<(), ServiceE
             .truncate(true)
             .mode(0o600)
             .open(&new)?;
-        writeln!(file, "{checkpoint}")?;
+        writeln!(file, "{text}")?;
         file.sync_all()?;
         std::fs::rename(&new, path)
     };
-    write().map_err(ServiceError::Checkpoint)
+    // The disk may take its time.
+    let written = tokio::task::spawn_blocking(write).await;
+    written
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(ServiceError::Checkpoint)
 }

@@ -19,11 +19,13 @@ use crate::storage::sessions::cohort::{end_sessions, list_cohort};
 
 /// Sessions ended in one transaction.
 const BATCH: usize = 1000;
+/// So often one transaction is begun anew because another was in its way.
+const MOST_LOST_RACES: u32 = 5;
 /// On SQLite a process that waits to write looks again after 100 ms at the latest: the server gets its turn once in so
 /// much time.
 const TURN: Duration = Duration::from_millis(800);
 /// For so long.
-const PAUSE: Duration = Duration::from_millis(110);
+const PAUSE: Duration = Duration::from_millis(150);
 
 impl Backend {
     /// Ends the cohort's sessions that live now. `progress` hears after each batch how many have ended, and of how many
@@ -46,7 +48,7 @@ impl Backend {
         let mut turn = self.clock.elapsed();
         while !members.is_empty() {
             for batch in members.chunks(BATCH) {
-                ended += self.end_batch(batch, order).await?;
+                ended += self.end_batch_in_time(batch, order).await?;
                 progress(ended, found);
                 if !self.store.is_postgres() && self.clock.elapsed() >= turn + TURN {
                     tokio::time::sleep(PAUSE).await;
@@ -65,6 +67,17 @@ impl Backend {
     async fn living_members(&self, cohort: &Cohort, until: Timestamp) -> Result<Vec<SessionId>, ServiceError> {
         let mut tx = self.store.read().await?;
         Ok(list_cohort(&mut tx, cohort, until).await?)
+    }
+
+    /// Ends the batch although others work on the same sessions in another order.
+    async fn end_batch_in_time(&self, batch: &[SessionId], order: &Order<'_>) -> Result<usize, ServiceError> {
+        let mut lost = 0;
+        loop {
+            match self.end_batch(batch, order).await {
+                Err(ServiceError::Storage(error)) if error.is_lost_race() && lost < MOST_LOST_RACES => lost += 1,
+                result => return result,
+            }
+        }
     }
 
     async fn end_batch(&self, batch: &[SessionId], order: &Order<'_>) -> Result<usize, ServiceError> {

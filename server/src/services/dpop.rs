@@ -14,9 +14,6 @@ use crate::domain::refresh;
 use crate::domain::session::{Client, Session};
 use crate::storage;
 
-/// Rows removed in one transaction.
-const BATCH: u32 = 1000;
-
 /// Somebody who did not prove to hold a key; to be written down with [`Backend::record_unproven`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unproven {
@@ -153,22 +150,5 @@ impl Backend {
             event = event.subject(user).session(session);
         }
         self.record(event).await
-    }
-
-    /// Forgets proofs that nobody accepts any more. How many.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn forget_old_proofs(&self) -> Result<u64, ServiceError> {
-        let mut all = 0;
-        loop {
-            let mut tx = self.store.write().await?;
-            let gone = storage::dpop::delete_expired_proofs(&mut tx, self.now(), BATCH).await?;
-            tx.commit().await?;
-            all += gone;
-            if gone < u64::from(BATCH) {
-                return Ok(all);
-            }
-        }
     }
 }

@@ -14,6 +14,7 @@ mod clock_watch;
 pub mod cohorts;
 pub mod demo;
 pub mod dpop;
+pub mod forgetting;
 pub mod hashing;
 pub mod invitations;
 pub mod keys;
@@ -44,7 +45,7 @@ use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
 use crate::domain::policy::{Limits, MAX_ACCESS, strictest};
 use crate::domain::random::Random;
 use crate::domain::user::{User, canonical};
-use crate::storage::{StorageError, Store, Tx, flows, policies, users};
+use crate::storage::{StorageError, Store, Tx, policies, users};
 
 use hashing::Hasher;
 
@@ -255,17 +256,6 @@ impl Backend {
     pub async fn find_user_by_name(&self, name: &str) -> Result<Option<User>, ServiceError> {
         let mut tx = self.store.read().await?;
         Ok(users::find_user_by_identifier(&mut tx, &canonical(name)).await?)
-    }
-
-    /// Removes flows that have run out. How many.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn forget_old_flows(&self) -> Result<u64, ServiceError> {
-        let mut tx = self.store.write().await?;
-        let gone = flows::delete_expired_flows(&mut tx, self.now(), 1000).await?;
-        tx.commit().await?;
-        Ok(gone)
     }
 
     /// A fresh 256-bit secret as text for links, and the hash that is stored.

@@ -170,15 +170,4 @@ impl Backend {
         }
         self.record(event).await
     }
-
-    /// Forgets assertions that nobody accepts any more. How many.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn forget_old_assertions(&self) -> Result<u64, ServiceError> {
-        let mut tx = self.store.write().await?;
-        let gone = clients::delete_expired_assertions(&mut tx, self.now(), 1000).await?;
-        tx.commit().await?;
-        Ok(gone)
-    }
 }

@@ -185,17 +185,10 @@ impl Backend {
         Ok(Some(News { entries, cursor, as_of }))
     }
 
-    /// Forgets what concerns no living token any more, here and in the database. How many rows are gone.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn forget_old_revocations(&self) -> Result<u64, ServiceError> {
+    /// Forgets here what concerns no living token any more.
+    pub fn forget_past_revocations(&self) {
         let now = self.now();
         self.learn(|known| known.registry.forget(now));
-        let mut tx = self.store.write().await?;
-        let gone = revocations::delete_past_revocations(&mut tx, now, 1000).await?;
-        tx.commit().await?;
-        Ok(gone)
     }
 }
 

@@ -336,7 +336,7 @@ impl Backend {
             let now = self.now();
             let due = sessions::list_due_sessions(&mut self.store.read().await?, now, AT_ONCE).await?;
             let are_all = due.len() < AT_ONCE as usize;
-            let (overdue, used): (Vec<_>, Vec<_>) = due
+            let (mut overdue, used): (Vec<_>, Vec<_>) = due
                 .into_iter()
                 .partition(|session| now >= session.absolute_expires_at.min(session.idle_expires_at()));
             if !used.is_empty() {
@@ -346,6 +346,8 @@ impl Backend {
                 tx.commit().await?;
             }
             if !overdue.is_empty() {
+                // In the order in which other nodes, and those who end many, take hold of them.
+                overdue.sort_unstable_by_key(|session| session.id);
                 ended += self.write_down_expiries(&overdue, now).await?;
             }
             if are_all {

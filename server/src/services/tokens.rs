@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::dpop::{Holder, Unproven};
+use super::forgetting::SESSIONS_KEPT;
 use super::sessions::{Issued, Live, access_end, client_id};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
@@ -362,14 +363,28 @@ impl Backend {
                 .reason(reason)
         };
         let Some((session, user, policies)) = known else {
-            return self.forged_refresh(tx, refused("unknown_session")).await;
+            // Its row is removed in the end; its id tells its age.
+            let removed = self.now().minus(SESSIONS_KEPT);
+            let (reason, outcome) = if presented.session_id.created_at().is_some_and(|at| at < removed) {
+                let ending = Ending {
+                    at: removed,
+                    reason: EndReason::Expired,
+                    rule: None,
+                    limit: None,
+                };
+                ("removed_session", RefreshOutcome::Over(ending))
+            } else {
+                ("unknown_session", RefreshOutcome::Forged)
+            };
+            return self.refuse_refresh(tx, refused(reason), outcome).await;
         };
         let limits = strictest(&policies);
         let secret = self.open_secret(&session)?;
         let authentic = presented.is_authentic(&secret);
         if !authentic || session.client != holder.client {
             let reason = if authentic { "other_client" } else { "forged" };
-            return self.forged_refresh(tx, refused(reason).subject(user.id)).await;
+            let event = refused(reason).subject(user.id);
+            return self.refuse_refresh(tx, event, RefreshOutcome::Forged).await;
         }
         if let Err(unproven) = holder.proves(&session) {
             return Ok(Some(RefreshOutcome::Unproven(unproven)));
@@ -396,11 +411,16 @@ impl Backend {
     }
 
     /// Recorded each time: a stranger's token has no good outer tag and never comes this far.
-    async fn forged_refresh(&self, tx: Option<Tx>, event: Event) -> Result<Option<RefreshOutcome>, ServiceError> {
+    async fn refuse_refresh(
+        &self,
+        tx: Option<Tx>,
+        event: Event,
+        outcome: RefreshOutcome,
+    ) -> Result<Option<RefreshOutcome>, ServiceError> {
         let mut tx = self.writing(tx).await?;
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
-        Ok(Some(RefreshOutcome::Forged))
+        Ok(Some(outcome))
     }
 
     async fn writing(&self, tx: Option<Tx>) -> Result<Tx, ServiceError> {

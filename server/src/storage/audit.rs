@@ -33,9 +33,10 @@ macro_rules! event_columns {
 statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");
     // OFFSET 0 has PostgreSQL look for the seal of each event; else it may go through all seals there are.
-    LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE (e.at, e.id) > ($1, $2) \
-        AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id LIMIT 1 OFFSET 0) \
-        ORDER BY e.at, e.id LIMIT $3");
+    LIST_UNSEALED = concat!("SELECT ", event_columns!(), " FROM audit_events e \
+        WHERE (e.at, e.id) >= ($1, $2) AND (e.at, e.id) <= ($3, $4) AND NOT EXISTS (SELECT 1 FROM audit_seals s WHERE s.event_id = e.id LIMIT 1 \
+        OFFSET 0) ORDER BY e.at, e.id LIMIT $5");
+    FIND_PLACE = "SELECT e.at, e.id FROM audit_events e WHERE (e.at, e.id) >= ($1, $2) ORDER BY e.at, e.id LIMIT 1 OFFSET $3";
     LIST_ISSUED = "SELECT e.id, e.at, e.kind, e.facts, s.access_ms, s.absolute_expires_at FROM audit_events e \
         LEFT JOIN sessions s ON s.id = e.session_id WHERE (e.at, e.id) > ($1, $2) AND e.at < $3 AND e.kind IN \
         ('session_created', 'token_rotated', 'token_reissued', 'service_token_issued') ORDER BY e.at, e.id LIMIT $4";
@@ -63,8 +64,16 @@ statements! {
         AS seals (seq bigint, event_id uuid, hash text, sealed_at bigint)";
 }
 
-/// The place in the order of time before every event.
-pub const BEGINNING: (Timestamp, EventId) = (Timestamp::from_millis(i64::MIN), EventId(Uuid::nil()));
+/// A place in the order of time: that of an event.
+pub type Place = (Timestamp, EventId);
+
+/// The first place there is.
+pub const BEGINNING: Place = (Timestamp::from_millis(i64::MIN), EventId(Uuid::nil()));
+const END: Place = (Timestamp::from_millis(i64::MAX), EventId(Uuid::max()));
+
+/// So many events are looked through, sealed or not, for each unsealed one that is asked for. A statement is done long
+/// before the database's time limit, however long the log.
+const LOOKED_THROUGH: u32 = 20;
 
 /// A row of the log as it is read: the event itself. Its seal is [`seal_of`]'s to tell.
 pub type StoredEvent = Event;
@@ -182,23 +191,46 @@ pub async fn find_event(tx: &mut Tx, id: EventId) -> Result<Option<StoredEvent>,
     row.map(Event::try_from).transpose()
 }
 
-/// Events without a seal after one place in the order of time, oldest first. A transaction may commit an older event
-/// after a newer one was sealed, so begin well before that; and at [`BEGINNING`] at start and when verifying.
+/// Events without a seal.
+#[derive(Debug)]
+pub struct Unsealed {
+    /// Oldest first.
+    pub rows: Vec<AuditRow>,
+    /// Where to look on, once these are sealed; `None` at the end of the log.
+    pub next: Option<Place>,
+}
+
+/// At most `limit` events without a seal, from one place in the order of time on, as far as one statement should look. A transaction may
+/// commit an older event after a newer one was sealed, so begin well before that; and at [`BEGINNING`] at start and when
+/// verifying.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_unsealed(
-    tx: &mut Tx,
-    after: (Timestamp, EventId),
-    limit: u32,
-) -> Result<Vec<AuditRow>, StorageError> {
+pub async fn list_unsealed(tx: &mut Tx, from: Place, limit: u32) -> Result<Unsealed, StorageError> {
+    let end: Option<(i64, Uuid)> = on_backend!(tx, |connection| sqlx::query_as(FIND_PLACE)
+        .bind(from.0.as_millis())
+        .bind(from.1.0)
+        .bind(i64::from(limit.saturating_mul(LOOKED_THROUGH)))
+        .fetch_optional(connection)
+        .await)?;
+    let end = end.map(|(at, id)| (Timestamp::from_millis(at), EventId(id)));
+    let until = end.unwrap_or(END);
     let rows: Vec<EventRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_UNSEALED)
-        .bind(after.0.as_millis())
-        .bind(after.1.0)
+        .bind(from.0.as_millis())
+        .bind(from.1.0)
+        .bind(until.0.as_millis())
+        .bind(until.1.0)
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?;
-    Ok(rows.into_iter().map(AuditRow::from).collect())
+    let rows: Vec<AuditRow> = rows.into_iter().map(AuditRow::from).collect();
+    let are_all = rows.len() < limit as usize;
+    let next = if are_all {
+        end
+    } else {
+        rows.last().map(|row| (row.at, row.id))
+    };
+    Ok(Unsealed { rows, next })
 }
 
 /// Events of some kinds that were sealed after one place and up to another, with their places, in that order.

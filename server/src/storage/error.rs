@@ -94,8 +94,19 @@ impl StorageError {
         match self {
             Self::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => true,
             Self::Database(error @ sqlx::Error::Database(said)) => {
-                // A row that somebody holds, a lost race, a connection that was cut.
-                !is_unavailable(error) || matches!(said.code().as_deref(), Some("55P03" | "40001" | "40P01" | "57P01"))
+                // A lost race, a connection that was cut.
+                !is_unavailable(error) || self.is_lost_race() || said.code().as_deref() == Some("57P01")
+            }
+            _ => false,
+        }
+    }
+
+    /// Somebody else's transaction was in the way: the same transaction succeeds once that one is over.
+    #[must_use]
+    pub fn is_lost_race(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(said)) => {
+                matches!(said.code().as_deref(), Some("55P03" | "40001" | "40P01"))
             }
             _ => false,
         }

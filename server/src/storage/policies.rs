@@ -27,7 +27,7 @@ statements! {
         remember_device_ms, mfa, step_up_ms, max_sessions, review_at, reason, justification, author_id, created_at) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     IN_FORCE_OF_USER = concat!("SELECT ", policy_columns!(), " FROM user_roles ur JOIN policies p ON p.role = ur.role \
-        WHERE ur.user_id = $1 AND p.version = (SELECT MAX(v.version) FROM policies v WHERE v.role = p.role) \
+        WHERE ur.user_id = $1 AND p.version = (SELECT MAX(v.version) FROM policies v WHERE v.role = ur.role) \
         ORDER BY p.role");
     IN_FORCE = concat!("SELECT ", policy_columns!(), " FROM policies p WHERE p.role = $1 ORDER BY p.version DESC LIMIT 1");
     ALL_IN_FORCE = concat!("SELECT ", policy_columns!(), " FROM policies p \

@@ -57,7 +57,8 @@ impl Sqlite {
             // An answer is given only when it is on the disk: power loss takes nothing back.
             .synchronous(SqliteSynchronous::Full)
             .pragma("cache_size", "-8192")
-            .pragma("journal_size_limit", "16777216")
+            // More than the log ever grows to: a file that was cut off has to grow again, which makes commits slower.
+            .pragma("journal_size_limit", "67108864")
             .pragma("wal_autocheckpoint", "0");
         let mut connection = SqliteConnection::connect_with(&writing).await?;
         // A process before this one may have died after a sync that failed: what it wrote is then read from memory, but

@@ -2,6 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
+use server::services::forgetting::Past;
 
 use crate::access_tokens::claims;
 use crate::app::{ORIGIN, TestApp};
@@ -32,13 +33,13 @@ async fn r7_a_signed_assertion_is_good_once() {
         app.pass(89);
         service.present(&assertion).await.expect(401);
         app.backend()
-            .forget_old_assertions()
+            .forget(Past::Assertions)
             .await
             .expect("the database answers");
         assert_eq!(app.number("SELECT count(*) FROM client_assertions").await, 1);
         app.pass(1);
         app.backend()
-            .forget_old_assertions()
+            .forget(Past::Assertions)
             .await
             .expect("the database answers");
         assert_eq!(app.number("SELECT count(*) FROM client_assertions").await, 0);

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
+use server::services::forgetting::Past;
 
 use crate::access_tokens::claims;
 use crate::app::TestApp;
@@ -318,14 +319,14 @@ async fn r6_of_50_uses_of_one_proof_at_once_exactly_one_succeeds() {
     // Proofs are forgotten when they are too old for any node.
     let kept = "SELECT count(*) FROM dpop_proofs";
     app.pass(80);
-    app.backend().forget_old_proofs().await.expect("the database answers");
+    app.backend().forget(Past::Proofs).await.expect("the database answers");
     assert_eq!(
         app.number(kept).await,
         3,
         "all but that of the sign-in, ten seconds older"
     );
     app.pass(10);
-    app.backend().forget_old_proofs().await.expect("the database answers");
+    app.backend().forget(Past::Proofs).await.expect("the database answers");
     assert_eq!(app.number(kept).await, 0);
     again
         .ask("DPoP", &holder.program.access, &[&resource])

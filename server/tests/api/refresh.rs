@@ -9,7 +9,7 @@ use server::storage::sessions;
 use zeroize::Zeroizing;
 
 use crate::access_tokens::claims;
-use crate::app::{TestApp, key_encryption_key};
+use crate::app::{SeededRandom, TestApp, key_encryption_key};
 use crate::browser::{ACCESS, Browser, REFRESH};
 use crate::people::Person;
 use crate::program::Program;
@@ -285,7 +285,7 @@ async fn r1_a_forged_inner_tag_is_refused_and_recorded() {
     let keys = app.backend().keys();
     // Somebody with the edge key alone, and with the edge key of a session that never was.
     let forged = derive(&keys, &SessionSecret::new(Zeroizing::new([7; 32])), id, 0, app.now());
-    let unknown = SessionId("01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("a uuid"));
+    let unknown = SessionId::new(app.now(), &SeededRandom::new("nobody's session"));
     let of_nobody = derive(
         &keys,
         &SessionSecret::new(Zeroizing::new([7; 32])),

@@ -3,6 +3,8 @@
 use axum::http::Method;
 use serde_json::json;
 
+use server::services::forgetting::Past;
+
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
 use crate::people::{Admin, Member};
@@ -297,4 +299,35 @@ async fn s9_an_administrator_ends_all_sessions_of_a_person() {
         .sessions()
         .await
         .expect(200);
+}
+
+#[tokio::test]
+async fn what_is_over_is_kept_for_thirty_days_and_then_removed() {
+    let app = TestApp::start("kept thirty days").await;
+    let person = app.add_person("ada", &["member"], false).await;
+    let (ended, mut forgotten) = (
+        Program::signed_in(&app, &person).await,
+        Program::signed_in(&app, &person).await,
+    );
+    assert!(ended.end(&ended.session_id).await.status.is_success());
+    let sql = "SELECT CAST((MAX(absolute_expires_at) - MIN(started_at)) / 1000 AS INTEGER) FROM sessions";
+    let longest = u64::try_from(app.number(sql).await).expect("a time");
+    let left = || app.number("SELECT count(*) FROM sessions");
+    let everything = left().await;
+
+    app.pass(longest + 1);
+    app.backend().sweep_expired().await.expect("swept");
+    assert_eq!(app.backend().forget(Past::Revocations).await.expect("removed"), 1);
+    app.pass(30 * 24 * 60 * 60 - 2);
+    assert_eq!(app.backend().forget(Past::Sessions).await.expect("removed"), 0);
+    assert_eq!(left().await, everything);
+
+    app.pass(60);
+    assert!(app.backend().forget(Past::Sessions).await.expect("removed") > 0);
+    assert_eq!(left().await, 0);
+    // An honest program that comes back late is no forger.
+    let reply = forgotten.renew().await.expect(401);
+    assert_eq!(reply.json()["reason"], "expired");
+    let refused = "SELECT reason FROM audit_events WHERE kind = 'refresh_refused'";
+    assert_eq!(app.rows(refused).await, [[Some("removed_session".to_owned())]]);
 }

@@ -1,8 +1,10 @@
 //! The audit log: appended, searched, sealed, and every tampering with the database itself found.
 
 use server::domain::audit::{Circumstances, Event, Kind, Outcome};
-use server::domain::audit_seal::{Checkpoint, SealKey, Tampering, Walk};
+use server::domain::audit_seal::{AuditRow, Checkpoint, SealKey, Tampering, Walk};
+use server::domain::clock::Timestamp;
 use server::domain::id::{EventId, SessionId};
+use server::storage::Tx;
 use server::storage::audit::*;
 use uuid::Uuid;
 
@@ -47,11 +49,23 @@ fn key() -> SealKey {
     SealKey::new(&[7; 32])
 }
 
+/// The first unsealed events of the whole log, found in as many statements as it takes.
+async fn unsealed(tx: &mut Tx, limit: u32) -> Vec<AuditRow> {
+    let mut from = BEGINNING;
+    loop {
+        let found = list_unsealed(tx, from, limit).await.expect("lists");
+        match found.next {
+            Some(next) if found.rows.is_empty() => from = next,
+            _ => return found.rows,
+        }
+    }
+}
+
 /// Seals what is unsealed, in parts of two as a service would, and says where the chain ends.
 async fn seal(database: &Database) -> Checkpoint {
     loop {
         let mut tx = database.write().await;
-        let rows = list_unsealed(&mut tx, BEGINNING, 2).await.expect("lists");
+        let rows = unsealed(&mut tx, 2).await;
         let last = last_seal(&mut tx).await.expect("reads");
         if rows.is_empty() {
             return key().checkpoint(&last.expect("something is sealed"), NOW);
@@ -80,7 +94,7 @@ async fn verify(database: &Database, checkpoint: &Checkpoint) -> Result<(), Tamp
         }
         walk.check(&links)?;
     }
-    let unsealed = list_unsealed(&mut tx, BEGINNING, 1).await.expect("lists");
+    let unsealed = unsealed(&mut tx, 1).await;
     walk.finish(unsealed.first().map(|row| row.id))
 }
 
@@ -228,11 +242,32 @@ async fn the_chain_is_whole_and_each_event_knows_its_seal() {
 }
 
 #[tokio::test]
+async fn l7_a_long_log_is_looked_through_in_steps_and_to_both_ends() {
+    let database = Database::new().await;
+    append_and_seal(&database, 200).await;
+    let mut first = event(201);
+    (first.id, first.at) = (EventId(Uuid::nil()), Timestamp::from_millis(i64::MIN));
+    append(&database, &[first, event(202)]).await;
+    let mut tx = database.read().await;
+    let (mut from, mut steps, mut found) = (BEGINNING, 0, Vec::new());
+    loop {
+        let Unsealed { rows, next } = list_unsealed(&mut tx, from, 3).await.expect("lists");
+        found.extend(rows.iter().map(|row| row.id));
+        steps += 1;
+        let Some(next) = next else { break };
+        assert!(next > from);
+        from = next;
+    }
+    assert_eq!(found, [event_id(0), event_id(202)]);
+    assert_eq!(steps, 4, "60 events each");
+}
+
+#[tokio::test]
 async fn two_who_seal_at_once_cannot_both() {
     let database = Database::new().await;
     append(&database, &[event(1)]).await;
     let mut tx = database.write().await;
-    let rows = list_unsealed(&mut tx, BEGINNING, 9).await.expect("lists");
+    let rows = unsealed(&mut tx, 9).await;
     let seals = key().seal(None, &rows, NOW);
     append_seals(&mut tx, &seals).await.expect("appends");
     tx.commit().await.expect("commits");

@@ -32,7 +32,7 @@ macro_rules! find_where_id {
             policy_columns!(),
             " FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN user_roles r ON r.user_id = u.id \
              LEFT JOIN policies p ON p.role = r.role AND p.version = (SELECT MAX(v.version) FROM policies v \
-             WHERE v.role = p.role) WHERE s.id ",
+             WHERE v.role = r.role) WHERE s.id ",
             $is,
             " ORDER BY p.role"
         )
