@@ -1,10 +1,13 @@
 //! Many sessions ended at once: exactly the ones that are meant, and nobody else's.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use server::domain::audit::Circumstances;
 use server::domain::cohort::Cohort;
+use server::domain::id::SessionId;
 use server::services::keys::Order;
+use server::storage::sessions::touch_session;
 
 use crate::app::TestApp;
 use crate::program::Program;
@@ -124,4 +127,37 @@ async fn f59_the_command_wants_exactly_one_kind_of_cohort_and_a_person_who_exist
         String::from_utf8_lossy(&output.stderr)
     );
     program.sessions().await.expect(401);
+}
+
+#[tokio::test]
+async fn f59_meeting_a_transaction_that_goes_the_other_way_round_is_no_end_of_it() {
+    let app = TestApp::start("f59 deadlock").await;
+    let max = app.add_person("max", &["member"], false).await;
+    let mut ids: Vec<SessionId> = Vec::new();
+    for host in 1..=2 {
+        let program = at(&app, &max, [192, 0, 2, host]).await;
+        ids.push(program.session_id.parse().expect("an id"));
+        app.pass(1);
+    }
+    let order = Order {
+        from: Circumstances::default(),
+        by: "command_line",
+        note: None,
+    };
+    let later = app.now().plus(Duration::from_secs(1));
+    let mut tx = app.backend().store().write().await.expect("a transaction");
+    touch_session(&mut tx, ids[1], later).await.expect("written");
+    let other_way_round = async {
+        // The batch has the first and waits for the second.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // One of the two is told to give way.
+        if touch_session(&mut tx, ids[0], later).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            tx.commit().await.expect("committed");
+        }
+    };
+    let ends = app.backend().end_cohort(&Cohort::Everybody, &order, |_, _| {});
+    let (ended, ()) = tokio::join!(ends, other_way_round);
+    assert_eq!(ended.expect("it goes on"), 2);
+    assert_eq!(app.events("session_revoked").await, 2);
 }
