@@ -17,7 +17,7 @@ use crate::domain::clock::SystemClock;
 use crate::domain::random::SystemRandom;
 use crate::domain::user::ADMIN;
 use crate::services::admin::NewPerson;
-use crate::services::demo;
+use crate::services::{Backend, demo};
 use crate::startup::{self, Application};
 
 /// Sign-in and session server.
@@ -107,6 +107,24 @@ pub fn run(cli: Cli) -> Result<ExitCode, CliError> {
     runtime.block_on(execute(cli.command, settings))
 }
 
+/// The services, for a command that writes while nodes serve the same database: not by a clock that none of them has (F18).
+async fn open_beside(
+    settings: &Settings,
+    clock: Arc<SystemClock>,
+    random: Arc<SystemRandom>,
+) -> Result<Backend, CliError> {
+    let backend = startup::open_backend(settings, clock, random).await?;
+    if let Some(ahead) = backend.clock_is_off().await? {
+        return Err(format!(
+            "this machine's clock is minutes from those of the nodes that serve ({} s ahead of the database's): nothing was done; \
+             set the clock, or run the command where a node runs",
+            ahead / 1000
+        )
+        .into());
+    }
+    Ok(backend)
+}
+
 async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliError> {
     let clock = Arc::new(SystemClock);
     let random = Arc::new(SystemRandom::default());
@@ -123,7 +141,7 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             println!("The database is at this version's tables.");
         }
         Command::Admin(AdminCommand::Create { username, email }) => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
+            let backend = open_beside(&settings, clock, random).await?;
             let new = NewPerson {
                 username,
                 email,
@@ -136,16 +154,16 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             }
         }
         Command::Keys(command) => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
+            let backend = open_beside(&settings, clock, random).await?;
             let said = keys::execute(command, &backend).await?;
             backend.store().close().await;
             print!("{said}");
         }
         Command::Clients(command) => {
-            clients::execute(command, &startup::open_backend(&settings, clock, random).await?).await?;
+            clients::execute(command, &open_beside(&settings, clock, random).await?).await?;
         }
         Command::Sessions(command) => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
+            let backend = open_beside(&settings, clock, random).await?;
             let done = sessions::execute(command, &backend).await;
             backend.store().close().await;
             done?;

@@ -11,9 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
-use crate::domain::clock::millis;
+use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::NodeId;
-use crate::storage::nodes;
+use crate::storage::{Tx, nodes};
 
 /// Nodes whose clocks differ by more than this do not serve together: far more than any tolerance, far less than harm.
 pub const MOST_APART: Duration = Duration::from_mins(2);
@@ -78,9 +78,7 @@ impl Backend {
         let there = nodes::database_time(&mut tx).await?;
         let ahead = self.now().as_millis().saturating_sub(there.as_millis());
         nodes::report_node(&mut tx, clock.id, ahead, there).await?;
-        // The database's time is cut to seconds: a report of this moment may seem to come from the next.
-        let until = there.plus(Duration::from_secs(1));
-        let others = nodes::list_other_clocks(&mut tx, clock.id, there.minus(GONE_AFTER), until).await?;
+        let others = self.other_clocks(&mut tx, there).await?;
         tx.commit().await?;
         let is_wrong = is_wrong(ahead, &others);
         let mut standing = clock.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,6 +94,26 @@ impl Backend {
             }
         };
         Ok(!is_wrong)
+    }
+
+    /// How far this clock, of a command beside serving nodes, is ahead of the database's, in milliseconds: if it is minutes
+    /// from the clocks of all of them. What it wrote would stand at another time, and be looked for there.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn clock_is_off(&self) -> Result<Option<i64>, ServiceError> {
+        let mut tx = self.store.read().await?;
+        let there = nodes::database_time(&mut tx).await?;
+        let ahead = self.now().as_millis().saturating_sub(there.as_millis());
+        let others = self.other_clocks(&mut tx, there).await?;
+        let is_off = !others.is_empty() && !others.iter().any(|other| agree(ahead, *other));
+        Ok(is_off.then_some(ahead))
+    }
+
+    async fn other_clocks(&self, tx: &mut Tx, there: Timestamp) -> Result<Vec<i64>, ServiceError> {
+        // The database's time is cut to seconds: a report of this moment may seem to come from the next.
+        let until = there.plus(Duration::from_secs(1));
+        Ok(nodes::list_other_clocks(tx, self.node_clock.id, there.minus(GONE_AFTER), until).await?)
     }
 
     /// Whether this node's clock is fit to serve by.
@@ -126,9 +144,12 @@ impl Backend {
     }
 }
 
+fn agree(a: i64, b: i64) -> bool {
+    a.abs_diff(b) <= millis(MOST_APART).unsigned_abs()
+}
+
 /// All as milliseconds ahead of the database's clock.
 fn is_wrong(this: i64, others: &[i64]) -> bool {
-    let agree = |a: i64, b: i64| a.abs_diff(b) <= millis(MOST_APART).unsigned_abs();
     let group = |of: i64| others.iter().chain([&this]).filter(|node| agree(of, **node)).count();
     let weight = |of: i64| (group(of), Reverse(of.unsigned_abs()));
     let mut disagreeing = others.iter().filter(|other| !agree(this, **other));

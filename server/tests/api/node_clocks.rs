@@ -120,3 +120,18 @@ async fn f18_a_serving_node_compares_its_clock_by_itself_and_takes_its_report_ba
         .expect("it stops");
     assert_eq!(reports().await.len(), 1, "only the other one's");
 }
+
+#[tokio::test]
+async fn f18_a_command_beside_serving_nodes_goes_by_a_clock_that_one_of_them_has() {
+    let apps = nodes("f18 command", &[0, 300, -60, 100]).await;
+    let off = async |app: &TestApp| app.backend().clock_is_off().await.expect("the database answers");
+    for app in &apps {
+        assert_eq!(off(app).await, None, "nobody serves");
+    }
+    assert!(seems_right(&apps[0]).await);
+    let ahead = off(&apps[1]).await.expect("it is off");
+    assert!((295_000..=305_000).contains(&ahead), "{ahead}");
+    assert_eq!((off(&apps[2]).await, off(&apps[3]).await), (None, None));
+    apps[0].backend().leave_nodes().await.expect("the database answers");
+    assert_eq!(off(&apps[1]).await, None);
+}
