@@ -116,7 +116,7 @@ async fn open_beside(
     let backend = startup::open_backend(settings, clock, random).await?;
     if let Some(ahead) = backend.clock_is_off().await? {
         return Err(format!(
-            "this machine's clock is minutes from those of the nodes that serve ({} s ahead of the database's): nothing was done; \
+            "this machine's clock is minutes from those of the nodes that serve ({} s ahead of the database's): not carried out; \
              set the clock, or run the command where a node runs",
             ahead / 1000
         )

@@ -170,9 +170,10 @@ impl Backend {
                 from = next;
                 continue;
             }
-            // The end of the chain, whoever sealed it.
+            // The end of the chain, whoever sealed it. Never one before what this process has shown: then the log's tail is
+            // gone, and the checkpoint is what proves it.
             if let Some(end) = seals.last().or(last.as_ref())
-                && end.seq != self.looks.checkpoint.load(Ordering::Relaxed)
+                && end.seq > self.looks.checkpoint.load(Ordering::Relaxed)
             {
                 write_checkpoint(checkpoint, &key.checkpoint(end, self.now())).await?;
                 self.looks.checkpoint.store(end.seq, Ordering::Relaxed);

@@ -3,9 +3,23 @@
 //! Nothing is done about a jump: every rule holds whatever the clock says. But whoever reads the log has to know why
 //! sessions ended all at once, or why times run backwards.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind};
 use crate::storage::audit;
+
+/// When the clock last jumped, by time that no setting of it changes.
+#[derive(Debug, Default)]
+pub(super) struct Jumped(AtomicU64);
+
+impl Jumped {
+    /// The beginning of that time, if it never did.
+    pub(super) fn at(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
 
 impl Backend {
     /// One look at the clock: writes down once how far it jumped since the last look, in seconds. That, if it did.
@@ -19,6 +33,8 @@ impl Backend {
             *watch = next;
             return Ok(None);
         };
+        let elapsed = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.clock_jumped.0.store(elapsed, Ordering::Relaxed);
         let seconds = jump / 1000;
         // From within, a machine that slept looks like one whose clock was set forward.
         let reason = if jump < 0 {

@@ -12,6 +12,9 @@ const MOST_BATCHES: u32 = 20;
 /// Ended sessions are kept for so long after they could have lived (TOKENS.md, section 1).
 pub(super) const SESSIONS_KEPT: Duration = Duration::from_hours(30 * 24);
 
+/// For so long after a jump of the clock, or the start, no session is removed: somebody may be about to set it right.
+const SETTLED_AFTER: Duration = Duration::from_hours(1);
+
 /// What is removed in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
@@ -44,6 +47,9 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn forget(&self, past: Past) -> Result<u64, ServiceError> {
+        if past == Past::Sessions && self.clock.elapsed() < self.clock_jumped.at() + SETTLED_AFTER {
+            return Ok(0);
+        }
         let mut all = 0;
         for _ in 0..MOST_BATCHES {
             let now = self.now();

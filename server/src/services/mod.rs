@@ -122,6 +122,7 @@ pub struct Backend {
     nonces: Nonces,
     looks: audit_seal::Looks,
     clock_watch: tokio::sync::Mutex<Watch>,
+    clock_jumped: clock_watch::Jumped,
     node_clock: node_clocks::NodeClock,
 }
 
@@ -168,6 +169,7 @@ impl Backend {
             nonces,
             looks: audit_seal::Looks::default(),
             clock_watch,
+            clock_jumped: clock_watch::Jumped::default(),
             node_clock: node_clocks::NodeClock::new(node),
         }
     }

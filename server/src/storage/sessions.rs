@@ -75,7 +75,7 @@ statements! {
         end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id, rotated_at";
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
-        WHERE s.absolute_expires_at < $1 AND s.ended_at IS NOT NULL ORDER BY s.absolute_expires_at LIMIT $2)";
+        WHERE s.absolute_expires_at < $1 AND s.ended_at < $1 ORDER BY s.absolute_expires_at LIMIT $2)";
 }
 
 macro_rules! put_off {
@@ -423,8 +423,8 @@ pub async fn end_sessions_of_user(
         .collect())
 }
 
-/// Deletes at most `limit` ended sessions whose absolute end lies before `before`, which the caller chooses at least
-/// thirty days ago. How many.
+/// Deletes at most `limit` sessions that ended before `before`, as did the latest they could have lived; the caller
+/// chooses it at least thirty days ago. How many.
 ///
 /// # Errors
 /// When the database fails.

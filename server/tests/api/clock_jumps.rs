@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use server::domain::clock::{ManualClock, Timestamp};
+use server::services::forgetting::Past;
 use server::startup::{Application, checkpoint_path};
 
 use crate::app::{BEGIN, SeededRandom, TestApp};
@@ -84,6 +85,27 @@ async fn f17_whichever_way_the_clock_jumps_nobody_is_accused_of_theft() {
     for accusation in ["authn_token_reuse", "database_rolled_back", "sys_crash"] {
         assert_eq!(app.events(accusation).await, 0, "{accusation}");
     }
+}
+
+#[tokio::test]
+async fn f17_a_clock_that_is_years_ahead_for_hours_removes_nobodys_session() {
+    let app = TestApp::start("f17 years ahead").await;
+    let person = app.add_person("ada", &["member"], false).await;
+    let mut program = Program::signed_in(&app, &person).await;
+    let clear_away = async || {
+        app.backend().watch_clock().await.expect("the database answers");
+        app.backend().sweep_expired().await.expect("swept");
+        app.backend().forget(Past::Sessions).await.expect("removed")
+    };
+    app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + 20 * 365 * DAY));
+    assert_eq!(clear_away().await, 0);
+    app.pass(3 * 60 * 60);
+    assert_eq!(clear_away().await, 0);
+
+    app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + MINUTE));
+    assert_eq!(program.sessions().await.expect(401).json()["reason"], "expired");
+    assert_eq!(program.renew().await.expect(401).json()["reason"], "expired");
+    assert_eq!(app.events("refresh_refused").await, 0, "nobody is called a forger");
 }
 
 /// Sizes and reasons of the jumps that were written down, in any order.

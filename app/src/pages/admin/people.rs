@@ -105,7 +105,7 @@ fn Row(person: PersonRow, now: i64) -> impl IntoView {
             <td data-label="State">{state.badges()}</td>
             <td data-label="Sessions" class="number">{person.sessions}</td>
             <td data-label="Last active">
-                {person.last_active_at.map_or_else(|| "Never".into_any(), |at| view! { <When at now/> }.into_any())}
+                {person.last_active_at.map_or_else(|| state.never_seen().into_any(), |at| view! { <When at now/> }.into_any())}
             </td>
         </tr>
     }
@@ -124,6 +124,11 @@ pub struct State {
 }
 
 impl State {
+    /// When no session is left that would tell: ended ones are removed after a time.
+    pub const fn never_seen(self) -> &'static str {
+        if self.invited { "Never" } else { "Not for a month" }
+    }
+
     /// As badges.
     pub fn badges(self) -> impl IntoView {
         let account = match (self.disabled, self.invited) {

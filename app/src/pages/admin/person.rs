@@ -102,7 +102,7 @@ fn Account(person: PersonRow, is_viewer: bool, now: i64) -> impl IntoView {
                 <div><dt>"Second factor"</dt><dd>{if person.has_factor { "Authenticator app" } else { "None" }}</dd></div>
                 <div>
                     <dt>"Last active"</dt>
-                    <dd>{person.last_active_at.map_or_else(|| "Never".into_any(), |at| view! { <When at now/> }.into_any())}</dd>
+                    <dd>{person.last_active_at.map_or_else(|| state.never_seen().into_any(), |at| view! { <When at now/> }.into_any())}</dd>
                 </div>
             </dl>
             {again}
