@@ -1,5 +1,6 @@
 //! The arrows of the architecture, read off the source.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Root of the project.
@@ -85,6 +86,36 @@ fn the_rules_know_neither_http_nor_pages_nor_sql() {
             "tower",
         ],
     );
+}
+
+/// The crates of `[dependencies]`.
+fn dependencies(package: &str) -> BTreeSet<String> {
+    let manifest = std::fs::read_to_string(root().join(package).join("Cargo.toml")).expect("a manifest");
+    let rest = manifest.split_once("\n[dependencies]\n").expect("dependencies").1;
+    let lines = rest.lines().take_while(|line| !line.starts_with('['));
+    let names = lines.filter_map(|line| {
+        line.split(['.', ' '])
+            .next()
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))
+    });
+    names.map(|name| name.replace('-', "_")).collect()
+}
+
+#[test]
+fn the_fuzz_targets_have_every_crate_that_the_rules_need() {
+    // They compile the rules from these sources, in the full run only.
+    let (server, fuzz) = (dependencies("server"), dependencies("server/fuzz"));
+    let missing: Vec<&str> = server.difference(&fuzz).map(String::as_str).collect();
+    assert!(missing.contains(&"sqlx"), "{missing:?}");
+    let mut found = Vec::new();
+    for (path, text) in files(&root().join("server/src/domain"), &[".rs"]) {
+        for name in &missing {
+            if text.contains(&format!("\nuse {name}::")) {
+                found.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
