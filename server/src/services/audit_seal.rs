@@ -53,28 +53,23 @@ impl Look {
     /// A look that begins now, and the moment from which on it has to look. A late look goes back to the last but one:
     /// whatever it was too early for is seen by a second one, even if time made a leap between them.
     fn next(last: Option<Self>, now: Timestamp) -> (Self, Timestamp) {
-        let (usual, late) = (now, now);
-        match last {
-            None => {
-                let late_before = now;
-                let look = Self {
-                    usual,
-                    late,
-                    late_before,
-                };
-                (look, Timestamp::from_millis(i64::MIN))
-            }
-            Some(last) if now.since(last.late) >= LOOK_FOR_LATE_EVERY => {
-                let late_before = last.late;
-                let look = Self {
-                    usual,
-                    late,
-                    late_before,
-                };
-                (look, last.late_before.minus(LATE))
-            }
-            Some(last) => (Self { usual, ..last }, last.usual.minus(USUAL)),
+        let Some(last) = last else {
+            let look = Self {
+                usual: now,
+                late: now,
+                late_before: now,
+            };
+            return (look, audit::BEGINNING.0);
+        };
+        if now.since(last.late) < LOOK_FOR_LATE_EVERY {
+            return (Self { usual: now, ..last }, last.usual.minus(USUAL));
         }
+        let look = Self {
+            usual: now,
+            late: now,
+            late_before: last.late,
+        };
+        (look, last.late_before.minus(LATE))
     }
 }
 

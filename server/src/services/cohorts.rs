@@ -48,7 +48,7 @@ impl Backend {
         let mut turn = self.clock.elapsed();
         while !members.is_empty() {
             for batch in members.chunks(BATCH) {
-                ended += self.end_batch_in_time(batch, order).await?;
+                ended += self.end_batch_despite_others(batch, order).await?;
                 progress(ended, found);
                 if !self.store.is_postgres() && self.clock.elapsed() >= turn + TURN {
                     tokio::time::sleep(PAUSE).await;
@@ -69,8 +69,8 @@ impl Backend {
         Ok(list_cohort(&mut tx, cohort, until).await?)
     }
 
-    /// Ends the batch although others work on the same sessions in another order.
-    async fn end_batch_in_time(&self, batch: &[SessionId], order: &Order<'_>) -> Result<usize, ServiceError> {
+    /// Ends the batch although others work on the same sessions in another order: one of two then has to begin anew.
+    async fn end_batch_despite_others(&self, batch: &[SessionId], order: &Order<'_>) -> Result<usize, ServiceError> {
         let mut lost = 0;
         loop {
             match self.end_batch(batch, order).await {

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
-use super::many::json;
+use super::many::{json, write_many};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::audit::{Event, Kind, Outcome};
 use crate::domain::audit_seal::{AuditRow, Seal, SealedRow};
@@ -200,9 +200,9 @@ pub struct Unsealed {
     pub next: Option<Place>,
 }
 
-/// At most `limit` events without a seal, from one place in the order of time on, as far as one statement should look. A transaction may
-/// commit an older event after a newer one was sealed, so begin well before that; and at [`BEGINNING`] at start and when
-/// verifying.
+/// At most `limit` events without a seal, from one place in the order of time on, as far as one statement should look. A
+/// transaction may commit an older event after a newer one was sealed, so begin well before that; and at [`BEGINNING`] at
+/// start and when verifying.
 ///
 /// # Errors
 /// When the database fails.
@@ -340,12 +340,7 @@ pub async fn append_seals(tx: &mut Tx, seals: &[Seal]) -> Result<(), StorageErro
     };
     let rows = json(&seals.iter().map(row).collect::<Vec<_>>());
     let sql = tx.in_words_of(APPEND_SEALS_ON_SQLITE, APPEND_SEALS_ON_POSTGRES);
-    on_backend!(tx, |connection| sqlx::query(sql)
-        .bind(rows)
-        .execute(connection)
-        .await
-        .map(drop))?;
-    Ok(())
+    write_many(tx, sql, rows).await
 }
 
 /// The end of the chain; none before the first sealing.

@@ -4,6 +4,8 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::{StorageError, Tx, on_backend};
+
 /// The condition behind a column that it is one of [`ids`], for SQLite.
 macro_rules! in_ids_on_sqlite {
     ($parameter:literal) => {
@@ -31,4 +33,14 @@ pub(super) fn ids(ids: impl IntoIterator<Item = Uuid>) -> String {
 /// The text of what consists of texts, numbers, lists and named members.
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("nothing in it can fail")
+}
+
+/// Carries out a statement that writes what one such text says.
+pub(super) async fn write_many(tx: &mut Tx, sql: &'static str, json: String) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(sql)
+        .bind(json)
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
 }

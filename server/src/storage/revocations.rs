@@ -5,13 +5,13 @@
 //! the others hearing of it, the row that gives the numbers is locked for no longer than the commit takes, and since it
 //! is always the last lock, nobody can wait for it in a circle.
 //!
-//! What it costs: one UPDATE, one INSERT, and on PostgreSQL a NOTIFY and waiting for the commit
-//! of whoever revokes at the same moment. Refreshes and checks write nothing here.
+//! What it costs: one UPDATE, one INSERT, and on PostgreSQL a NOTIFY and waiting for the commit of whoever revokes at the
+//! same moment. Refreshes and checks write nothing here.
 
 use uuid::Uuid;
 
 use super::columns::{Table, bigint, millis};
-use super::many::json;
+use super::many::{json, write_many};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{SessionId, TokenId};
@@ -153,11 +153,7 @@ pub(super) async fn write_down(tx: &mut Tx) -> Result<u64, StorageError> {
     let rows = (last - count + 1..).zip(&revoked);
     let rows = json(&rows.map(|(cursor, one)| one.row(cursor)).collect::<Vec<_>>());
     let sql = tx.in_words_of(WRITE_DOWN_ON_SQLITE, WRITE_DOWN_ON_POSTGRES);
-    on_backend!(tx, |connection| sqlx::query(sql)
-        .bind(rows)
-        .execute(connection)
-        .await
-        .map(drop))?;
+    write_many(tx, sql, rows).await?;
     let longest = tx.longest_wait();
     if let super::Connection::Postgres(connection) = tx.connection() {
         super::postgres::in_time(longest, sqlx::raw_sql(NOTIFY).execute(connection)).await?;

@@ -245,12 +245,7 @@ pub async fn put_off_looking(tx: &mut Tx, sessions: &[SessionId]) -> Result<(), 
     }
     let ids = many::ids(sessions.iter().map(|session| session.0));
     let sql = tx.in_words_of(PUT_OFF_ON_SQLITE, PUT_OFF_ON_POSTGRES);
-    on_backend!(tx, |connection| sqlx::query(sql)
-        .bind(ids)
-        .execute(connection)
-        .await
-        .map(drop))?;
-    Ok(())
+    many::write_many(tx, sql, ids).await
 }
 
 /// Refuses the session's tokens of smaller generations, the last of which was issued at `issued_until`.

@@ -76,3 +76,32 @@ async fn l7_however_much_has_piled_up_for_however_long_nothing_stays_unsealed() 
     app.pass(600);
     assert_whole(&app).await;
 }
+
+#[tokio::test]
+async fn l7_a_checkpoint_does_not_follow_a_log_that_got_shorter() {
+    let app = TestApp::start("l7 shorter").await;
+    let path = checkpoint_path(&app.settings(&[]));
+    commit(&app, app.now(), 1..3).await;
+    assert!(seal(&app).await > 0);
+    let kept = std::fs::read_to_string(&path).expect("a checkpoint");
+    // Somebody with the database alone takes away the newest event and its seal.
+    for table in ["audit_seals", "audit_events"] {
+        let on = if app.backend().store().is_postgres() {
+            format!(" ON {table}")
+        } else {
+            String::new()
+        };
+        app.execute(&format!("DROP TRIGGER {table}_no_delete{on}")).await;
+    }
+    app.execute("CREATE TABLE taken AS SELECT seq, event_id FROM audit_seals ORDER BY seq DESC LIMIT 1")
+        .await;
+    app.execute("DELETE FROM audit_seals WHERE seq IN (SELECT seq FROM taken)")
+        .await;
+    app.execute("DELETE FROM audit_events WHERE id IN (SELECT event_id FROM taken)")
+        .await;
+    app.pass(60);
+    assert_eq!(seal(&app).await, 0);
+    assert_eq!(std::fs::read_to_string(&path).expect("a checkpoint"), kept);
+    let report = app.backend().verify_audit(&path).await.expect("verified");
+    assert!(!report.is_intact(), "{report}");
+}

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::super::connect::Pools;
+use super::super::many::json;
 use super::super::sqlite::Sqlite;
 use super::super::together::{AskPostgres, AskSqlite, Question};
 use super::super::{StorageError, Store, statements};
@@ -73,8 +73,8 @@ impl AskSqlite for Sought {
                 query.fetch_all(&mut *reader).await?
             }
             many => {
-                let ids: Value = many.iter().map(|sought| sought.0.as_str()).collect();
-                let query = sqlx::query_as(FIND_MANY_ON_SQLITE).bind(ids.to_string());
+                let ids = json(&many.iter().map(|sought| sought.0.as_str()).collect::<Vec<_>>());
+                let query = sqlx::query_as(FIND_MANY_ON_SQLITE).bind(ids);
                 query.fetch_all(&mut *reader).await?
             }
         };
