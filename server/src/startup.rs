@@ -17,6 +17,7 @@ use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
 use crate::http::{AppState, Shared, assets, feed, health, listen, router};
+use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
@@ -81,6 +82,7 @@ impl Application {
             // Before anything is cleared away by this node's clock.
             backend.join_nodes().await?;
         }
+        let sealing = tokio::spawn(seal(backend.clone(), checkpoint_path(&self.state.settings)));
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
         let following = tokio::spawn({
             let backend = backend.clone();
@@ -89,6 +91,7 @@ impl Application {
         let watching = tokio::spawn(watch(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router).await;
+        sealing.abort();
         housekeeping.abort();
         following.abort();
         watching.abort();
@@ -186,7 +189,19 @@ fn prepare_data_dir(path: &Path) -> Result<(), CliError> {
         .map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()).into())
 }
 
-/// Work that nobody waits for: sealing the audit log, rotating keys, writing down ends, forgetting old flows and rate limits.
+/// Seals the audit log. On its own: in a long log the first time takes a while, and other work must not wait for it.
+async fn seal(backend: Arc<Backend>, checkpoint: PathBuf) {
+    let mut every = tokio::time::interval(SEAL_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        if let Err(error) = backend.seal_audit(&checkpoint).await {
+            tracing::error!(%error, "the audit log could not be sealed; will try again");
+        }
+    }
+}
+
+/// Work that nobody waits for: rotating keys, writing down ends, forgetting old flows and rate limits.
 async fn housekeeping(state: AppState) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -198,9 +213,6 @@ async fn housekeeping(state: AppState) {
         if had_key_file && !key_file.exists() {
             had_key_file = false;
             tracing::error!(file = %key_file.display(), "the key file is gone: this server goes on, the next start will not");
-        }
-        if let Err(error) = backend.seal_audit(&checkpoint_path(&state.settings)).await {
-            tracing::error!(%error, "the audit log could not be sealed; will try again");
         }
         state.limits.forget_rested();
         backend.store().rest();

@@ -148,6 +148,21 @@ impl SealKey {
         checkpoint
     }
 
+    /// Reads what [`Checkpoint`] prints.
+    ///
+    /// # Errors
+    /// [`Tampering::CheckpointForged`]: it is no checkpoint, or one of another key.
+    pub fn parse_checkpoint(&self, text: &str) -> Result<Checkpoint, Tampering> {
+        let checkpoint: Option<Checkpoint> = text.trim().parse().ok();
+        checkpoint
+            .filter(|checkpoint| self.has_signed(checkpoint))
+            .ok_or(Tampering::CheckpointForged)
+    }
+
+    fn has_signed(&self, checkpoint: &Checkpoint) -> bool {
+        same(&self.checkpoint_mac(checkpoint), &checkpoint.mac)
+    }
+
     fn checkpoint_mac(&self, checkpoint: &Checkpoint) -> [u8; 32] {
         let place = [checkpoint.seq.to_be_bytes(), checkpoint.at.as_millis().to_be_bytes()].concat();
         self.mac(b"mayfly audit checkpoint 1", &[&place, &checkpoint.hash])
@@ -247,7 +262,7 @@ impl<'k> Walk<'k> {
     /// [`Tampering::CheckpointForged`].
     pub fn begin(key: &'k SealKey, checkpoint: Option<Checkpoint>) -> Result<Self, Tampering> {
         if let Some(checkpoint) = &checkpoint
-            && !same(&key.checkpoint_mac(checkpoint), &checkpoint.mac)
+            && !key.has_signed(checkpoint)
         {
             return Err(Tampering::CheckpointForged);
         }

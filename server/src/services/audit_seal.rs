@@ -1,19 +1,18 @@
-//! Sealing the audit log: a background task chains every committed event, and a checkpoint outside the database
-//! proves that no tail was cut off.
+//! Sealing the audit log: a background task chains every committed event; and walking the whole chain.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::node_clocks::MOST_APART;
 use super::{Backend, ServiceError};
-use crate::domain::audit_seal::{Checkpoint, SealKey, Tampering, Walk};
+use crate::domain::audit_seal::{SealKey, Tampering, Walk};
 use crate::domain::clock::Timestamp;
-use crate::storage::audit;
+use crate::storage::audit::{self, Place};
 
+/// The pause between two looks for what is new.
+pub const SEAL_EVERY: Duration = Duration::from_secs(5);
 /// Events sealed in one transaction.
 const BATCH: u32 = 1000;
 /// Nearly every event is committed within this time of its moment, by the clock of this node.
@@ -27,16 +26,24 @@ const LOOK_FOR_LATE_EVERY: Duration = Duration::from_secs(30);
 /// of the event's node, after a late look that was due.
 const SEALED_WITHIN: Duration = MOST_APART.saturating_add(Duration::from_mins(1));
 
-/// When unsealed events were last looked for, to the end of the log. By this node's clock and for its own looks alone:
-/// another node's clock may differ, and it may see other events.
+/// What of the log was looked through for unsealed events. By this node's clock and for its own looks alone: another
+/// node's clock may differ, and it may see other events.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// None before the first time: then everything is looked through.
-    last: Mutex<Option<Look>>,
-    /// The clock has jumped since a look began: what happened meanwhile may be anywhere.
-    is_void: AtomicBool,
-    /// Place of the seal that the checkpoint shows.
-    checkpoint: AtomicU64,
+    state: Mutex<State>,
+    /// Nothing has happened since that makes it necessary to look through everything: not so at the start, and not after
+    /// the clock has jumped, for what happened meanwhile may be anywhere.
+    is_sound: AtomicBool,
+    /// It was said that the log no longer has what the checkpoint shows.
+    pub(super) tail_is_gone: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last look for what is new that came to the end of the log.
+    newest: Option<Look>,
+    /// Where the look through everything goes on; none: it has come to the end.
+    rest: Option<Place>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +66,7 @@ impl Look {
                 late: now,
                 late_before: now,
             };
-            return (look, audit::BEGINNING.0);
+            return (look, now.minus(LATE));
         };
         if now.since(last.late) < LOOK_FOR_LATE_EVERY {
             return (Self { usual: now, ..last }, last.usual.minus(USUAL));
@@ -74,26 +81,38 @@ impl Look {
 }
 
 impl Looks {
+    /// A look for what is new.
     fn begin(&self, now: Timestamp) -> (Look, Timestamp) {
-        let mut last = self.last();
-        if self.is_void.swap(false, Ordering::Relaxed) {
-            *last = None;
+        let mut state = self.state();
+        if !self.is_sound.swap(true, Ordering::Relaxed) {
+            *state = State {
+                newest: None,
+                rest: Some(audit::BEGINNING),
+            };
         }
-        Look::next(*last, now)
+        Look::next(state.newest, now)
     }
 
-    /// The look has come to the end of the log.
+    /// It has come to the end of the log.
     fn done(&self, look: Look) {
-        *self.last() = Some(look);
+        self.state().newest = Some(look);
     }
 
-    /// The next look goes through everything.
+    fn rest(&self) -> Option<Place> {
+        self.state().rest
+    }
+
+    fn set_rest(&self, rest: Option<Place>) {
+        self.state().rest = rest;
+    }
+
+    /// Everything is looked through anew.
     pub(super) fn forget(&self) {
-        self.is_void.store(true, Ordering::Relaxed);
+        self.is_sound.store(false, Ordering::Relaxed);
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Look>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,47 +154,56 @@ impl Backend {
         SealKey::new(&self.kek.derive("audit seal"))
     }
 
-    /// Seals what has been committed since, and writes the checkpoint. How many events.
+    /// Seals what has been committed since, and shows the end in the checkpoint. How many events.
+    ///
+    /// Looking through everything, at first and after a jump of the clock, may take minutes: what happens meanwhile is
+    /// sealed in between.
     ///
     /// # Errors
     /// Infrastructure; what was sealed until then is sealed, and the next call looks from the same place.
     pub async fn seal_audit(&self, checkpoint: &Path) -> Result<usize, ServiceError> {
-        let key = self.seal_key();
-        let (look, since) = self.looks.begin(self.now());
-        let mut from = (since, audit::BEGINNING.1);
         let mut sealed = 0;
         loop {
-            // Without holding the writer: mostly there is nothing to do.
-            let mut tx = self.store.read().await?;
-            let last = audit::last_seal(&mut tx).await?;
-            let unsealed = audit::list_unsealed(&mut tx, from, BATCH).await?;
-            drop(tx);
-            let seals = key.seal(last.as_ref(), &unsealed.rows, self.now());
-            if !seals.is_empty() {
-                let mut tx = self.store.write().await?;
-                match audit::append_seals(&mut tx, &seals).await {
-                    // Another node seals at this moment: what it took is no longer found.
-                    Err(error) if error.is_unique_violation() => continue,
-                    other => other?,
-                }
-                tx.commit().await?;
-                sealed += seals.len();
-            }
-            if let Some(next) = unsealed.next {
-                from = next;
-                continue;
-            }
-            // The end of the chain, whoever sealed it. Never one before what this process has shown: then the log's tail is
-            // gone, and the checkpoint is what proves it.
-            if let Some(end) = seals.last().or(last.as_ref())
-                && end.seq > self.looks.checkpoint.load(Ordering::Relaxed)
-            {
-                write_checkpoint(checkpoint, &key.checkpoint(end, self.now())).await?;
-                self.looks.checkpoint.store(end.seq, Ordering::Relaxed);
+            let turn = self.clock.elapsed() + SEAL_EVERY;
+            let (look, since) = self.looks.begin(self.now());
+            let mut from = Some((since, audit::BEGINNING.1));
+            while let Some(place) = from {
+                from = self.seal_some(place, &mut sealed).await?;
             }
             self.looks.done(look);
-            return Ok(sealed);
+            let mut rest = self.looks.rest();
+            while let Some(place) = rest
+                && self.clock.elapsed() < turn
+            {
+                rest = self.seal_some(place, &mut sealed).await?;
+                self.looks.set_rest(rest);
+            }
+            self.show_end(checkpoint).await?;
+            if rest.is_none() {
+                return Ok(sealed);
+            }
         }
+    }
+
+    /// Seals some events from a place in the order of time on. Where to go on; none: this was the end of the log.
+    async fn seal_some(&self, from: Place, sealed: &mut usize) -> Result<Option<Place>, ServiceError> {
+        // Without holding the writer: mostly there is nothing to do.
+        let mut tx = self.store.read().await?;
+        let last = audit::last_seal(&mut tx).await?;
+        let unsealed = audit::list_unsealed(&mut tx, from, BATCH).await?;
+        drop(tx);
+        let seals = self.seal_key().seal(last.as_ref(), &unsealed.rows, self.now());
+        if !seals.is_empty() {
+            let mut tx = self.store.write().await?;
+            match audit::append_seals(&mut tx, &seals).await {
+                // Another node seals at this moment: what it took is no longer found.
+                Err(error) if error.is_unique_violation() => return Ok(Some(from)),
+                other => other?,
+            }
+            tx.commit().await?;
+            *sealed += seals.len();
+        }
+        Ok(unsealed.next)
     }
 
     /// Walks the whole chain and meets the checkpoint, if its file is there.
@@ -184,21 +212,15 @@ impl Backend {
     /// Infrastructure, or a checkpoint file that cannot be read.
     pub async fn verify_audit(&self, checkpoint: &Path) -> Result<SealReport, ServiceError> {
         let key = self.seal_key();
-        let kept: Option<Checkpoint> = match std::fs::read_to_string(checkpoint) {
-            Ok(text) => {
-                if let Ok(kept) = text.trim().parse() {
-                    Some(kept)
-                } else {
-                    let tampering = Some(Tampering::CheckpointForged);
-                    return Ok(SealReport {
-                        verified: 0,
-                        tampering,
-                        checkpoint: true,
-                    });
-                }
+        let kept = match self.read_checkpoint(checkpoint)? {
+            Ok(kept) => kept,
+            Err(tampering) => {
+                return Ok(SealReport {
+                    verified: 0,
+                    tampering: Some(tampering),
+                    checkpoint: true,
+                });
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(ServiceError::Checkpoint(error)),
         };
         let found = kept.is_some();
         let report = |verified, result: Result<(), Tampering>| SealReport {
@@ -233,27 +255,4 @@ impl Backend {
         let verified = walk.position();
         Ok(report(verified, walk.finish(unsealed)))
     }
-}
-
-/// Replaces the file whole, so that a crash leaves the older one.
-async fn write_checkpoint(path: &Path, checkpoint: &Checkpoint) -> Result<(), ServiceError> {
-    let (path, text) = (path.to_owned(), checkpoint.to_string());
-    let write = move || -> std::io::Result<()> {
-        let new = path.with_extension("new");
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        writeln!(file, "{text}")?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
-    };
-    // The disk may take its time.
-    let written = tokio::task::spawn_blocking(write).await;
-    written
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(ServiceError::Checkpoint)
 }

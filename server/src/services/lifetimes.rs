@@ -2,16 +2,21 @@
 //!
 //! Like every act of administration these check the role themselves.
 
+use std::collections::HashMap;
+
 use super::Backend;
 use super::admin::{AdminResult, Refused, reason_of};
 use super::sessions::Live;
 use crate::domain::audit::{Circumstances, Kind};
 use crate::domain::id::UserId;
-use crate::domain::policy::{self, Lifetimes, Mfa, Policy, strictest};
+use crate::domain::policy::{self, Lifetimes, Limits, Mfa, Policy, strictest};
 use crate::domain::session::{Session, Standing};
 use crate::domain::user::UserStatus;
 use crate::storage::users::RoleRow;
 use crate::storage::{audit, policies, sessions, users};
+
+/// People whose sessions are looked at together.
+const PEOPLE_AT_ONCE: u32 = 500;
 
 /// A role as the console lists it.
 #[derive(Clone, Debug)]
@@ -112,35 +117,42 @@ impl Backend {
         }
         let now = self.now();
         let mut tx = self.store.read().await?;
+        let in_force = policies::list_policies_in_force(&mut tx).await?;
+        let mut limits: HashMap<Vec<String>, [Option<Limits>; 2]> = HashMap::new();
         let mut preview = Preview::default();
-        for id in users::list_user_ids_with_role(&mut tx, role).await? {
-            let Some(user) = users::find_user(&mut tx, id).await? else {
-                continue;
-            };
-            if user.status != UserStatus::Active {
-                continue;
+        let mut after = None;
+        loop {
+            let holders = users::list_holders(&mut tx, role, after, PEOPLE_AT_ONCE).await?;
+            after = holders.last().map(|(user, _)| user.id);
+            if after.is_none() {
+                break;
             }
-            let mut held = policies::find_policies_in_force_of_user(&mut tx, id).await?;
-            let before = strictest(&held);
-            for policy in held.iter_mut().filter(|policy| policy.role == role) {
-                policy.lifetimes = lifetimes.clone();
+            let ids: Vec<UserId> = holders.iter().map(|(user, _)| user.id).collect();
+            let mut living: HashMap<UserId, Vec<Session>> = HashMap::new();
+            for session in sessions::list_living_sessions_of(&mut tx, &ids).await? {
+                living.entry(session.user_id).or_default().push(session);
             }
-            let after = strictest(&held);
-            let living = sessions::list_living_sessions(&mut tx, id).await?;
-            let lives = |session: &Session, limits| matches!(session.standing(&user, limits, now), Standing::Alive(_));
-            let ended = living
-                .iter()
-                .filter(|session| lives(session, before.as_ref()) && !lives(session, after.as_ref()))
-                .count();
-            preview.sessions_ended = preview
-                .sessions_ended
-                .saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
-            preview.people += u32::from(ended > 0);
-            let requires = after.is_some_and(|limits| limits.lifetimes.mfa == Mfa::Required);
-            let has_factor = crate::storage::authenticators::find_authenticator(&mut tx, id)
-                .await?
-                .is_some();
-            preview.must_enrol += u32::from(requires && !has_factor);
+            for (user, has_factor) in holders.iter().filter(|(user, _)| user.status == UserStatus::Active) {
+                let [today, changed] = limits
+                    .entry(user.roles.clone())
+                    .or_insert_with(|| limits_with(&in_force, &user.roles, role, lifetimes));
+                let lives = |session: &Session, limits: &Option<Limits>| {
+                    matches!(session.standing(user, limits.as_ref(), now), Standing::Alive(_))
+                };
+                let sessions = living.get(&user.id).map_or(&[][..], Vec::as_slice);
+                let ended = sessions
+                    .iter()
+                    .filter(|session| lives(session, today) && !lives(session, changed))
+                    .count();
+                preview.sessions_ended = preview
+                    .sessions_ended
+                    .saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
+                preview.people += u32::from(ended > 0);
+                let requires = changed
+                    .as_ref()
+                    .is_some_and(|limits| limits.lifetimes.mfa == Mfa::Required);
+                preview.must_enrol += u32::from(requires && !has_factor);
+            }
         }
         Ok(Ok(preview))
     }
@@ -190,6 +202,20 @@ impl Backend {
         tx.commit().await?;
         Ok(Ok(saved.version))
     }
+}
+
+/// The limits of somebody with these roles, as they are in force and with other lifetimes for one role.
+fn limits_with(in_force: &[Policy], roles: &[String], role: &str, lifetimes: &Lifetimes) -> [Option<Limits>; 2] {
+    let mut held: Vec<Policy> = in_force
+        .iter()
+        .filter(|policy| roles.contains(&policy.role))
+        .cloned()
+        .collect();
+    let before = strictest(&held);
+    for policy in held.iter_mut().filter(|policy| policy.role == role) {
+        policy.lifetimes = lifetimes.clone();
+    }
+    [before, strictest(&held)]
 }
 
 fn describe_change(event: crate::domain::audit::Event, old: &Policy, new: &Policy) -> crate::domain::audit::Event {

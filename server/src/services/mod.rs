@@ -7,6 +7,7 @@
 pub mod account;
 pub mod admin;
 pub mod audit;
+mod audit_checkpoint;
 pub mod audit_seal;
 pub mod bootstrap;
 mod checked;

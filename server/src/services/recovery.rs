@@ -15,7 +15,6 @@ use std::path::Path;
 use super::keys::Order;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
-use crate::domain::audit_seal::{Checkpoint, Walk};
 use crate::domain::clock::Timestamp;
 use crate::domain::mfa::STEP_SECONDS;
 use crate::domain::session::{EndReason, Ending};
@@ -116,20 +115,17 @@ impl Backend {
         self.look_at_changed_keys().await;
         tracing::warn!(?done, "recovered after a restored backup");
         // The log says from now on what it has lost; the checkpoint of what it was would only say so again.
+        match std::fs::remove_file(checkpoint) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(ServiceError::Checkpoint(error)),
+            _ => {}
+        }
         self.seal_audit(checkpoint).await?;
         Ok(done)
     }
 
     /// How many sealed events the checkpoint knew of that the log no longer has.
     fn lost_events(&self, checkpoint: &Path, sealed: u64) -> Result<Option<u64>, ServiceError> {
-        let text = match std::fs::read_to_string(checkpoint) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(ServiceError::Checkpoint(error)),
-        };
-        let kept: Option<Checkpoint> = text.trim().parse().ok();
-        Ok(kept
-            .filter(|kept| Walk::begin(&self.seal_key(), Some(kept.clone())).is_ok())
-            .map(|kept| kept.seq.saturating_sub(sealed)))
+        let kept = self.read_checkpoint(checkpoint)?.ok().flatten();
+        Ok(kept.map(|kept| kept.seq.saturating_sub(sealed)))
     }
 }

@@ -78,6 +78,17 @@ statements! {
         WHERE s.absolute_expires_at < $1 AND s.ended_at < $1 ORDER BY s.absolute_expires_at LIMIT $2)";
 }
 
+macro_rules! list_living_of {
+    ($in_ids:expr) => {
+        concat!(
+            "SELECT ",
+            session_columns!(),
+            " FROM sessions s WHERE s.ended_at IS NULL AND s.user_id ",
+            $in_ids
+        )
+    };
+}
+
 macro_rules! put_off {
     ($in_ids:expr) => {
         // The plus: as with those that end many (see `cohort`).
@@ -91,11 +102,13 @@ macro_rules! put_off {
 
 statements! {
     @SQLITE_STATEMENTS
+    LIST_LIVING_OF_ON_SQLITE = list_living_of!(in_ids_on_sqlite!("$1"));
     PUT_OFF_ON_SQLITE = put_off!(in_ids_on_sqlite!("$1"));
 }
 
 statements! {
     @POSTGRES_STATEMENTS
+    LIST_LIVING_OF_ON_POSTGRES = list_living_of!(in_ids_on_postgres!("$1"));
     PUT_OFF_ON_POSTGRES = put_off!(in_ids_on_postgres!("$1"));
 }
 
@@ -172,6 +185,19 @@ pub async fn find_session(tx: &mut Tx, id: SessionId) -> Result<Option<Session>,
 pub async fn list_living_sessions(tx: &mut Tx, user: UserId) -> Result<Vec<Session>, StorageError> {
     all(on_backend!(tx, |connection| sqlx::query_as(LIST_LIVING)
         .bind(user.0)
+        .fetch_all(connection)
+        .await)?)
+}
+
+/// The living sessions of all these people.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_living_sessions_of(tx: &mut Tx, people: &[UserId]) -> Result<Vec<Session>, StorageError> {
+    let ids = many::ids(people.iter().map(|person| person.0));
+    let sql = tx.in_words_of(LIST_LIVING_OF_ON_SQLITE, LIST_LIVING_OF_ON_POSTGRES);
+    all(on_backend!(tx, |connection| sqlx::query_as(sql)
+        .bind(ids)
         .fetch_all(connection)
         .await)?)
 }

@@ -15,8 +15,8 @@ use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::user::{User, UserStatus, canonical};
 
 pub use roles::{
-    RoleRow, any_other_active_admin, count_active_admins, insert_role, list_roles, list_user_ids_with_role,
-    lock_administrators, lock_bootstrap, set_roles,
+    RoleRow, any_other_active_admin, count_active_admins, insert_role, list_holders, list_roles, lock_administrators,
+    lock_bootstrap, set_roles,
 };
 
 const TABLE: Table = Table("users");

@@ -99,9 +99,41 @@ async fn l7_a_checkpoint_does_not_follow_a_log_that_got_shorter() {
         .await;
     app.execute("DELETE FROM audit_events WHERE id IN (SELECT event_id FROM taken)")
         .await;
+    let assert_kept = async |app: &TestApp| {
+        assert_eq!(std::fs::read_to_string(&path).expect("a checkpoint"), kept);
+        let report = app.backend().verify_audit(&path).await.expect("verified");
+        assert!(!report.is_intact(), "{report}");
+    };
     app.pass(60);
     assert_eq!(seal(&app).await, 0);
-    assert_eq!(std::fs::read_to_string(&path).expect("a checkpoint"), kept);
-    let report = app.backend().verify_audit(&path).await.expect("verified");
-    assert!(!report.is_intact(), "{report}");
+    assert_kept(&app).await;
+    // Nor once it is longer again, nor after a start.
+    commit(&app, app.now(), 3..6).await;
+    assert_eq!(seal(&app).await, 3);
+    assert_kept(&app).await;
+    let app = app.restart().await;
+    commit(&app, app.now(), 6..9).await;
+    assert!(seal(&app).await > 0);
+    assert_kept(&app).await;
+}
+
+#[tokio::test]
+async fn l7_after_a_start_what_happens_is_sealed_before_all_that_has_piled_up() {
+    let app = TestApp::start("l7 start").await;
+    assert!(seal(&app).await > 0, "the start");
+    commit(&app, app.now(), 1..2001).await;
+    app.pass(600);
+    let app = app.restart().await;
+    commit(&app, app.now(), 2001..2002).await;
+    assert!(seal(&app).await > 2000);
+    let after = |at| {
+        format!(
+            "SELECT count(*) FROM audit_seals s JOIN audit_events e ON e.id = s.event_id WHERE e.at {at} AND s.seq > \
+            (SELECT MAX(n.seq) FROM audit_seals n JOIN audit_events m ON m.id = n.event_id WHERE m.at = {})",
+            app.now().as_millis()
+        )
+    };
+    assert_eq!(app.number(&after(&format!("< {}", app.now().as_millis()))).await, 2000);
+    app.pass(600);
+    assert_whole(&app).await;
 }

@@ -184,6 +184,47 @@ async fn s2_a_tighter_limit_ends_living_sessions_and_a_looser_one_does_not_lengt
 }
 
 #[tokio::test]
+async fn s2_what_a_preview_counts_is_what_saving_ends() {
+    let app = TestApp::start("s2 preview").await;
+    let desk = Lifetimes {
+        idle: Duration::from_mins(30),
+        ..short()
+    };
+    app.add_role("desk", desk).await;
+    let ada = app.add_person("ada", &["desk", "member"], true).await;
+    let bob = app.add_person("bob", &["desk"], false).await;
+    let eve = app.add_person("eve", &["member"], false).await;
+    let mut programs = Vec::new();
+    for person in [&ada, &ada, &bob, &bob, &eve] {
+        programs.push(Program::signed_in(&app, person).await);
+    }
+    let ended = Program::signed_in(&app, &bob).await;
+    assert!(ended.end(&ended.session_id).await.status.is_success());
+    app.pass(20 * 60);
+    programs.push(Program::signed_in(&app, &bob).await);
+    programs.push(Program::signed_in(&app, &ada).await);
+    let mut admin = Admin::sign_in(&app).await;
+
+    let path = "/admin/roles/desk?access_minutes=5&idle_minutes=15&absolute_hours=0&absolute_minutes=15&\
+                idle_warning_seconds=60&remember_device_days=0&mfa=required&step_up_minutes=15&max_sessions=10";
+    let page = admin.browser.open(path).await.expect(200).page();
+    assert!(page.contains("Ends 5 sessions of 2 people"), "{page}");
+    assert!(page.contains("1 person must set up a second factor"), "{page}");
+    let changes = [("idle_minutes", "15"), ("absolute_minutes", "15"), ("mfa", "required")];
+    admin.save_policy("desk", &changes).await.expect(303);
+    let mut alive = Vec::new();
+    for program in &mut programs {
+        // Who was just signed in is told so.
+        alive.push(program.renew().await.status != 401);
+    }
+    assert_eq!(
+        alive,
+        [false, false, false, false, true, false, true],
+        "too old, or no second factor"
+    );
+}
+
+#[tokio::test]
 async fn s14_the_list_of_sessions_shows_only_what_it_should() {
     let app = TestApp::start("s14").await;
     let (person, program) = app.add_program("max").await;

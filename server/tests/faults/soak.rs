@@ -67,12 +67,13 @@ async fn come_and_go(serving: &Serving, stop: &AtomicBool, rounds: &AtomicUsize)
     }
 }
 
-/// Follows revocations for a moment over a connection of its own, and goes, again and again.
-async fn follow(serving: &Serving, token: &str, stop: &AtomicBool, streams: &AtomicUsize) {
+/// Follows revocations for a moment with a token and over a connection of its own, and goes, again and again.
+async fn follow(serving: &Serving, service: &Service, stop: &AtomicBool, streams: &AtomicUsize) {
     while !stop.load(Ordering::SeqCst) {
+        let token = service.token(serving).await;
         let way: Way = Serving::through(serving.address());
         let mut stream = way
-            .begin("/oauth/revocations/stream?cursor=0", token)
+            .begin("/oauth/revocations/stream?cursor=0", &token)
             .send()
             .await
             .expect("an answer");
@@ -84,37 +85,41 @@ async fn follow(serving: &Serving, token: &str, stop: &AtomicBool, streams: &Ato
     }
 }
 
-/// A service's token for the feed.
-async fn feed_token(place: &Place, serving: &Serving) -> String {
-    let add = [
-        "clients",
-        "add",
-        "--name",
-        "feed",
-        "--scope",
-        "revocations",
-        "--lifetime-seconds",
-        "600",
-    ];
-    assert!(place.command(&add, "client").wait().expect("our own child").success());
-    let said = place.said("client");
-    let value = |name: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(name));
-        line.expect("it says so").trim().to_owned()
-    };
-    let (id, secret) = (value("client_id:"), value("client_secret:"));
-    let fields = [
-        ("grant_type", "client_credentials"),
-        ("client_id", &id),
-        ("client_secret", &secret),
-    ];
-    let answer = serving
-        .way()
-        .post_form("/oauth/token", &fields)
-        .await
-        .expect("an answer");
-    let token: &Value = &answer.body["access_token"];
-    token.as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+/// A service that may follow the feed.
+struct Service {
+    id: String,
+    secret: String,
+}
+
+impl Service {
+    fn add(place: &Place) -> Self {
+        let add = ["clients", "add", "--name", "feed", "--scope", "revocations"];
+        assert!(place.command(&add, "client").wait().expect("our own child").success());
+        let said = place.said("client");
+        let value = |name: &str| {
+            let line = said.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("it says so").trim().to_owned()
+        };
+        Self {
+            id: value("client_id:"),
+            secret: value("client_secret:"),
+        }
+    }
+
+    async fn token(&self, serving: &Serving) -> String {
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &self.id),
+            ("client_secret", &self.secret),
+        ];
+        let answer = serving
+            .way()
+            .post_form("/oauth/token", &fields)
+            .await
+            .expect("an answer");
+        let token: &Value = &answer.body["access_token"];
+        token.as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +135,7 @@ async fn f76_memory_and_open_files_do_not_grow_with_use() {
     let mut clients = place.people(200).await;
     place.let_pass(11).await;
     let serving = Serving::start(&place).await;
-    let token = feed_token(&place, &serving).await;
+    let service = Service::add(&place);
     let (stop, rounds, streams) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let rotate = async {
         while !stop.load(Ordering::SeqCst) {
@@ -166,8 +171,8 @@ async fn f76_memory_and_open_files_do_not_grow_with_use() {
         rotate,
         come_and_go(&serving, &stop, &rounds),
         come_and_go(&serving, &stop, &rounds),
-        follow(&serving, &token, &stop, &streams),
-        follow(&serving, &token, &stop, &streams),
+        follow(&serving, &service, &stop, &streams),
+        follow(&serving, &service, &stop, &streams),
     );
     let column = |of: fn(&(f64, f64)) -> f64| -> Vec<(f64, f64)> {
         samples.iter().map(|(at, measured)| (*at, of(measured))).collect()

@@ -207,9 +207,13 @@ async fn changes_of_an_account_are_conditional_and_raise_the_right_epoch() {
             .expect("reads")
             .is_none()
     );
-    assert_eq!(
-        users::list_user_ids_with_role(&mut tx, "admin").await.expect("lists"),
-        [id]
+    let holders = users::list_holders(&mut tx, "admin", None, 5).await.expect("lists");
+    assert!(matches!(&holders[..], [(user, false)] if user.id == id));
+    assert!(
+        users::list_holders(&mut tx, "admin", Some(id), 5)
+            .await
+            .expect("lists")
+            .is_empty()
     );
 }
 

@@ -5,8 +5,10 @@ use uuid::Uuid;
 use super::super::columns::{Table, is_storable};
 use super::super::sessions;
 use super::super::{StorageError, Tx, on_backend, statements};
+use super::{UserRow, user_columns};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::UserId;
+use crate::domain::user::User;
 
 const TABLE: Table = Table("roles");
 
@@ -22,7 +24,10 @@ statements! {
     OTHER_ACTIVE_ADMINS = "SELECT COUNT(*) FROM users u JOIN user_roles ur ON ur.user_id = u.id \
         WHERE ur.role = 'admin' AND u.status = 'active' AND u.id <> $1";
     LOCK = "UPDATE locks SET name = name WHERE name = $1";
-    LIST_USER_IDS_WITH_ROLE = "SELECT user_id FROM user_roles WHERE role = $1 ORDER BY user_id";
+    LIST_HOLDERS = concat!("SELECT ", user_columns!(), ", \
+        (SELECT COUNT(*) FROM authenticators a WHERE a.user_id = u.id) AS factors \
+        FROM user_roles r JOIN users u ON u.id = r.user_id WHERE r.role = $1 AND r.user_id > $2 \
+        ORDER BY r.user_id LIMIT $3");
 }
 
 /// A role and how many people hold it.
@@ -161,17 +166,33 @@ pub async fn any_other_active_admin(tx: &mut Tx, excluding: UserId) -> Result<bo
     Ok(count > 0)
 }
 
-/// Everybody who holds the role, whatever their status.
+#[derive(sqlx::FromRow)]
+struct HolderRow {
+    #[sqlx(flatten)]
+    user: UserRow,
+    factors: i64,
+}
+
+/// Who holds the role, whatever their status, and whether they have a second factor; by id, beginning after `after`.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_user_ids_with_role(tx: &mut Tx, role: &str) -> Result<Vec<UserId>, StorageError> {
+pub async fn list_holders(
+    tx: &mut Tx,
+    role: &str,
+    after: Option<UserId>,
+    limit: u32,
+) -> Result<Vec<(User, bool)>, StorageError> {
     if !is_storable(role) {
         return Ok(Vec::new());
     }
-    let ids: Vec<Uuid> = on_backend!(tx, |connection| sqlx::query_scalar(LIST_USER_IDS_WITH_ROLE)
+    let rows: Vec<HolderRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_HOLDERS)
         .bind(role)
+        .bind(after.map_or(Uuid::nil(), |id| id.0))
+        .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?;
-    Ok(ids.into_iter().map(UserId).collect())
+    rows.into_iter()
+        .map(|row| Ok((row.user.try_into()?, row.factors > 0)))
+        .collect()
 }
