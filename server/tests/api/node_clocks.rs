@@ -134,4 +134,14 @@ async fn f18_a_command_beside_serving_nodes_goes_by_a_clock_that_one_of_them_has
     assert_eq!((off(&apps[2]).await, off(&apps[3]).await), (None, None));
     apps[0].backend().leave_nodes().await.expect("the database answers");
     assert_eq!(off(&apps[1]).await, None);
+
+    // The program itself has the right time, and the node that serves now has not.
+    assert!(seems_right(&apps[1]).await, "nobody else serves");
+    let command = async || apps[1].command(&["sessions", "end", "--all"], &[]).await;
+    let refused = command().await;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("not carried out"), "{said}");
+    apps[1].backend().leave_nodes().await.expect("the database answers");
+    let done = command().await;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
