@@ -25,6 +25,9 @@ use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store, keys};
 
+/// For sealing the last events when the server ends.
+const LAST_SEAL: Duration = Duration::from_secs(2);
+
 /// The product, ready to serve.
 pub struct Application {
     state: AppState,
@@ -100,6 +103,13 @@ impl Application {
             if let Err(error) = backend.leave_nodes().await {
                 tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
             }
+        }
+        // What happened last would else be without a seal for as long as no server runs.
+        let checkpoint = checkpoint_path(&self.state.settings);
+        match tokio::time::timeout(LAST_SEAL, backend.seal_audit(&checkpoint)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last events could not be sealed; the next start will"),
+            Err(_) => tracing::warn!("the last events could not be sealed in time; the next start will"),
         }
         backend.store().close().await;
         Ok(served?)

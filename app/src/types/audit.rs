@@ -63,8 +63,10 @@ pub struct AuditPage {
     pub filter: AuditFilter,
     /// All kinds, for the filter's list.
     pub kinds: Vec<String>,
-    /// "Sealed and verified up to" this time, if a seal exists.
+    /// When the newest seal was made, if there is one.
     pub sealed_until: Option<i64>,
+    /// The checkpoint outside the database speaks against the log.
+    pub is_contradicted: bool,
 }
 
 /// Everything known about one event.

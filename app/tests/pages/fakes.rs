@@ -467,6 +467,7 @@ impl Audit for Fake {
             filter,
             kinds,
             sealed_until: Some(NOW),
+            is_contradicted: false,
         };
         self.answer(
             full.clone(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::CliError;
 use super::keys::shown;
 use crate::services::Backend;
+use crate::services::audit_checkpoint::LogEnd;
 use crate::services::recovery::Recovery;
 
 /// What to print.
@@ -19,11 +20,24 @@ fn said(done: &Recovery) -> String {
         .map_or_else(|| "never".to_owned(), |at| format!("at {}", shown(at)));
     let mut text = format!("Recovered. This database was last written {last}; what happened later is lost.\n");
     // Writing to a String cannot fail.
-    if let Some(events) = done.lost_events {
-        let _ = writeln!(
-            text,
-            "  {events} sealed events are missing at the end of the audit log; it says so now"
-        );
+    let log = match done.log {
+        LogEnd::Unknown => "no checkpoint was found: nobody can say what the audit log has lost".to_owned(),
+        LogEnd::Whole => "the audit log has all that its checkpoint shows".to_owned(),
+        LogEnd::Missing(events) => {
+            format!("{events} sealed events are missing at the end of the audit log; it says so now")
+        }
+        LogEnd::Replaced => {
+            "events are missing in the audit log, nobody can say how many: others were written since the \
+                             older copy was put back; it says so now"
+                .to_owned()
+        }
+        LogEnd::CheckpointForged => {
+            "the checkpoint of the audit log was altered or belongs to another key; the log says so now".to_owned()
+        }
+    };
+    let _ = writeln!(text, "  {log}");
+    if let Some(aside) = &done.put_aside {
+        let _ = writeln!(text, "  the old checkpoint is kept as {}", aside.display());
     }
     for (count, what) in [
         (
@@ -46,7 +60,8 @@ fn said(done: &Recovery) -> String {
     text.push_str(
         "Nobody can know what was changed since. Do these again: passwords that were changed, people and clients that \
          were\ndisabled, roles that were taken away, limits that were tightened, recovery codes that were used or \
-         renewed.\nIf a server was running on this database, restart it.\n",
+         renewed.\nMove `audit-checkpoint` away in the data folders of further nodes, or each goes on speaking against the log.\n\
+         If a server was running on this database, restart it.\n",
     );
     text
 }
@@ -59,7 +74,8 @@ mod tests {
     fn an_empty_database_is_recovered_in_words_too() {
         let nothing = Recovery {
             last_written: None,
-            lost_events: None,
+            log: LogEnd::Unknown,
+            put_aside: None,
             sessions: 0,
             people: 0,
             flows: 0,
@@ -78,7 +94,7 @@ mod tests {
         );
         assert!(
             said(&Recovery {
-                lost_events: Some(3),
+                log: LogEnd::Missing(3),
                 ..nothing
             })
             .contains("3 sealed events are missing")

@@ -236,7 +236,9 @@ pub enum Tampering {
     EventMissing { seq: u64, event: EventId },
     #[error("seal {seq} is missing")]
     SealMissing { seq: u64 },
-    #[error("event {event} has no seal")]
+    #[error(
+        "event {event} has no seal: it was slipped in, or the server ended before it could seal it and has not run since"
+    )]
     Unsealed { event: EventId },
     #[error("the log ends with seal {found}, but had {expected} at the checkpoint: its tail was cut off")]
     Truncated { found: u64, expected: u64 },

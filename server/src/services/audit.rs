@@ -43,6 +43,8 @@ pub struct EventPage {
     pub names: HashMap<UserId, String>,
     /// Time of the last sealed event's seal.
     pub sealed_until: Option<Timestamp>,
+    /// The checkpoint speaks against the log: its end was cut off or replaced.
+    pub is_contradicted: bool,
 }
 
 impl Backend {
@@ -80,6 +82,7 @@ impl Backend {
                     next: None,
                     names,
                     sealed_until,
+                    is_contradicted: self.log_is_contradicted(),
                 }));
             };
             filter.person = Some(user.id);
@@ -99,6 +102,7 @@ impl Backend {
             next,
             names,
             sealed_until,
+            is_contradicted: self.log_is_contradicted(),
         }))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::node_clocks::MOST_APART;
 use super::{Backend, ServiceError};
 use crate::domain::audit_seal::{SealKey, Tampering, Walk};
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{Clock, Timestamp};
 use crate::storage::audit::{self, Place};
 
 /// The pause between two looks for what is new.
@@ -32,10 +32,8 @@ const SEALED_WITHIN: Duration = MOST_APART.saturating_add(Duration::from_mins(1)
 pub(super) struct Looks {
     state: Mutex<State>,
     /// Nothing has happened since that makes it necessary to look through everything: not so at the start, and not after
-    /// the clock has jumped, for what happened meanwhile may be anywhere.
+    /// the clock was set back, for what happens then is older than the last look.
     is_sound: AtomicBool,
-    /// It was said that the log no longer has what the checkpoint shows.
-    pub(super) tail_is_gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -59,14 +57,18 @@ struct Look {
 impl Look {
     /// A look that begins now, and the moment from which on it has to look. A late look goes back to the last but one:
     /// whatever it was too early for is seen by a second one, even if time made a leap between them.
-    fn next(last: Option<Self>, now: Timestamp) -> (Self, Timestamp) {
+    /// The first goes back to where this log was last sealed, by whatever node.
+    fn next(last: Option<Self>, now: Timestamp, last_sealed: Option<Timestamp>) -> (Self, Timestamp) {
         let Some(last) = last else {
             let look = Self {
                 usual: now,
                 late: now,
                 late_before: now,
             };
-            return (look, now.minus(LATE));
+            return (
+                look,
+                last_sealed.map_or(audit::BEGINNING.0, |at| at.min(now).minus(LATE)),
+            );
         };
         if now.since(last.late) < LOOK_FOR_LATE_EVERY {
             return (Self { usual: now, ..last }, last.usual.minus(USUAL));
@@ -82,7 +84,7 @@ impl Look {
 
 impl Looks {
     /// A look for what is new.
-    fn begin(&self, now: Timestamp) -> (Look, Timestamp) {
+    fn begin(&self, clock: &dyn Clock, last_sealed: Option<Timestamp>) -> (Look, Timestamp) {
         let mut state = self.state();
         if !self.is_sound.swap(true, Ordering::Relaxed) {
             *state = State {
@@ -90,7 +92,7 @@ impl Looks {
                 rest: Some(audit::BEGINNING),
             };
         }
-        Look::next(state.newest, now)
+        Look::next(state.newest, clock.now(), last_sealed)
     }
 
     /// It has come to the end of the log.
@@ -164,25 +166,39 @@ impl Backend {
     pub async fn seal_audit(&self, checkpoint: &Path) -> Result<usize, ServiceError> {
         let mut sealed = 0;
         loop {
-            let turn = self.clock.elapsed() + SEAL_EVERY;
-            let (look, since) = self.looks.begin(self.now());
-            let mut from = Some((since, audit::BEGINNING.1));
-            while let Some(place) = from {
-                from = self.seal_some(place, &mut sealed).await?;
-            }
-            self.looks.done(look);
-            let mut rest = self.looks.rest();
-            while let Some(place) = rest
-                && self.clock.elapsed() < turn
-            {
-                rest = self.seal_some(place, &mut sealed).await?;
-                self.looks.set_rest(rest);
-            }
+            let turn_ends = self.clock.elapsed() + SEAL_EVERY;
+            self.seal_newest(&mut sealed).await?;
+            let rest = self.seal_rest(turn_ends, &mut sealed).await;
             self.show_end(checkpoint).await?;
-            if rest.is_none() {
+            if rest?.is_none() {
                 return Ok(sealed);
             }
         }
+    }
+
+    async fn seal_newest(&self, sealed: &mut usize) -> Result<(), ServiceError> {
+        let last = audit::last_seal(&mut self.store.read().await?).await?;
+        let (look, since) = self.looks.begin(self.clock.as_ref(), last.map(|seal| seal.sealed_at));
+        let mut from = Some((since, audit::BEGINNING.1));
+        while let Some(place) = from {
+            from = self.seal_some(place, sealed).await?;
+        }
+        self.looks.done(look);
+        Ok(())
+    }
+
+    /// Some of what was not looked through yet: at least a step, and further ones as long as it is not time for the newest
+    /// again. Where to go on.
+    async fn seal_rest(&self, until: Duration, sealed: &mut usize) -> Result<Option<Place>, ServiceError> {
+        let mut rest = self.looks.rest();
+        while let Some(place) = rest {
+            rest = self.seal_some(place, sealed).await?;
+            self.looks.set_rest(rest);
+            if self.clock.elapsed() >= until {
+                break;
+            }
+        }
+        Ok(rest)
     }
 
     /// Seals some events from a place in the order of time on. Where to go on; none: this was the end of the log.
@@ -197,7 +213,15 @@ impl Backend {
             let mut tx = self.store.write().await?;
             match audit::append_seals(&mut tx, &seals).await {
                 // Another node seals at this moment: what it took is no longer found.
-                Err(error) if error.is_unique_violation() => return Ok(Some(from)),
+                Err(error) if error.is_unique_violation() => {
+                    drop(tx);
+                    let now_last = audit::last_seal(&mut self.store.read().await?).await?;
+                    return if now_last == last {
+                        Err(error.into())
+                    } else {
+                        Ok(Some(from))
+                    };
+                }
                 other => other?,
             }
             tx.commit().await?;
@@ -212,23 +236,14 @@ impl Backend {
     /// Infrastructure, or a checkpoint file that cannot be read.
     pub async fn verify_audit(&self, checkpoint: &Path) -> Result<SealReport, ServiceError> {
         let key = self.seal_key();
-        let kept = match self.read_checkpoint(checkpoint)? {
-            Ok(kept) => kept,
-            Err(tampering) => {
-                return Ok(SealReport {
-                    verified: 0,
-                    tampering: Some(tampering),
-                    checkpoint: true,
-                });
-            }
-        };
-        let found = kept.is_some();
+        let kept = self.read_checkpoint(checkpoint).await?;
+        let found = !matches!(kept, Ok(None));
         let report = |verified, result: Result<(), Tampering>| SealReport {
             verified,
             tampering: result.err(),
             checkpoint: found,
         };
-        let mut walk = match Walk::begin(&key, kept) {
+        let mut walk = match kept.and_then(|kept| Walk::begin(&key, kept)) {
             Ok(walk) => walk,
             Err(tampering) => return Ok(report(0, Err(tampering))),
         };

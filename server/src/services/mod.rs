@@ -7,7 +7,7 @@
 pub mod account;
 pub mod admin;
 pub mod audit;
-mod audit_checkpoint;
+pub mod audit_checkpoint;
 pub mod audit_seal;
 pub mod bootstrap;
 mod checked;
@@ -32,6 +32,7 @@ pub mod sign_in;
 pub mod tokens;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -122,6 +123,8 @@ pub struct Backend {
     /// Of proofs of possession.
     nonces: Nonces,
     looks: audit_seal::Looks,
+    /// The checkpoint of the audit log speaks against the log.
+    log_is_contradicted: AtomicBool,
     clock_watch: tokio::sync::Mutex<Watch>,
     clock_jumped: clock_watch::Jumped,
     node_clock: node_clocks::NodeClock,
@@ -169,6 +172,7 @@ impl Backend {
             checked: checked::Checked::default(),
             nonces,
             looks: audit_seal::Looks::default(),
+            log_is_contradicted: AtomicBool::new(false),
             clock_watch,
             clock_jumped: clock_watch::Jumped::default(),
             node_clock: node_clocks::NodeClock::new(node),

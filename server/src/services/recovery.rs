@@ -10,8 +10,9 @@
 //!
 //! What it cannot know it does not pretend to: see [`Recovery`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::audit_checkpoint::LogEnd;
 use super::keys::Order;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
@@ -32,8 +33,10 @@ const BATCH: u32 = 1000;
 pub struct Recovery {
     /// The newest event that the database knew of; what happened later is lost.
     pub last_written: Option<Timestamp>,
-    /// Events that the audit log had lost against its checkpoint; none: the checkpoint is not there or forged.
-    pub lost_events: Option<u64>,
+    /// The audit log beside its checkpoint, as it was found.
+    pub log: LogEnd,
+    /// Where the checkpoint is now if it spoke against the log.
+    pub put_aside: Option<PathBuf>,
     /// Sessions that ended.
     pub sessions: u64,
     /// People whose sign-ins under way cannot be finished.
@@ -55,7 +58,7 @@ impl Backend {
     /// No node may be serving: one that knew the database as it was before would go by its memory of it.
     ///
     /// # Errors
-    /// Infrastructure. Nothing was changed then, unless it is the checkpoint that could not be written.
+    /// Infrastructure; nothing was changed then.
     pub async fn recover(&self, checkpoint: &Path) -> Result<Recovery, ServiceError> {
         let order = Order {
             from: Circumstances::default(),
@@ -63,13 +66,15 @@ impl Backend {
             note: Some("recovery after a restored backup"),
         };
         let now = self.now();
+        let shown = self.read_checkpoint(checkpoint).await?;
         let mut tx = self.store.write().await?;
         recovery::take_time(&mut tx).await?;
         // No other recovery, and no change of keys, at the same time.
         users::lock_bootstrap(&mut tx).await?;
         let mut done = Recovery {
             last_written: recovery::last_written(&mut tx).await?,
-            lost_events: self.lost_events(checkpoint, audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq))?,
+            log: self.compare_with(&mut tx, &shown).await?,
+            put_aside: None,
             sessions: 0,
             people: recovery::raise_auth_epochs(&mut tx).await?,
             flows: recovery::delete_flows(&mut tx).await?,
@@ -103,7 +108,8 @@ impl Backend {
             .event(Kind::DatabaseRecovered, &order.from)
             .fact("by", order.by)
             .fact("last_written", done.last_written.map(Timestamp::as_millis))
-            .fact("lost_events", done.lost_events)
+            .fact("log", done.log.as_str())
+            .fact("lost_events", done.log.lost())
             .fact("sessions", done.sessions)
             .fact("people", done.people)
             .fact("links", done.links)
@@ -114,18 +120,17 @@ impl Backend {
         tx.commit().await?;
         self.look_at_changed_keys().await;
         tracing::warn!(?done, "recovered after a restored backup");
-        // The log says from now on what it has lost; the checkpoint of what it was would only say so again.
-        match std::fs::remove_file(checkpoint) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(ServiceError::Checkpoint(error)),
-            _ => {}
+        // The log says from now on what it has lost; the checkpoint of what it was would only say so again. The recovery
+        // itself is done, whatever comes of this.
+        if done.log.is_contradicted() {
+            match self.put_checkpoint_aside(checkpoint).await {
+                Ok(aside) => done.put_aside = Some(aside),
+                Err(error) => tracing::error!(%error, "move the checkpoint away by hand"),
+            }
         }
-        self.seal_audit(checkpoint).await?;
+        if let Err(error) = self.seal_audit(checkpoint).await {
+            tracing::error!(%error, "the audit log could not be sealed; the server will");
+        }
         Ok(done)
-    }
-
-    /// How many sealed events the checkpoint knew of that the log no longer has.
-    fn lost_events(&self, checkpoint: &Path, sealed: u64) -> Result<Option<u64>, ServiceError> {
-        let kept = self.read_checkpoint(checkpoint)?.ok().flatten();
-        Ok(kept.map(|kept| kept.seq.saturating_sub(sealed)))
     }
 }

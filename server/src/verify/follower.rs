@@ -13,8 +13,9 @@ use super::events::Reader;
 use crate::domain::clock::Timestamp;
 use crate::domain::revocation::{Entry, Presented, Registry, Verdict};
 
-/// Most entries that are kept: about 6 MB.
-const CAPACITY: usize = 100_000;
+/// Most entries that are kept: about 60 MB, once as many sessions have ended within an hour. Beyond that every token whose
+/// session is not among them is answered with "unavailable", so this is more than anybody is expected to end at once.
+const CAPACITY: usize = 1_000_000;
 
 /// The stream says something that makes no sense: give it up and open it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

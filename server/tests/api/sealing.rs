@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use server::domain::audit::{Circumstances, Event, Kind};
+use server::domain::audit_seal::Tampering;
 use server::domain::clock::Timestamp;
 use server::domain::id::EventId;
+use server::services::audit_checkpoint::LogEnd;
 use server::startup::checkpoint_path;
 use server::storage::audit::append_events;
 use uuid::Uuid;
@@ -25,6 +27,13 @@ async fn commit(app: &TestApp, at: Timestamp, ids: std::ops::Range<u128>) {
     let mut tx = app.backend().store().write().await.expect("a transaction");
     append_events(&mut tx, &events).await.expect("appends");
     tx.commit().await.expect("commits");
+}
+
+/// One event that happens now.
+async fn commit_one(app: &TestApp) {
+    let at = app.now();
+    let id = u128::try_from(at.as_millis()).expect("after 1970");
+    commit(app, at, id..id + 1).await;
 }
 
 async fn seal(app: &TestApp) -> usize {
@@ -52,7 +61,7 @@ async fn l7_what_is_committed_long_after_its_moment_is_sealed_too() {
             10 * number + 1..10 * number + 2,
         )
         .await;
-        // As housekeeping does it.
+        // As the server does it.
         let mut sealed = 0;
         for _ in 0..7 {
             app.pass(5);
@@ -115,17 +124,46 @@ async fn l7_a_checkpoint_does_not_follow_a_log_that_got_shorter() {
     commit(&app, app.now(), 6..9).await;
     assert!(seal(&app).await > 0);
     assert_kept(&app).await;
+    // Until somebody says that the loss is known; what proved it is kept.
+    let done = app.backend().recover(&path).await.expect("recovered");
+    assert_eq!(done.log, LogEnd::Replaced);
+    let aside = done.put_aside.expect("it was put aside");
+    assert_eq!(std::fs::read_to_string(aside).expect("it is there"), kept);
+    assert_whole(&app).await;
+}
+
+#[tokio::test]
+async fn l7_a_checkpoint_that_is_damaged_stays_until_it_is_put_aside() {
+    let app = TestApp::start("l7 damaged").await;
+    let path = checkpoint_path(&app.settings(&[]));
+    assert!(seal(&app).await > 0);
+    let good = std::fs::read(&path).expect("a checkpoint");
+    let cut = good[..good.len() - 2].to_vec();
+    for damaged in [vec![], b"\xff\xfe".to_vec(), cut] {
+        std::fs::write(&path, &damaged).expect("written");
+        app.pass(60);
+        commit_one(&app).await;
+        assert_eq!(seal(&app).await, 1);
+        assert_eq!(std::fs::read(&path).expect("there"), damaged);
+        let report = app.backend().verify_audit(&path).await.expect("verified");
+        assert_eq!(report.tampering, Some(Tampering::CheckpointForged));
+        let done = app.backend().recover(&path).await.expect("recovered");
+        assert_eq!(done.log, LogEnd::CheckpointForged);
+        assert_whole(&app).await;
+    }
 }
 
 #[tokio::test]
 async fn l7_after_a_start_what_happens_is_sealed_before_all_that_has_piled_up() {
     let app = TestApp::start("l7 start").await;
     assert!(seal(&app).await > 0, "the start");
-    commit(&app, app.now(), 1..2001).await;
+    commit(&app, app.now().minus(Duration::from_hours(1)), 1..2001).await;
+    // The last before the stop, and the first after it.
+    commit(&app, app.now(), 3001..3002).await;
     app.pass(600);
     let app = app.restart().await;
     commit(&app, app.now(), 2001..2002).await;
-    assert!(seal(&app).await > 2000);
+    assert!(seal(&app).await > 2001);
     let after = |at| {
         format!(
             "SELECT count(*) FROM audit_seals s JOIN audit_events e ON e.id = s.event_id WHERE e.at {at} AND s.seq > \

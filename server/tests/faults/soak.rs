@@ -13,11 +13,11 @@ use crate::{MACHINE, now, scale};
 /// What may be kept for each round of signing in and out: its end is remembered for an hour so that its access token is
 /// refused (about 200 bytes), and allocators round up. A leak of one request's data would be several times that.
 const BYTES_A_ROUND: f64 = 1024.0;
-/// What fills up and then stays: SQLite's page caches (2 MiB for the writer, 1 MiB for each of eight readers) while the
+/// What fills up and then stays: SQLite's page caches (8 MiB for the writer, 1 MiB for each of eight readers) while the
 /// database grows, and the allocator's own keeping; the memory of a password being hashed, 19 MiB, is there or not when it
 /// is measured, which comes to little over many measurements. Beside this, two minutes show a gross leak only; an hour
-/// (`MAYFLY_TEST_SOAK_SECONDS=3600`) shows one of a kilobyte a round.
-const NOISE: f64 = 14.0 * 1024.0 * 1024.0;
+/// (`MAYFLY_TEST_SOAK_SECONDS=3600`) shows one of two kilobytes a round.
+const NOISE: f64 = 18.0 * 1024.0 * 1024.0;
 
 /// Resident memory in bytes, and open files, of a process.
 fn measure(id: u32) -> (f64, f64) {

@@ -5,7 +5,7 @@ use leptos::prelude::*;
 use crate::components::field::{Choice, TextField};
 use crate::components::form::{ButtonLink, Submit};
 use crate::components::icons::Icon;
-use crate::components::message::{Badge, Empty, Tone};
+use crate::components::message::{Badge, Empty, Message, Tone};
 use crate::components::when::{Exactly, Stamp};
 use crate::error::PageError;
 use crate::request::{Access, Entry, Frame, Sheet, Visit, encode, page};
@@ -42,9 +42,21 @@ async fn load(visit: Visit) -> Result<Sheet, PageError> {
     let older = log.next.map(|next| {
         view! { <ButtonLink href=format!("/admin/audit?{query}&cursor={}", encode(&next)) label="Older events"/> }
     });
-    let sealed = log.sealed_until.map(|at| {
-        view! { <p><Badge tone=Tone::Good text="Sealed"/> " and verified up to " <Exactly at/></p> }
-    });
+    let sealed = if log.is_contradicted {
+        view! {
+            <Message tone=Tone::Bad urgent=true>
+                <p>
+                    "The log does not fit the checkpoint that is kept outside the database: events were removed or replaced. "
+                    <code>"mayfly audit verify"</code> " on the server says what is wrong."
+                </p>
+            </Message>
+        }
+        .into_any()
+    } else {
+        log.sealed_until
+            .map(|at| view! { <p><Badge tone=Tone::Good text="Sealed"/> " up to " <Exactly at/></p> })
+            .into_any()
+    };
     Ok(Sheet::new(
         "Audit log",
         Frame::Console(Entry::Audit),

@@ -38,6 +38,7 @@ impl Audit for Visit {
             filter,
             kinds: Kind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect(),
             sealed_until: page.sealed_until.map(Timestamp::as_millis),
+            is_contradicted: page.is_contradicted,
         })
     }
 
