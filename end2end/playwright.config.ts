@@ -31,7 +31,8 @@ export default defineConfig({
   // A story of many pages, on a machine that may be busy with other things.
   timeout: 90_000,
   expect: { timeout: 10_000 },
-  globalTimeout: 30 * 60_000,
+  // The full run opens ten tabs a hundred times over, in two projects.
+  globalTimeout: (process.env.MAYFLY_TEST_FULL === "1" ? 75 : 30) * 60_000,
   reporter: [["line"]],
   use: {
     locale: "en-GB",

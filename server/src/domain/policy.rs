@@ -380,4 +380,35 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn f16_a_limit_longer_than_the_one_around_it_is_refused_with_both_names() {
+        let [_, good, ..] = presets();
+        for (change, field, of) in [
+            (
+                (|v: &mut Lifetimes, more: Duration| v.idle = v.absolute + more) as fn(&mut Lifetimes, Duration),
+                PolicyField::Idle,
+                PolicyField::Absolute,
+            ),
+            (
+                |v, more| v.access = v.idle + more,
+                PolicyField::Access,
+                PolicyField::Idle,
+            ),
+            (
+                // A warning at the very beginning would be none.
+                |v, more| v.idle_warning = v.idle.saturating_sub(Duration::from_secs(1)) + more,
+                PolicyField::IdleWarning,
+                PolicyField::Idle,
+            ),
+        ] {
+            let with = |more| {
+                let mut values = good.lifetimes.clone();
+                change(&mut values, more);
+                validate("finance", &values, true)
+            };
+            assert_eq!(with(Duration::ZERO), Ok(()), "{field:?}");
+            assert_eq!(with(Duration::from_secs(1)), Err(PolicyProblem::Exceeds { field, of }));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use tower_sessions::Session as WebSession;
 use utoipa::{OpenApi, ToSchema};
 
 use super::refusal::Refusal;
-use super::viewer::{Channel, Deliveries, Viewer};
+use super::viewer::{Channel, Viewer};
 use super::{AppState, auth, oauth, protect};
 use crate::domain::audit::Circumstances;
 use crate::domain::device::{coarse_network, describe};
@@ -20,7 +20,7 @@ use crate::domain::keys::lifecycle::JWKS_CACHE;
 use crate::domain::policy::Mfa;
 use crate::domain::session::{Session, acr};
 use crate::services::account::EndOutcome;
-use crate::services::ports::Delivery;
+use crate::services::ports::{Deliveries, Delivery};
 use crate::services::sessions::Live;
 
 /// Routes that only read: they need the viewer and nothing of the flow.
@@ -253,8 +253,7 @@ pub async fn end_session(
     match outcome.map_err(|error| Refusal::fault(&error))? {
         EndOutcome::Ended(ended) => {
             if target == live.session.id {
-                let mut waiting = deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                waiting.push(Delivery::SignedOut);
+                deliveries.push(Delivery::SignedOut);
             }
             Ok(Json(EndedResponse { ended }))
         }

@@ -14,7 +14,7 @@ use tower_sessions::Session as WebSession;
 use utoipa::ToSchema;
 
 use super::refusal::{Refusal, StrictJson};
-use super::viewer::{Deliveries, Viewer, session_over};
+use super::viewer::{Viewer, session_over};
 use super::{AppState, caller, cookies, dpop, is_browser};
 use crate::domain::audit::Circumstances;
 use crate::domain::session::Client;
@@ -22,7 +22,7 @@ use crate::domain::sign_in::{Flow, Step};
 use crate::domain::user::canonical;
 use crate::http::client::ClientAddress;
 use crate::http::limits::LimitKind;
-use crate::services::ports::{Delivery, Guess, Throttle, slot};
+use crate::services::ports::{Deliveries, Delivery, Guess, Throttle, slot};
 use crate::services::sessions::Issued;
 use crate::services::sign_in::{Caller, CodeOutcome, PasswordOutcome, SignedIn};
 use crate::services::tokens::RefreshOutcome;
@@ -129,12 +129,10 @@ async fn hand_out(
     web.flush().await.map_err(|error| Refusal::fault(&error.into()))?;
     let session_id = signed_in.issued.live.session.id.to_string();
     let tokens = (caller.client == Client::Native).then(|| token_response(&signed_in.issued, state));
-    let mut waiting = deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    waiting.push(Delivery::Tokens(signed_in.issued));
+    deliveries.push(Delivery::Tokens(signed_in.issued));
     if caller.client == Client::Browser {
-        waiting.push(Delivery::Device(signed_in.device));
+        deliveries.push(Delivery::Device(signed_in.device));
     }
-    drop(waiting);
     Ok(with_nonce(
         state,
         caller,
@@ -314,11 +312,7 @@ pub async fn refresh(
             } else {
                 Json(token_response(&issued, &state)).into_response()
             };
-            deliveries
-                .0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .push(Delivery::Tokens(issued));
+            deliveries.push(Delivery::Tokens(issued));
             let mut response = ([("mayfly-refresh", name)], body).into_response();
             if bound {
                 dpop::renew_nonce(&state, &mut response);
@@ -364,11 +358,7 @@ pub async fn logout(
     }
     web.flush().await.map_err(|error| fault(error.into()))?;
     if let Some(Extension(deliveries)) = deliveries {
-        deliveries
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(Delivery::SignedOut);
+        deliveries.push(Delivery::SignedOut);
     }
     Ok(StatusCode::NO_CONTENT)
 }

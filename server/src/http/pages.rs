@@ -20,12 +20,12 @@ use tower_sessions::Session as WebSession;
 use super::error::Problem;
 use super::limits::LimitKind;
 use super::refusal::Refusal;
-use super::viewer::{Deliveries, Viewer};
+use super::viewer::Viewer;
 use super::{AppState, caller, cookies, protect, web_session};
 use crate::domain::audit::Circumstances;
 use crate::http::client::ClientAddress;
 use crate::services::ServiceError;
-use crate::services::ports::{Visit, slot, take};
+use crate::services::ports::{Deliveries, Visit, slot, take};
 
 /// Pages, and the opening of one-time links.
 pub fn routes() -> Router<AppState> {
@@ -88,14 +88,17 @@ async fn open(state: &AppState, request: &Parts, takes_notice: bool) -> Result<O
         theme: cookies::theme(&request.headers).map(str::to_owned),
         notice,
     };
-    let deliveries = extensions.get::<Deliveries>().cloned().unwrap_or_default();
+    let deliveries = extensions
+        .get::<Deliveries>()
+        .cloned()
+        .ok_or_else(|| fault(ServiceError::Contradiction("the viewer layer is missing")))?;
     let visit = Visit {
         backend: state.backend.clone(),
         caller: caller(&request.headers, from.clone(), address),
         live,
         web,
         throttle: state.limits.clone(),
-        deliveries: deliveries.0,
+        deliveries,
     };
     Ok(Opened {
         visit: Arc::new(visit),

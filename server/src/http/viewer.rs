@@ -1,7 +1,8 @@
 //! Who is asking: reads the token cookies or the bearer token of a request, renews silently *before* any handler
-//! or rendering runs (TOKENS.md §5), and writes the cookies that the answer has to carry.
+//! or rendering runs (TOKENS.md §5), and writes the cookies that the answer has to carry. What is handed out after that
+//! is a fault: the headers are gone (F66).
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -26,7 +27,7 @@ use crate::domain::jwt;
 use crate::domain::session::{Client, EndReason, Ending};
 use crate::services::ServiceError;
 use crate::services::dpop::Unproven;
-use crate::services::ports::{Delivery, ending_view, slot};
+use crate::services::ports::{Deliveries, Delivery, ending_view, slot};
 use crate::services::sessions::Live;
 use crate::services::tokens::{AccessOutcome, RefreshOutcome};
 
@@ -45,14 +46,6 @@ pub enum Channel {
     /// `Authorization: Bearer`, or `DPoP` with a proof of possession.
     Bearer,
 }
-
-/// What handlers want delivered with the response.
-#[derive(Clone, Debug, Default)]
-pub struct Deliveries(pub Arc<Mutex<Vec<Delivery>>>);
-
-/// Why the viewer's session is over, for handlers of the API.
-#[derive(Clone, Debug)]
-pub struct Ended(pub Ending);
 
 /// What a request is, by its fetch metadata (W3C Fetch Metadata Request Headers).
 #[derive(Clone, Copy, Debug)]
@@ -145,11 +138,9 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             None
         }
         Resolution::Live(live, delivery) => {
-            deliveries
-                .0
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .extend(delivery);
+            if let Some(delivery) = delivery {
+                deliveries.push(delivery);
+            }
             Some(live)
         }
         Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, &ending)).await,
@@ -337,16 +328,13 @@ fn authorization(headers: &HeaderMap) -> Option<(Scheme, &str)> {
 /// Pages go to the sign-in page, which says why; the API says why itself.
 async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, ending: &Ending) -> Response {
     let path = request.uri.path().to_owned();
-    if is_api(&path) {
-        if path == "/auth/login" || path == "/auth/logout" {
-            request.extensions.insert(Viewer::default());
-            request.extensions.insert(Channel::Cookie);
-            request.extensions.insert(Ended(ending.clone()));
-            return with_clearing(next.run(Request::from_parts(request, body)).await);
-        }
+    let is_api = is_api(&path);
+    let signs_in_or_out = path == "/auth/login" || path == "/auth/logout";
+    if is_api && !signs_in_or_out {
         return with_clearing(session_over(ending).into_response());
     }
-    if let Some(web) = request.extensions.get::<WebSession>()
+    if !is_api
+        && let Some(web) = request.extensions.get::<WebSession>()
         && !matches!(ending.reason, EndReason::SignedOut | EndReason::Replaced)
         && let Err(error) = web.insert(slot::ENDING, ending_view(ending)).await
     {
@@ -359,7 +347,8 @@ async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, endi
         "/actions/confirm_sign_in_enrolment",
         "/actions/accept_invitation",
     ];
-    if anonymous_pages.contains(&path.as_str())
+    if signs_in_or_out
+        || anonymous_pages.contains(&path.as_str())
         || sign_in_forms.contains(&path.as_str())
         || path.starts_with("/welcome/")
     {
@@ -477,9 +466,9 @@ fn append(response: &mut Response, cookie: Result<HeaderValue, cookies::Unfit>) 
     }
 }
 
-/// Writes the cookies. Of several pairs the last one counts.
+/// Writes the cookies, and closes what they are written from. Of several pairs the last one counts.
 pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp) {
-    let all = std::mem::take(&mut *deliveries.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let all = deliveries.close();
     let last = all
         .iter()
         .rposition(|delivery| !matches!(delivery, Delivery::Device(_)));
@@ -528,4 +517,30 @@ fn retry_cookie(count: u32) -> HeaderValue {
 
 fn fault(error: &ServiceError) -> Response {
     Refusal::fault(error).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::http::caught;
+
+    #[tokio::test]
+    async fn f66_nothing_is_handed_out_after_the_headers_of_its_answer() {
+        let deliveries = Deliveries::default();
+        deliveries.push(Delivery::SignedOut);
+        // A page that hands something out while it is being sent.
+        let late = deliveries.clone();
+        let page = Body::from("page").map_frame(move |frame| {
+            late.push(Delivery::SignedOut);
+            frame
+        });
+        let mut response = Response::new(Body::new(page));
+        deliver(&mut response, &deliveries, Timestamp::from_seconds(0));
+        assert_eq!(response.headers().get_all(SET_COOKIE).iter().count(), 2, "in time");
+        let sent = caught(to_bytes(response.into_body(), 100)).await;
+        assert_eq!(sent.is_err(), cfg!(debug_assertions), "too late");
+    }
 }

@@ -68,7 +68,10 @@ async fn f10_after_a_restored_backup_nothing_lives_that_was_handed_out_since_and
     assert!(!report.is_intact(), "the log lost its end");
     let done = app.backend().recover(&checkpoint).await.expect("recovered");
     assert_eq!((done.sessions, done.keys, done.links, done.devices), (3, 1, 1, 3));
-    assert!(done.log.lost().expect("a checkpoint was there") > 5 && done.put_aside.is_some(), "{done:?}");
+    assert!(
+        done.log.lost().expect("a checkpoint was there") > 5 && done.put_aside.is_some(),
+        "{done:?}"
+    );
     assert!(done.last_written < Some(app.now()), "{done:?}");
 
     // Nobody is accused; everybody is told why.
@@ -142,6 +145,57 @@ fn anew_on(app: &TestApp, program: &Program) -> Program {
         app: app.clone(),
         ..program.clone()
     }
+}
+
+#[tokio::test]
+async fn f8_a_token_newer_than_the_restored_copy_raises_one_alarm_and_recovery_ends_what_lives_again() {
+    let app = TestApp::start("f8 snapshot").await;
+    let (_, alice) = app.add_program("alice").await;
+    let (_, bob) = app.add_program("bob").await;
+    // Rested: the next refresh rotates.
+    app.pass(60);
+    let app = app.back_up_and_restart().await;
+
+    // The second that is lost.
+    let [mut alice, bob] = [alice, bob].map(|program| anew_on(&app, &program));
+    app.pass(1);
+    let of_the_copy = alice.refresh.clone();
+    alice.renew().await.expect(200);
+    assert_ne!(alice.refresh, of_the_copy);
+    assert!(bob.end(&bob.session_id).await.status.is_success());
+    bob.sessions().await.expect(401);
+
+    let app = app.restore_and_restart().await;
+    let [mut alice, mut bob] = [alice, bob].map(|program| anew_on(&app, &program));
+    let newer = alice.refresh.clone();
+    for (token, outcome) in [(&newer, "ahead"), (&newer, "over"), (&of_the_copy, "over")] {
+        let reply = alice.present(token).await.expect(401);
+        assert_eq!(
+            (reply.header("mayfly-refresh"), reason(&reply).as_str()),
+            (Some(outcome), "database_rolled_back")
+        );
+        assert_eq!(
+            app.events("database_rolled_back").await,
+            1,
+            "one, however often it comes"
+        );
+    }
+    alice.sessions().await.expect(401);
+    assert_eq!(app.number(LIVING).await, 1, "bob's lives again: that is the danger");
+    bob.sessions().await.expect(200);
+    bob.renew().await.expect(200);
+
+    let done = app.backend().recover(&checkpoint_path(&app.settings(&[]))).await;
+    assert_eq!(done.expect("recovered").sessions, 1, "alice's had ended");
+    assert_eq!(app.number(LIVING).await, 0);
+    bob.sessions().await.expect(401);
+    assert_eq!(reason(&bob.renew().await.expect(401)), "database_rolled_back");
+    assert_eq!(app.events("database_rolled_back").await, 1, "recovering accuses nobody");
+    assert_eq!(app.events("authn_token_reuse").await, 0);
+    // Not by the end of its row alone: the account has left the sign-in of that time behind.
+    app.execute("UPDATE sessions SET ended_at = NULL, end_reason = NULL")
+        .await;
+    bob.renew().await.expect(401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

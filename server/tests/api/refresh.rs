@@ -183,6 +183,16 @@ async fn r1_in_a_browser_the_race_ends_without_set_cookie_and_without_a_sign_in_
 async fn r1_a_token_that_was_used_before_ends_the_session() {
     let (app, person, mut program) = signed_in("r1 reused").await;
     let mut other = Program::signed_in(&app, &person).await;
+    // As if remembering a device could be asked for already.
+    app.execute("UPDATE devices SET trusted_until = 9999999999999").await;
+    // Trusted devices of the sessions that live, and of those that have ended.
+    let trusted = async || {
+        let devices = "SELECT count(*) FROM devices d JOIN sessions s ON s.device_id = d.id \
+                       WHERE d.trusted_until IS NOT NULL AND s.ended_at IS";
+        let living = app.number(&format!("{devices} NULL")).await;
+        (living, app.number(&format!("{devices} NOT NULL")).await)
+    };
+    assert_eq!(trusted().await, (2, 0));
     let stolen = program.refresh.clone();
     app.pass(60);
     program.renew().await.expect(200);
@@ -199,6 +209,11 @@ async fn r1_a_token_that_was_used_before_ends_the_session() {
         ("over", Some("token_reused"))
     );
     program.sessions().await.expect(401);
+    assert_eq!(
+        trusted().await,
+        (1, 0),
+        "its device is trusted no longer, and no other one"
+    );
     assert_eq!(app.events("authn_token_reuse").await, 1);
     let facts = app
         .rows("SELECT facts FROM audit_events WHERE kind = 'authn_token_reuse'")
@@ -217,6 +232,7 @@ async fn r1_a_token_that_was_used_before_ends_the_session() {
     other.renew().await.expect(200);
     app.pass(60);
     assert_eq!(outcome(&other.present(&grandparent).await.expect(401)), "reused");
+    assert_eq!(trusted().await, (0, 0));
 }
 
 #[tokio::test]
@@ -248,6 +264,9 @@ async fn r1_what_is_no_token_is_refused_without_a_look_at_the_database() {
         other[position] = value;
         format!("mfr_{}", data_encoding::BASE64URL_NOPAD.encode(&other))
     };
+    // Right in form, version and key id, but with another outer tag, or not what it was made for.
+    let mistagged =
+        (2..bytes.len()).flat_map(|position| [0x01_u8, 0x80].map(|bit| with(position, bytes[position] ^ bit)));
     let malformed = [
         String::new(),
         "mfr_".to_owned(),
@@ -269,7 +288,7 @@ async fn r1_what_is_no_token_is_refused_without_a_look_at_the_database() {
     // A closed database answers nobody: whoever is refused all the same was refused without it.
     app.backend().store().close().await;
     app.pass(60);
-    for token in malformed {
+    for token in malformed.into_iter().chain(mistagged) {
         let reply = program.present(&token).await;
         assert_eq!(reply.status, 400, "{token:?}: {}", reply.body);
         assert_eq!(reply.code(), "invalid_grant", "{token:?}");

@@ -6,6 +6,9 @@ use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request};
 use serde_json::json;
+use server::domain::clock::{Clock as _, SystemClock};
+use server::domain::id::SessionId;
+use server::storage::sessions;
 
 use crate::app::TestApp;
 use crate::browser::{Browser, DEVICE};
@@ -18,6 +21,20 @@ fn login(browser: &Browser) -> Request<Body> {
         .header(CONTENT_TYPE, "application/json")
         .body(Body::from(body.to_string()))
         .expect("a request")
+}
+
+/// Waits until the program that was asked to stop has ended, in good order.
+async fn end_of(app: &TestApp) {
+    let mut waited = 0;
+    let ended = loop {
+        if let Some(ended) = app.process().ended() {
+            break ended;
+        }
+        assert!(waited < 100, "it ends within ten seconds: {}", app.process().said());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        waited += 1;
+    };
+    assert!(ended.success(), "{ended}: {}", app.process().said());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,16 +59,7 @@ async fn f75_asked_to_stop_the_program_finishes_what_is_under_way() {
         finished += 1;
     }
     assert_eq!(finished, 23);
-    let mut waited = 0;
-    let ended = loop {
-        if let Some(ended) = app.process().ended() {
-            break ended;
-        }
-        assert!(waited < 100, "it ends within ten seconds: {}", app.process().said());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        waited += 1;
-    };
-    assert!(ended.success(), "{ended}: {}", app.process().said());
+    end_of(&app).await;
     assert!(
         app.process().try_send(login(&browser)).await.is_err(),
         "nobody answers any more"
@@ -62,6 +70,62 @@ async fn f75_asked_to_stop_the_program_finishes_what_is_under_way() {
             >= 24,
         "all written"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f75_a_refresh_under_way_is_finished_and_its_tokens_are_good_after_a_restart() {
+    // Signed in a minute ago: the next refresh rotates.
+    let here = TestApp::start_at("f75 refresh", SystemClock.now().minus(Duration::from_mins(1))).await;
+    let (_, mut program) = here.add_program("max").await;
+    here.set_clock(SystemClock.now());
+    let served = here.spawn_beside().await;
+    program.app = served.clone();
+
+    // What the refresh has to write is held: the whole file on SQLite, else the row.
+    let session: SessionId = program.session_id.parse().expect("an id");
+    let mut held = here.backend().store().write().await.expect("the database answers");
+    let touched = sessions::touch_session(&mut held, session, here.now()).await;
+    assert!(touched.expect("the database answers"), "the row is held");
+    let under_way = tokio::spawn({
+        let mut program = program.clone();
+        async move {
+            let reply = program.renew().await;
+            (program, reply)
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    served.process().terminate();
+    // It waits no longer than five seconds for what is held; the port closes after one.
+    let closed = async {
+        let question = || {
+            let request = Browser::new(&served).request(Method::GET, "/healthz");
+            request.body(Body::empty()).expect("a request")
+        };
+        while served.process().try_send(question()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), closed)
+        .await
+        .expect("nobody new is let in");
+    assert!(!under_way.is_finished(), "it is under way");
+    drop(held);
+
+    let (mut program, reply) = under_way.await.expect("what was under way is answered");
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("mayfly-refresh")),
+        (200, Some("rotated")),
+        "{}",
+        reply.body
+    );
+    end_of(&served).await;
+    let again = here.restart().await;
+    again.set_clock(SystemClock.now().plus(Duration::from_secs(10)));
+    program.app = again.clone();
+    program.sessions().await.expect(200);
+    let reply = program.renew().await.expect(200);
+    assert_eq!(reply.header("mayfly-refresh"), Some("rotated"));
+    assert_eq!(again.events("token_rotated").await, 2);
 }
 
 #[tokio::test]

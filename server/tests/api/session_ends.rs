@@ -35,6 +35,20 @@ async fn is_dead(jar: &Browser) {
 }
 
 #[tokio::test]
+async fn a_script_that_still_has_the_cookies_of_an_ended_session_can_sign_in_again() {
+    let app = TestApp::start("ended cookies").await;
+    let (person, program) = app.add_program("ada").await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    browser.clone().submit("sign_out", &[]).await.expect(303);
+    let body = json!({ "identifier": "ada", "password": person.password });
+    browser.fetch(Method::POST, "/auth/login", &body).await.expect(200);
+    assert!(browser.is_signed_in());
+    browser.open("/").await.expect(200);
+    program.sessions().await.expect(200);
+}
+
+#[tokio::test]
 async fn s5_every_new_proof_gives_new_secrets_and_kills_the_old_ones() {
     let app = TestApp::start("s5").await;
     let person = app.add_person("ada", &["member"], true).await;

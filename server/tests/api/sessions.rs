@@ -9,7 +9,7 @@ use server::domain::policy::{Lifetimes, Mfa};
 
 use crate::access_tokens::claims;
 use crate::app::{SeededRandom, TestApp};
-use crate::browser::{ACCESS, Browser, FLOW, REFRESH};
+use crate::browser::{ACCESS, Browser, FLOW, REFRESH, encode};
 use crate::people::{Admin, Member};
 use crate::program::Program;
 use server::domain::random::Random as _;
@@ -222,6 +222,56 @@ async fn s2_what_a_preview_counts_is_what_saving_ends() {
         [false, false, false, false, true, false, true],
         "too old, or no second factor"
     );
+}
+
+#[tokio::test]
+async fn f16_limits_that_contradict_each_other_are_refused_in_words_and_not_saved() {
+    let app = TestApp::start("f16 policy").await;
+    app.add_role("desk", short()).await;
+    let mut admin = Admin::sign_in(&app).await;
+    let before = app.state().await;
+    let usual = [
+        ("access_minutes", "5"),
+        ("idle_minutes", "10"),
+        ("absolute_hours", "0"),
+        ("absolute_minutes", "30"),
+        ("idle_warning_seconds", "60"),
+        ("remember_device_days", "0"),
+        ("mfa", "optional"),
+        ("step_up_minutes", "15"),
+        ("max_sessions", "10"),
+    ];
+    for (field, value, words) in [
+        (
+            "idle_minutes",
+            "31",
+            "Idle limit: must not be longer than the absolute limit.",
+        ),
+        (
+            "access_minutes",
+            "11",
+            "Access token lifetime: must not be longer than the idle limit.",
+        ),
+        (
+            "idle_warning_seconds",
+            "600",
+            "Idle warning: must not be longer than the idle limit.",
+        ),
+        ("idle_minutes", "0", "Idle limit: must be between 1 minute and 90 days."),
+    ] {
+        let limits = usual.map(|(name, usual)| (name, if name == field { value } else { usual }));
+        let preview = format!("/admin/roles/desk?{}", encode(&limits));
+        let page = admin.browser.open(&preview).await.expect(422).page();
+        assert!(page.contains(words), "{page}");
+        // Nor past the preview, whatever reason is written down.
+        admin.browser.open("/admin/roles/desk").await.expect(200);
+        let mut fields = vec![("role", "desk"), ("based_on", "1")];
+        fields.extend(limits);
+        fields.extend([("reason", "a test asks for it"), ("justification", "so does this")]);
+        let page = admin.browser.submit_and_follow("save_policy", &fields).await.page();
+        assert!(page.contains(words), "{page}");
+        assert_eq!(app.state().await, before, "{field}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use server::domain::random::{SystemRandom, secret};
 use crate::clients::{Client, Counts, check, check_ended, load, timed};
 use crate::place::Place;
 use crate::serving::Serving;
-use crate::{MACHINE, scale};
+use crate::{MACHINE, released, scale};
 
 /// Seconds that pass before the program is there again.
 pub const PAUSES: [i64; 3] = [0, 30, 7200];
@@ -19,6 +19,8 @@ async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowl
     let mut clients = place.people(scale(400, 1000)).await;
     place.let_pass(11).await;
     let (kills, random) = (scale(6, 200), SystemRandom::default());
+    // Few enough for most sessions to be there at the last kill.
+    let ends = scale(37, 370);
     let (mut counts, mut slowest, mut alive) = (Counts::default(), Duration::ZERO, Duration::ZERO);
     for kill in 0..kills {
         let serving = Serving::start(&place).await;
@@ -28,7 +30,7 @@ async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowl
             tokio::time::sleep(Duration::from_millis(after)).await;
             serving.signal("-KILL");
         };
-        let load = timed(load(&serving, clients, 32, 1000, 37));
+        let load = timed(load(&serving, clients, 32, 1000, ends));
         let ((), ((left, counted), lasted)) = tokio::join!(killer, load);
         clients = left;
         counts.add(counted);
@@ -47,7 +49,8 @@ async fn f1_killed_at_random_under_load_nobody_is_signed_out_and_nothing_acknowl
         counted.answers
     );
     assert!(counts.lost >= kills, "each kill met requests");
-    assert!(rate >= 50, "{rate} rotations a second are no load");
+    let least = if released().is_some() { 200 } else { 50 };
+    assert!(rate >= least, "{rate} rotations a second are no load");
     assert!(slowest < Duration::from_secs(2), "ready again within two seconds");
 }
 

@@ -2,7 +2,8 @@
 //! builds for tests only, so the server runs in this process, where they can be set for one request.
 //!
 //! A rotation signs before it writes, a re-issue writes before it signs: the same two points lie before the UPDATE of
-//! the one and after that of the other.
+//! the one and after that of the other. The usual rotation is one statement; one that also revokes what came before it,
+//! because the person's roles have changed, is a transaction of several.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,23 +53,40 @@ impl Here {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Refresh {
     Rotation,
+    /// The person's roles have changed since the last one.
+    RotationWithNewRoles,
     /// The answer to a rotation was lost, and the same token comes again.
     Reissue,
 }
 
 /// Where, in which request, the status that an error becomes there, and whether it is committed by then.
-const POINTS: [(&str, Refresh, u16, bool); 10] = [
+const POINTS: [(&str, Refresh, u16, bool); 17] = [
     ("tokens::before_sign", Refresh::Rotation, 500, false),
     ("tokens::signed", Refresh::Rotation, 503, false),
     ("rotation::before", Refresh::Rotation, 503, false),
     ("rotation::after", Refresh::Rotation, 503, true),
     ("refresh::before_reply", Refresh::Rotation, 503, true),
+    ("rotate::before", Refresh::RotationWithNewRoles, 503, false),
+    ("rotate::after", Refresh::RotationWithNewRoles, 503, false),
+    ("tokens::before_sign", Refresh::RotationWithNewRoles, 500, false),
+    ("tokens::signed", Refresh::RotationWithNewRoles, 503, false),
+    ("commit::before", Refresh::RotationWithNewRoles, 503, false),
+    ("commit::after", Refresh::RotationWithNewRoles, 503, true),
+    ("refresh::before_reply", Refresh::RotationWithNewRoles, 503, true),
     ("tokens::before_sign", Refresh::Reissue, 500, false),
     ("tokens::signed", Refresh::Reissue, 503, false),
     ("commit::before", Refresh::Reissue, 503, false),
     ("commit::after", Refresh::Reissue, 503, true),
     ("refresh::before_reply", Refresh::Reissue, 503, true),
 ];
+
+/// The roles of the one person change, and all sessions but this one have gone on with the new ones.
+async fn change_roles(place: &Place, all_but: &str) {
+    place.execute("UPDATE users SET grant_epoch = grant_epoch + 1").await;
+    let id = place.hex("id");
+    let renewed = format!("UPDATE sessions SET grant_epoch = grant_epoch + 1 WHERE {id} <> '{all_but}'");
+    place.execute(&renewed).await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f3_a_request_that_fails_or_panics_at_any_step_is_answered_and_harms_nobody() {
@@ -85,6 +103,9 @@ async fn f3_a_request_that_fails_or_panics_at_any_step_is_answered_and_harms_nob
         let what = format!("{point}, {refresh:?}, panic: {panics}, again after {pause} s");
         let (victims, others) = clients.split_at_mut(cases);
         let (victim, other) = (&mut victims[case], &mut others[case]);
+        if refresh == Refresh::RotationWithNewRoles {
+            change_roles(&place, &victim.session).await;
+        }
         let here = Here::start(&place).await;
         if refresh == Refresh::Reissue {
             let lost = here.way.refresh(&victim.token).await.expect("an answer");

@@ -141,6 +141,14 @@ fn f50_without_a_thief_nobody_is_ever_signed_out() {
                 budget: budget(4, 2, 1, 1),
                 ..TABS
             },
+            // With fewer lengths of pauses, or there would be too many states.
+            World {
+                name: "three tabs, five refreshes",
+                tabs: 3,
+                budget: budget(5, 2, 1, 1),
+                pauses: &[10, 60, 7200],
+                ..TABS
+            },
             World {
                 name: "three tabs, two nodes, larger",
                 budget: budget(4, 3, 1, 0),
@@ -182,6 +190,17 @@ fn f50_a_thief_is_found_out_or_gets_nothing() {
         worlds.push(World {
             name: "three tabs, an answer twice and a thief",
             tabs: 3,
+            budget: budget(4, 2, 1, 1),
+            ..THEFT
+        });
+        worlds.push(World {
+            name: "two tabs, five refreshes, an answer lost, one twice and a thief",
+            budget: budget(5, 2, 1, 1),
+            ..THEFT
+        });
+        worlds.push(World {
+            name: "two tabs, two nodes, an answer lost, one twice and a thief",
+            two_nodes: true,
             budget: budget(4, 2, 1, 1),
             ..THEFT
         });

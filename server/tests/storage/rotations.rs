@@ -7,7 +7,7 @@ use server::domain::audit::{Circumstances, Event, Kind};
 use server::domain::id::EventId;
 use server::storage::audit::{append_events, find_event};
 use server::storage::sessions::*;
-use server::storage::{Store, users};
+use server::storage::{StorageError, Store, Tx, users};
 use sqlx::Connection as _;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -262,6 +262,77 @@ async fn f7_connections_that_the_server_has_cut_are_thrown_away() {
         .ping()
         .await
         .expect("one that has lain about is looked at first");
+}
+
+/// Whoever asks for one more than there are waits, but not for ever, and is told to come again.
+async fn is_unavailable_in_time(asked: impl Future<Output = Result<Tx, StorageError>>) {
+    let told = tokio::time::timeout(Duration::from_millis(5500), asked).await;
+    let error = told.expect("no longer than five seconds").expect_err("all are lent");
+    assert!(error.is_unavailable(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f7_with_every_reading_connection_lent_one_more_is_unavailable_until_one_comes_back() {
+    let database = with_many(1).await;
+    let mut lent = Vec::new();
+    for number in 0..4 {
+        let mut tx = database.read().await;
+        assert_eq!(find(&mut tx, 1).await.id, id(1), "{number}");
+        lent.push(tx);
+    }
+    let (reads, writes) = (database.store.read(), database.store.write());
+    if on_postgres() {
+        // Who reads and who writes take from the same pool there.
+        tokio::join!(is_unavailable_in_time(reads), is_unavailable_in_time(writes));
+    } else {
+        is_unavailable_in_time(reads).await;
+        writes.await.expect("a transaction").commit().await.expect("commits");
+    }
+    // The first that comes back is for the one who waits.
+    let (waited, ()) = tokio::join!(database.store.read(), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(lent.pop());
+    });
+    let mut one = waited.expect("a connection");
+    assert_eq!(find(&mut one, 1).await.id, id(1));
+    drop((one, lent));
+    database.store.ping().await.expect("answers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f7_with_every_writing_connection_lent_one_more_is_unavailable_until_one_comes_back() {
+    let database = with_many(4).await;
+    // SQLite has one writer at a time.
+    let count = if on_postgres() { 4 } else { 1 };
+    let mut lent = Vec::new();
+    for number in 1..=count {
+        let mut tx = database.write().await;
+        assert!(rotate_session(&mut tx, &usual(number)).await.expect("writes"));
+        lent.push(tx);
+    }
+    let (reads, writes) = (database.store.read(), database.store.write());
+    if on_postgres() {
+        tokio::join!(is_unavailable_in_time(reads), is_unavailable_in_time(writes));
+    } else {
+        is_unavailable_in_time(writes).await;
+        let mut tx = reads.await.expect("who reads does not wait for who writes");
+        assert_eq!(find(&mut tx, 1).await.generation, 4);
+    }
+    let (waited, ()) = tokio::join!(database.store.write(), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(lent.pop());
+    });
+    let mut one = waited.expect("a transaction");
+    assert!(
+        rotate_session(&mut one, &usual(count)).await.expect("writes"),
+        "it was given up"
+    );
+    one.commit().await.expect("commits");
+    drop(lent);
+    for number in 1..=count {
+        let rotated = rotate_and_record(&database.store, usual(number), event(number)).await;
+        assert_eq!(rotated.expect("asks"), number != count, "{number}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ mod sign_in;
 mod view;
 mod welcome;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use app::error::{ActionError, Field, PageError, Problem};
 use app::services::Services;
@@ -60,6 +60,39 @@ pub enum Delivery {
     SignedOut,
 }
 
+/// What is to be delivered with the response to one request, until its headers are written.
+#[derive(Clone, Debug)]
+pub struct Deliveries(Arc<Mutex<Option<Vec<Delivery>>>>);
+
+impl Default for Deliveries {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+    }
+}
+
+impl Deliveries {
+    /// Adds one. Once the headers are written it would never arrive: a fault of ours, which breaks the answer off in
+    /// tests.
+    pub fn push(&self, delivery: Delivery) {
+        if let Some(waiting) = &mut *self.waiting() {
+            waiting.push(delivery);
+        } else {
+            tracing::error!("something was to be delivered after the headers of its response");
+            debug_assert!(false, "too late");
+        }
+    }
+
+    /// Everything, for the headers that are about to be written.
+    #[must_use]
+    pub fn close(&self) -> Vec<Delivery> {
+        self.waiting().take().unwrap_or_default()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Vec<Delivery>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Per-account limits, asked before a guess is looked at.
 pub trait Throttle: Send + Sync {
     /// Counts a try. `known_device`: what [`Backend::knows_device`] says.
@@ -91,7 +124,7 @@ pub struct Visit {
     /// Limits.
     pub throttle: Arc<dyn Throttle>,
     /// For the response.
-    pub deliveries: Arc<Mutex<Vec<Delivery>>>,
+    pub deliveries: Deliveries,
 }
 
 /// Takes a value out of the session. A page that finds none writes nothing: the library counts every removal as a
@@ -154,10 +187,7 @@ impl Visit {
     }
 
     fn deliver(&self, delivery: Delivery) {
-        self.deliveries
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .push(delivery);
+        self.deliveries.push(delivery);
     }
 
     fn signed_in_for_action(&self) -> Result<&Live, ActionError> {

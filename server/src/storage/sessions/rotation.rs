@@ -128,6 +128,7 @@ pub struct Rotation {
 /// # Errors
 /// When the database fails.
 pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, StorageError> {
+    fail::fail_point!("rotate::before", |_| Err(StorageError::Abandoned));
     let least: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(ROTATE)
         .bind(rotation.id.0)
         .bind(bigint(rotation.from_generation))
@@ -140,6 +141,7 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
         .fetch_optional(connection)
         .await)?;
     let Some(least) = least else { return Ok(false) };
+    fail::fail_point!("rotate::after", |_| Err(StorageError::Abandoned));
     let least = Table("sessions").count("min_generation", least)?;
     if least == rotation.from_generation + 1 {
         // Whatever came before had other roles.
