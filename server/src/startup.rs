@@ -106,8 +106,8 @@ impl Application {
         }
         // What happened last would else be without a seal for as long as no server runs.
         let checkpoint = checkpoint_path(&self.state.settings);
-        match tokio::time::timeout(LAST_SEAL, backend.seal_audit(&checkpoint)).await {
-            Ok(Ok(_)) => {}
+        match tokio::time::timeout(LAST_SEAL, backend.seal_last(&checkpoint)).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last events could not be sealed; the next start will"),
             Err(_) => tracing::warn!("the last events could not be sealed in time; the next start will"),
         }
@@ -206,7 +206,7 @@ async fn seal(backend: Arc<Backend>, checkpoint: PathBuf) {
     loop {
         every.tick().await;
         if let Err(error) = backend.seal_audit(&checkpoint).await {
-            tracing::error!(%error, "the audit log could not be sealed; will try again");
+            tracing::error!(%error, "the audit log could not be sealed, or its checkpoint not be shown; will try again");
         }
     }
 }

@@ -13,7 +13,7 @@ use server::verify::{Chunks, Transport, TransportError};
 use tokio::sync::Mutex;
 
 /// Far more than keys and revocations of an hour.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const MOST_BYTES: usize = 128 * 1024 * 1024;
 /// A token is renewed before it ends.
 const MARGIN: Duration = Duration::from_secs(10);
 

@@ -24,7 +24,7 @@ fn said(done: &Recovery) -> String {
         LogEnd::Unknown => "no checkpoint was found: nobody can say what the audit log has lost".to_owned(),
         LogEnd::Whole => "the audit log has all that its checkpoint shows".to_owned(),
         LogEnd::Missing(events) => {
-            format!("{events} sealed events are missing at the end of the audit log; it says so now")
+            format!("at least {events} sealed events are missing at the end of the audit log; it says so now")
         }
         LogEnd::Replaced => {
             "events are missing in the audit log, nobody can say how many: others were written since the \

@@ -168,7 +168,12 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
-            if superseded && parts.method == Method::POST && !api {
+            // Another tab is further: nothing is done on the strength of a token that should be gone.
+            if superseded && !parts.method.is_safe() {
+                if api {
+                    let said = "Another tab was quicker: do it again with its cookies.";
+                    return Refusal::new(StatusCode::CONFLICT, "superseded", said).into_response();
+                }
                 return Box::pin(form_expired(&parts)).await;
             }
             Some(live)
@@ -329,7 +334,12 @@ fn authorization(headers: &HeaderMap) -> Option<(Scheme, &str)> {
 async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, ending: &Ending) -> Response {
     let path = request.uri.path().to_owned();
     let is_api = is_api(&path);
-    let signs_in_or_out = path == "/auth/login" || path == "/auth/logout";
+    let signs_in_or_out = ["/auth/login", "/auth/mfa", "/auth/logout"].contains(&path.as_str());
+    // The new cookies of one that was replaced may be there already.
+    let with_clearing = |response| match ending.reason {
+        EndReason::Replaced => response,
+        _ => with_clearing(response),
+    };
     if is_api && !signs_in_or_out {
         return with_clearing(session_over(ending).into_response());
     }

@@ -18,7 +18,7 @@ pub enum LogEnd {
     Unknown,
     /// What the checkpoint shows is there.
     Whole,
-    /// It ends so many events earlier.
+    /// It ends so many events earlier. At least so many were lost: others may have been written since.
     Missing(u64),
     /// At its place stands another event: the end was lost, and others were written since.
     Replaced,
@@ -39,7 +39,7 @@ impl LogEnd {
         }
     }
 
-    /// How many sealed events are missing, if that can be known.
+    /// How many sealed events were lost at least, if anything can be known of it.
     #[must_use]
     pub const fn lost(self) -> Option<u64> {
         match self {

@@ -16,7 +16,7 @@ use crate::storage::users::RoleRow;
 use crate::storage::{audit, policies, sessions, users};
 
 /// People whose sessions are looked at together.
-const PEOPLE_AT_ONCE: u32 = 500;
+const PEOPLE_AT_ONCE: u32 = 100;
 
 /// A role as the console lists it.
 #[derive(Clone, Debug)]

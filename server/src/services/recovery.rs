@@ -109,7 +109,7 @@ impl Backend {
             .fact("by", order.by)
             .fact("last_written", done.last_written.map(Timestamp::as_millis))
             .fact("log", done.log.as_str())
-            .fact("lost_events", done.log.lost())
+            .fact("lost_events_at_least", done.log.lost())
             .fact("sessions", done.sessions)
             .fact("people", done.people)
             .fact("links", done.links)
