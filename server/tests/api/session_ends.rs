@@ -49,6 +49,51 @@ async fn a_script_that_still_has_the_cookies_of_an_ended_session_can_sign_in_aga
 }
 
 #[tokio::test]
+async fn a_request_with_the_cookies_of_before_a_step_up_leaves_the_new_ones_alone() {
+    let app = TestApp::start("replaced cookies").await;
+    let person = app.add_person("ada", &["member"], true).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    let mut late = browser.clone();
+    app.pass(60);
+    browser.step_up(&person, "/").await;
+    let reply = late.fetch_empty(Method::GET, "/api/v1/me/sessions").await.expect(401);
+    let cleared = reply.headers.get_all("set-cookie").iter().count();
+    assert_eq!(cleared, 0, "{:?}", reply.headers);
+    browser.open("/").await.expect(200);
+}
+
+#[tokio::test]
+async fn what_comes_with_a_superseded_token_is_not_carried_out() {
+    let app = TestApp::start("superseded acts").await;
+    let person = app.add_person("ada", &["member"], false).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    let mut other = Browser::new(&app);
+    other.sign_in(&person).await;
+    let mut behind = browser.clone();
+    // The access token is over in both; one tab is quicker, and shows what it was given.
+    app.pass(61 * 60);
+    browser.open("/").await.expect(200);
+    browser
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(200);
+    behind
+        .clone()
+        .fetch_empty(Method::GET, "/api/v1/me/sessions")
+        .await
+        .expect(200);
+    let all = "/api/v1/me/sessions";
+    let reply = behind.fetch_empty(Method::DELETE, all).await.expect(409);
+    assert!(reply.body.contains("superseded"), "{}", reply.body);
+    assert_eq!(
+        app.number("SELECT count(*) FROM sessions WHERE ended_at IS NULL").await,
+        2
+    );
+}
+
+#[tokio::test]
 async fn s5_every_new_proof_gives_new_secrets_and_kills_the_old_ones() {
     let app = TestApp::start("s5").await;
     let person = app.add_person("ada", &["member"], true).await;
