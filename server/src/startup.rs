@@ -85,7 +85,8 @@ impl Application {
             // Before anything is cleared away by this node's clock.
             backend.join_nodes().await?;
         }
-        let sealing = tokio::spawn(seal(backend.clone(), checkpoint_path(&self.state.settings)));
+        let checkpoint = checkpoint_path(&self.state.settings);
+        let sealing = tokio::spawn(seal(backend.clone(), checkpoint.clone()));
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
         let following = tokio::spawn({
             let backend = backend.clone();
@@ -105,7 +106,6 @@ impl Application {
             }
         }
         // What happened last would else be without a seal for as long as no server runs.
-        let checkpoint = checkpoint_path(&self.state.settings);
         match tokio::time::timeout(LAST_SEAL, backend.seal_last(&checkpoint)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last events could not be sealed; the next start will"),

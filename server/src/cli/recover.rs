@@ -27,8 +27,8 @@ fn said(done: &Recovery) -> String {
             format!("at least {events} sealed events are missing at the end of the audit log; it says so now")
         }
         LogEnd::Replaced => {
-            "events are missing in the audit log, nobody can say how many: others were written since the \
-                             older copy was put back; it says so now"
+            "events are missing in the audit log, nobody can say how many: others were written since the older copy was \
+             put back; it says so now"
                 .to_owned()
         }
         LogEnd::CheckpointForged => {

@@ -104,7 +104,8 @@ impl Backend {
         let end = audit::last_seal(&mut tx).await?;
         drop(tx);
         let is_contradicted = log.is_contradicted();
-        if self.log_is_contradicted.swap(is_contradicted, Ordering::Relaxed) != is_contradicted && is_contradicted {
+        let was_said = self.log_is_contradicted.swap(is_contradicted, Ordering::Relaxed);
+        if is_contradicted && !was_said {
             tracing::error!(
                 checkpoint = %path.display(),
                 log = log.as_str(),
@@ -122,12 +123,9 @@ impl Backend {
 
     /// Puts a checkpoint aside that speaks against the log, beside where it was. Where it is now.
     pub(super) async fn put_checkpoint_aside(&self, path: &Path) -> Result<PathBuf, ServiceError> {
-        let (path, aside) = (
-            path.to_owned(),
-            path.with_extension(format!("{}", self.now().as_seconds())),
-        );
-        let to = aside.clone();
-        on_disk(move || std::fs::rename(path, to))
+        let aside = path.with_extension(self.now().as_seconds().to_string());
+        let (from, to) = (path.to_owned(), aside.clone());
+        on_disk(move || std::fs::rename(from, to))
             .await
             .map_err(ServiceError::Checkpoint)?;
         Ok(aside)

@@ -56,8 +56,8 @@ struct Look {
 
 impl Look {
     /// A look that begins now, and the moment from which on it has to look. A late look goes back to the last but one:
-    /// whatever it was too early for is seen by a second one, even if time made a leap between them.
-    /// The first goes back to where this log was last sealed, by whatever node.
+    /// whatever it was too early for is seen by a second one, even if time made a leap between them. The first goes back
+    /// to where this log was last sealed, by whatever node.
     fn next(last: Option<Self>, now: Timestamp, last_sealed: Option<Timestamp>) -> (Self, Timestamp) {
         let Some(last) = last else {
             let look = Self {
@@ -158,7 +158,7 @@ impl Backend {
 
     /// Seals what has been committed since, and shows the end in the checkpoint. How many events.
     ///
-    /// Looking through everything, at first and after a jump of the clock, may take minutes: what happens meanwhile is
+    /// Looking through everything, at first and after the clock was set back, may take minutes: what happens meanwhile is
     /// sealed in between.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! The wall clock under observation: a jump is written down, because limits, tokens and the log go by that clock (F17).
 //!
 //! Every rule holds whatever the clock says. But whoever reads the log has to know why sessions ended all at once, or why
-//! times run backwards; what is removed for good waits until the clock has settled; and the log is looked through anew.
+//! times run backwards; what is removed for good waits until the clock has settled; and after it was set back the log is
+//! looked through anew.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
