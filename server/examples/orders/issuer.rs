@@ -12,8 +12,8 @@ use server::domain::clock::{Clock, Timestamp};
 use server::verify::{Chunks, Transport, TransportError};
 use tokio::sync::Mutex;
 
-/// Far more than keys and revocations of an hour.
-const MOST_BYTES: usize = 128 * 1024 * 1024;
+/// Far more than a token or the published keys.
+const MOST_BYTES: usize = 1024 * 1024;
 /// A token is renewed before it ends.
 const MARGIN: Duration = Duration::from_secs(10);
 

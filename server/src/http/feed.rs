@@ -1,22 +1,25 @@
 //! The revocation feed for other services (TOKENS.md §8): what their verifiers have to refuse although it is well signed.
 //!
 //! `GET /oauth/revocations` is the whole of what matters now as JSON, with its cursor. `/oauth/revocations/stream` (or
-//! the same address with `Accept: text/event-stream`) goes on from a cursor as server-sent events: `revoked` for every
-//! entry and `heartbeat` several times a second, for as long as this node itself knows what is new. Whoever hears no
-//! heartbeat knows that its knowledge grows old. Only for services with the scope [`REVOCATIONS`].
+//! the same address with `Accept: text/event-stream`) goes on from a cursor, 0 for everything, as server-sent events:
+//! `opened` with this node's time, `revoked` for every entry, and `heartbeat` several times a second for as long as the
+//! reader has heard everything and this node itself knows what is new. Whoever hears no heartbeat knows that its knowledge
+//! grows old. Only for services with the scope [`REVOCATIONS`].
+//!
+//! However many revocations there are, an answer holds a page of them in memory, and its reader sets the pace.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Query, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use http_body_util::channel::{Channel, Sender};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -37,6 +40,10 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 const MOST_MISSED: u32 = 4;
 /// A reader that takes nothing for so long is cut off.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// An answer goes out in pieces of about so many bytes.
+const PIECE: usize = 32 * 1024;
+/// Pieces that wait for a slow reader.
+const MOST_WAITING: usize = 4;
 /// Streams at once.
 const MOST_STREAMS: usize = 256;
 
@@ -75,17 +82,21 @@ pub fn routes() -> Router<AppState> {
 }
 
 /// All revocations that matter now.
-#[derive(Serialize, ToSchema)]
-pub struct Snapshot<'a> {
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "the form of what is written piece by piece, for the documentation"
+)]
+pub struct Snapshot {
+    /// The entries.
+    #[schema(value_type = [Object])]
+    revocations: Vec<Entry>,
     /// Go on from here.
     cursor: u64,
     /// Nothing that was revoked before is missing; Unix milliseconds of this node.
     as_of: i64,
     /// This node's time; Unix milliseconds.
     at: i64,
-    /// The entries.
-    #[schema(value_type = [Object])]
-    revocations: &'a [Entry],
 }
 
 /// Where to go on from.
@@ -116,14 +127,66 @@ pub async fn revocations(
     }
     let State(state) = state;
     admit_service(&state, &headers, REVOCATIONS, &from).await?;
-    let news = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
-    let snapshot = Snapshot {
-        cursor: news.cursor,
-        as_of: news.as_of.as_millis(),
-        at: state.backend.now().as_millis(),
-        revocations: &news.entries,
+    let place = state.streams.take_place()?;
+    let first = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
+    let (sender, body) = Channel::<Bytes, ReadFailed>::new(MOST_WAITING);
+    tokio::spawn(write_snapshot(state, Outlet(sender), first, place));
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::new(body)).into_response())
+}
+
+/// The answer breaks off: what was sent is not all there is.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("revocations could not be read to their end")]
+struct ReadFailed;
+
+/// Where an answer goes, piece by piece.
+struct Outlet(Sender<Bytes, ReadFailed>);
+
+impl Outlet {
+    /// Whether the reader took it.
+    async fn send(&mut self, text: String) -> bool {
+        let sent = timeout(PATIENCE, self.0.send_data(text.into())).await;
+        matches!(sent, Ok(Ok(())))
+    }
+
+    /// Sends what has been written so far if it makes a piece. Whether the reader took it.
+    async fn send_piece(&mut self, text: &mut String) -> bool {
+        text.len() < PIECE || self.send(std::mem::take(text)).await
+    }
+}
+
+async fn write_snapshot(state: AppState, mut outlet: Outlet, first: News, _place: OwnedSemaphorePermit) {
+    let mut page = first;
+    let mut text = String::from(r#"{"revocations":["#);
+    let mut is_first = true;
+    let as_of = loop {
+        for entry in page.entries.iter() {
+            if !std::mem::take(&mut is_first) {
+                text.push(',');
+            }
+            text.push_str(&json(entry));
+            if !outlet.send_piece(&mut text).await {
+                return outlet.0.abort(ReadFailed);
+            }
+        }
+        if let Some(as_of) = page.as_of {
+            break as_of;
+        }
+        page = match state.backend.read_revocations(page.cursor).await {
+            Ok(Some(next)) => next,
+            Ok(None) | Err(_) => return outlet.0.abort(ReadFailed),
+        };
     };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(snapshot)).into_response())
+    let (cursor, as_of, at) = (page.cursor, as_of.as_millis(), state.backend.now().as_millis());
+    let end = format!(r#"],"cursor":{cursor},"as_of":{as_of},"at":{at}}}"#);
+    // A reader that has gone needs no end.
+    outlet.send(text + &end).await;
+}
+
+/// An entry is plain data with text keys; serialising it cannot fail.
+fn json(entry: &Entry) -> String {
+    serde_json::to_string(entry).unwrap_or_default()
 }
 
 /// The stream from `?cursor=` or `Last-Event-ID` on (HTML Living Standard, server-sent events).
@@ -152,8 +215,14 @@ pub async fn stream(
     // In this order: what comes between the two is heard twice, and told once.
     let news = state.backend.hear_revocations();
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
-    let (sender, body) = Channel::<Bytes>::new(8);
-    tokio::spawn(tell(state, sender, first, news, client, place));
+    let (sender, body) = Channel::<Bytes, ReadFailed>::new(MOST_WAITING);
+    let reader = Reader {
+        outlet: Outlet(sender),
+        cursor: after,
+        as_of: None,
+        read_by: state.backend.now(),
+    };
+    tokio::spawn(tell(state, reader, first, news, client, place));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::new(body)).into_response())
 }
@@ -173,40 +242,61 @@ fn is_about(entry: &Entry, client: &ServiceClient) -> bool {
 
 /// What a stream has told its reader.
 struct Reader {
-    sender: Sender<Bytes>,
+    outlet: Outlet,
     cursor: u64,
-    /// As of when the reader knows everything.
-    as_of: Timestamp,
+    /// As of when the reader knows everything; none before it does.
+    as_of: Option<Timestamp>,
+    /// When the last page was read from the database, at the latest.
+    read_by: Timestamp,
 }
 
 impl Reader {
-    /// Whether the reader took it.
-    async fn send(&mut self, text: String) -> bool {
-        let sent = timeout(PATIENCE, self.sender.send_data(text.into())).await;
-        matches!(sent, Ok(Ok(())))
+    /// Says that the stream is open, and what this node's clock shows.
+    async fn open(&mut self, now: Timestamp) -> bool {
+        let data = serde_json::json!({ "at": now.as_millis() });
+        self.outlet.send(event("opened", self.cursor, &data.to_string())).await
     }
 
     /// Tells what the reader has not heard yet. `false`: end.
     async fn tell(&mut self, news: &News) -> bool {
         if news.cursor < self.cursor {
-            // A look from before the stream began; or the database went back in time, and the reader has to hear that
-            // its cursor means nothing any more, before numbers come that it believes to have heard.
-            return news.as_of < self.as_of;
+            // A look from before the reader's own; or, if it began later, the database went back in time, and the reader
+            // has to hear that its cursor means nothing any more, before numbers come that it believes to have heard.
+            return news.as_of <= Some(self.read_by);
         }
-        self.as_of = self.as_of.max(news.as_of);
         let mut text = String::new();
         for entry in news.entries.iter().filter(|entry| entry.cursor > self.cursor) {
-            // An entry is plain data with text keys; serialising it cannot fail.
-            let data = serde_json::to_string(entry).unwrap_or_default();
-            text.push_str(&event("revoked", entry.cursor, &data));
+            text.push_str(&event("revoked", entry.cursor, &json(entry)));
+            if !self.outlet.send_piece(&mut text).await {
+                return false;
+            }
         }
-        self.cursor = self.cursor.max(news.cursor);
-        text.is_empty() || self.send(text).await
+        self.cursor = news.cursor;
+        self.as_of = self.as_of.max(news.as_of);
+        text.is_empty() || self.outlet.send(text).await
+    }
+
+    /// Reads and tells page after page until the reader knows everything. `false`: end.
+    async fn catch_up(&mut self, state: &AppState, mut page: News) -> bool {
+        while self.tell(&page).await && !state.draining.has_begun() {
+            if page.as_of.is_some() {
+                return true;
+            }
+            page = match state.backend.read_revocations(page.cursor).await {
+                Ok(Some(next)) => next,
+                // The reader comes again, and hears what is wrong.
+                Ok(None) | Err(_) => return false,
+            };
+            self.read_by = state.backend.now();
+        }
+        false
     }
 
     async fn beat(&mut self, as_of: Timestamp, now: Timestamp) -> bool {
         let data = serde_json::json!({ "cursor": self.cursor, "as_of": as_of.as_millis(), "at": now.as_millis() });
-        self.send(event("heartbeat", self.cursor, &data.to_string())).await
+        self.outlet
+            .send(event("heartbeat", self.cursor, &data.to_string()))
+            .await
     }
 }
 
@@ -217,24 +307,19 @@ fn event(kind: &str, cursor: u64, data: &str) -> String {
 /// Tells a reader what is new until it goes, its token ends, the server stops, or this node loses touch.
 async fn tell(
     state: AppState,
-    sender: Sender<Bytes>,
+    mut reader: Reader,
     first: News,
     mut news: Receiver<News>,
     client: ServiceClient,
     _place: OwnedSemaphorePermit,
 ) {
-    let mut reader = Reader {
-        sender,
-        cursor: 0,
-        as_of: first.as_of,
-    };
     let backend = &state.backend;
     // No token of the client lives longer; with a new one the reader comes again.
     let ends_at = backend.now().plus(client.access);
-    if !(reader.tell(&first).await && reader.beat(first.as_of, backend.now()).await) {
+    if !(reader.open(backend.now()).await && reader.catch_up(&state, first).await) {
         return;
     }
-    let mut as_of = None;
+    let mut as_of = reader.as_of;
     let mut missed = 0;
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -242,7 +327,7 @@ async fn tell(
         let goes_on = tokio::select! {
             heard = news.recv() => match heard {
                 Ok(heard) => {
-                    as_of = Some(heard.as_of);
+                    as_of = as_of.max(heard.as_of);
                     reader.tell(&heard).await && !heard.entries.iter().any(|entry| is_about(entry, &client))
                 }
                 // It missed some: the reader comes again and reads them from the table.
@@ -259,5 +344,41 @@ async fn tell(
         if !goes_on {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// A look takes its date, then its cursor; between the two another one may do both, and see more.
+    #[tokio::test]
+    async fn a_look_that_the_readers_own_has_overtaken_does_not_end_the_stream_and_a_later_one_that_knows_less_does() {
+        let at = Timestamp::from_seconds;
+        let news = |cursor, as_of| News {
+            entries: Arc::new([]),
+            cursor,
+            as_of,
+        };
+        let (sender, body) = Channel::<Bytes, ReadFailed>::new(MOST_WAITING);
+        let mut reader = Reader {
+            outlet: Outlet(sender),
+            cursor: 0,
+            as_of: None,
+            read_by: at(15),
+        };
+        assert!(reader.tell(&news(7, Some(at(10)))).await);
+        for overtaken in [None, Some(at(9)), Some(at(10)), Some(at(12)), Some(at(15))] {
+            assert!(reader.tell(&news(6, overtaken)).await, "{overtaken:?}");
+            assert_eq!((reader.cursor, reader.as_of), (7, Some(at(10))));
+        }
+        assert!(
+            !reader.tell(&news(6, Some(at(16)))).await,
+            "the database went back in time"
+        );
+        drop(reader);
+        assert!(body.collect().await.expect("whole").to_bytes().is_empty());
     }
 }

@@ -23,8 +23,8 @@ const LOOK_POSTGRES: Duration = Duration::from_millis(250);
 const LOOK_SQLITE: Duration = Duration::from_millis(25);
 /// Most entries in memory, about 30 MB; with an hour's memory that is 140 ended sessions a second, all day long.
 const CAPACITY: usize = 500_000;
-/// Entries read at once.
-const PAGE: u32 = 5000;
+/// Most entries read at once: what a look, a piece of news, or a reader of the feed holds of them.
+const PAGE: u32 = 1000;
 /// News that a stream may lag behind before it is cut off; its reader comes again and reads from the table.
 const BACKLOG: usize = 256;
 
@@ -60,12 +60,12 @@ impl Default for Revocations {
 /// The result of one look into the database, also if there was nothing new.
 #[derive(Clone, Debug)]
 pub struct News {
-    /// What is new, in the order of the cursors.
+    /// What is new, in the order of the cursors; a thousand at most.
     pub entries: Arc<[Entry]>,
     /// Nothing is missing up to here.
     pub cursor: u64,
-    /// Whatever was revoked before this moment is among it.
-    pub as_of: Timestamp,
+    /// Whatever was revoked before this moment is among it, or was in looks before it. None: there is more to be read.
+    pub as_of: Option<Timestamp>,
 }
 
 /// Whether knowledge of that date may be relied on now. A date in the future says that a clock was set back.
@@ -103,34 +103,32 @@ impl Backend {
     /// # Errors
     /// When the database fails; what is known then only grows older.
     pub async fn catch_up_with_revocations(&self) -> Result<usize, ServiceError> {
-        let as_of = self.now();
-        let before = self.known_revocations().cursor;
-        let mut tx = self.store.read().await?;
-        let last = revocations::find_last_cursor(&mut tx).await?;
-        let mut after = before.unwrap_or(0);
-        if after > last {
-            tracing::error!(
-                known = after,
-                found = last,
-                "the database went back in time; reading all revocations again"
-            );
-            after = 0;
+        let mut after = self.known_revocations().cursor.unwrap_or(0);
+        let mut new = 0;
+        loop {
+            let Some(news) = self.read_revocations(after).await? else {
+                tracing::error!(
+                    known = after,
+                    "the database went back in time; reading all revocations again"
+                );
+                after = 0;
+                continue;
+            };
+            after = news.cursor;
+            new += news.entries.len();
+            let now = self.now();
+            self.learn(|known| {
+                known.registry.apply(&news.entries, now);
+                known.cursor = Some(after);
+                known.as_of = news.as_of.or(known.as_of);
+            });
+            let is_all = news.as_of.is_some();
+            // An error says that nobody listens.
+            drop(self.revocations.news.send(news));
+            if is_all {
+                return Ok(new);
+            }
         }
-        let entries = read_entries(&mut tx, after, last, as_of).await?;
-        drop(tx);
-        self.learn(|known| {
-            known.registry.apply(&entries, as_of);
-            known.cursor = Some(last);
-            known.as_of = Some(as_of);
-        });
-        let new = entries.len();
-        // An error says that nobody listens.
-        drop(self.revocations.news.send(News {
-            entries: entries.into(),
-            cursor: last,
-            as_of,
-        }));
-        Ok(new)
     }
 
     fn known_revocations(&self) -> std::sync::RwLockReadGuard<'_, Known> {
@@ -169,20 +167,29 @@ impl Backend {
         self.revocations.news.subscribe()
     }
 
-    /// All entries after a cursor that still matter, straight from the database. `None`: that cursor was never given,
-    /// so the reader knows another past than we do and has to begin anew.
+    /// The next entries after a cursor that still matter, straight from the database. `None`: that cursor was never
+    /// given, so the reader knows another past than we do and has to begin anew.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn read_revocations(&self, after: u64) -> Result<Option<News>, ServiceError> {
         let as_of = self.now();
         let mut tx = self.store.read().await?;
-        let cursor = revocations::find_last_cursor(&mut tx).await?;
-        if after > cursor {
+        let last = revocations::find_last_cursor(&mut tx).await?;
+        if after > last {
             return Ok(None);
         }
-        let entries = read_entries(&mut tx, after, cursor, as_of).await?.into();
-        Ok(Some(News { entries, cursor, as_of }))
+        let entries = if after < last {
+            revocations::list_revocations(&mut tx, after, last, as_of, PAGE).await?
+        } else {
+            Vec::new()
+        };
+        let end = entries.last().filter(|_| entries.len() == PAGE as usize);
+        Ok(Some(News {
+            cursor: end.map_or(last, |entry| entry.cursor),
+            as_of: end.is_none().then_some(as_of),
+            entries: entries.into(),
+        }))
     }
 
     /// Forgets here what concerns no living token any more.
@@ -190,20 +197,4 @@ impl Backend {
         let now = self.now();
         self.learn(|known| known.registry.forget(now));
     }
-}
-
-async fn read_entries(
-    tx: &mut crate::storage::Tx,
-    mut after: u64,
-    last: u64,
-    now: Timestamp,
-) -> Result<Vec<Entry>, ServiceError> {
-    let mut entries = Vec::new();
-    while after < last {
-        let page = revocations::list_revocations(tx, after, last, now, PAGE).await?;
-        let is_last = page.len() < PAGE as usize;
-        after = page.last().filter(|_| !is_last).map_or(last, |entry| entry.cursor);
-        entries.extend(page);
-    }
-    Ok(entries)
 }

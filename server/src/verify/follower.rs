@@ -1,9 +1,10 @@
 //! What a service knows of revocations, and as of when. Takes what arrived and the time; asks nobody.
 //!
 //! **The date.** The issuer's node says by its own clock as of when it knows everything (`as_of`) and what its clock
-//! shows (`at`). The two clocks are never compared. The first `at` of an answer was read after our request was sent, so
+//! shows (`at`). The two clocks are never compared. The first `at` of a stream was read after our request was sent, so
 //! a later moment of the node's clock lies, by ours, at the sending plus the difference, or later still. Counting from
 //! there errs on the old side only: by the time the request took to arrive, and by all that holds events up on the way.
+//! The event `opened` brings it before everything else, however much there is to be told first.
 
 use std::time::Duration;
 
@@ -23,17 +24,14 @@ pub enum Broken {
     /// No server-sent events.
     #[error("this is no stream of events")]
     Stream,
-    /// A snapshot or an event of ours in another form.
+    /// An event of ours in another form.
     #[error("what the feed says is not understood")]
     Content,
 }
 
 #[derive(Deserialize)]
-struct Snapshot {
-    cursor: u64,
-    as_of: i64,
+struct Opened {
     at: i64,
-    revocations: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +64,7 @@ impl Anchor {
 pub struct Follower {
     bound: Duration,
     registry: Registry,
-    cursor: Option<u64>,
+    cursor: u64,
     as_of: Option<Timestamp>,
     /// Of the stream that is open.
     sent_at: Option<Timestamp>,
@@ -81,7 +79,7 @@ impl Follower {
         Self {
             bound,
             registry: Registry::new(CAPACITY),
-            cursor: None,
+            cursor: 0,
             as_of: None,
             sent_at: None,
             anchor: None,
@@ -89,9 +87,9 @@ impl Follower {
         }
     }
 
-    /// Where to go on from; none: take a snapshot.
+    /// Where to go on from; 0 is the beginning.
     #[must_use]
-    pub const fn cursor(&self) -> Option<u64> {
+    pub const fn cursor(&self) -> u64 {
         self.cursor
     }
 
@@ -99,22 +97,6 @@ impl Follower {
     #[must_use]
     pub const fn as_of(&self) -> Option<Timestamp> {
         self.as_of
-    }
-
-    /// Takes a snapshot that was asked for at `sent_at`. The cursor to open the stream with.
-    ///
-    /// # Errors
-    /// [`Broken`]; nothing was taken then.
-    pub fn snapshot(&mut self, body: &[u8], sent_at: Timestamp, now: Timestamp) -> Result<u64, Broken> {
-        let snapshot: Snapshot = serde_json::from_slice(body).map_err(|_| Broken::Content)?;
-        let anchor = Anchor {
-            sent_at,
-            node_at: Timestamp::from_millis(snapshot.at),
-        };
-        self.registry.apply(&snapshot.revocations, now);
-        self.cursor = Some(snapshot.cursor);
-        self.know_as_of(anchor.earliest(Timestamp::from_millis(snapshot.as_of)), now);
-        Ok(snapshot.cursor)
     }
 
     /// The stream that was asked for at `sent_at` is open.
@@ -126,7 +108,7 @@ impl Follower {
 
     /// The issuer does not know our cursor. What was revoked stays revoked.
     pub fn begin_anew(&mut self) {
-        self.cursor = None;
+        self.cursor = 0;
         self.as_of = None;
     }
 
@@ -139,12 +121,16 @@ impl Follower {
             match event.kind.as_str() {
                 "revoked" => {
                     let entry: Entry = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
-                    self.cursor = self.cursor.max(Some(entry.cursor));
+                    self.cursor = self.cursor.max(entry.cursor);
                     self.registry.apply(&[entry], now);
                 }
                 "heartbeat" => {
                     let beat: Heartbeat = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
                     self.beat(&beat, now)?;
+                }
+                "opened" => {
+                    let opened: Opened = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
+                    self.anchor(opened.at)?;
                 }
                 // Kinds of events that a later issuer may add say nothing of tokens; revocations are `revoked`.
                 _ => {}
@@ -153,13 +139,18 @@ impl Follower {
         Ok(())
     }
 
-    fn beat(&mut self, beat: &Heartbeat, now: Timestamp) -> Result<(), Broken> {
+    /// The stream's anchor, which is its first one.
+    fn anchor(&mut self, at: i64) -> Result<Anchor, Broken> {
         let sent_at = self.sent_at.ok_or(Broken::Content)?;
-        let anchor = *self.anchor.get_or_insert(Anchor {
+        Ok(*self.anchor.get_or_insert(Anchor {
             sent_at,
-            node_at: Timestamp::from_millis(beat.at),
-        });
-        self.cursor = self.cursor.max(Some(beat.cursor));
+            node_at: Timestamp::from_millis(at),
+        }))
+    }
+
+    fn beat(&mut self, beat: &Heartbeat, now: Timestamp) -> Result<(), Broken> {
+        let anchor = self.anchor(beat.at)?;
+        self.cursor = self.cursor.max(beat.cursor);
         self.know_as_of(anchor.earliest(Timestamp::from_millis(beat.as_of)), now);
         self.registry.forget(now);
         Ok(())

@@ -37,8 +37,6 @@ use proofs::UsedProofs;
 
 /// Path of the published keys.
 pub const KEYS_PATH: &str = "/.well-known/jwks.json";
-/// Path of the snapshot of revocations.
-pub const SNAPSHOT_PATH: &str = "/oauth/revocations";
 /// Path of the stream of revocations.
 pub const STREAM_PATH: &str = "/oauth/revocations/stream";
 /// The longest wait for an answer of the issuer.
@@ -81,7 +79,7 @@ pub enum TransportError {
 /// How requests reach the issuer. The service adds its own access token with the scope `revocations`, renewed in time.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// The body of a GET: some kilobytes, and about 90 bytes for each session that ended within an hour.
+    /// The body of a GET: some kilobytes.
     ///
     /// # Errors
     /// Any other status than 200, or no answer.
@@ -313,18 +311,9 @@ impl Checker {
         }
     }
 
-    /// A snapshot if there is none yet, then the stream until it ends.
+    /// The stream from where we are until it ends.
     async fn follow_once(&self) -> Result<(), TransportError> {
-        let broken = |error: Broken| TransportError::Failed(error.to_string());
-        let known = locked(&self.follower).cursor();
-        let cursor = if let Some(cursor) = known {
-            cursor
-        } else {
-            let sent_at = self.clock.now();
-            let body = within(self.transport.get(SNAPSHOT_PATH)).await?;
-            let read = locked(&self.follower).snapshot(&body, sent_at, self.clock.now());
-            read.map_err(broken)?
-        };
+        let cursor = locked(&self.follower).cursor();
         let sent_at = self.clock.now();
         let opened = within(self.transport.open(&format!("{STREAM_PATH}?cursor={cursor}"))).await;
         if opened.as_ref().err() == Some(&TransportError::Status(410)) {
@@ -335,7 +324,7 @@ impl Checker {
         locked(&self.follower).opened(sent_at);
         while let Some(chunk) = within(chunks.next()).await? {
             let received = locked(&self.follower).received(&chunk, self.clock.now());
-            received.map_err(broken)?;
+            received.map_err(|error: Broken| TransportError::Failed(error.to_string()))?;
         }
         Ok(())
     }

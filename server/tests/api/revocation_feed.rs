@@ -28,10 +28,19 @@ impl Reader {
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-store");
-        Self {
+        Self::of(response).await
+    }
+
+    /// A stream that was opened, and says so.
+    async fn of(response: Response) -> Self {
+        let mut stream = Self {
             response,
             rest: String::new(),
-        }
+        };
+        let first = stream.next().await.expect("a first event");
+        assert_eq!(first.kind, "opened");
+        assert!(first.data["at"].is_i64(), "{first:?}");
+        stream
     }
 
     /// The next event; none at the end.
@@ -193,10 +202,7 @@ async fn r15_a_reader_that_comes_again_misses_nothing_and_hears_nothing_twice() 
                 .send()
                 .await
                 .expect("an answer");
-            Reader {
-                response,
-                rest: String::new(),
-            }
+            Reader::of(response).await
         };
         let during = Remote::sign_in(&a, &person).await;
         assert_eq!(during.end(&b).await, StatusCode::OK);
@@ -215,6 +221,52 @@ async fn r15_a_reader_that_comes_again_misses_nothing_and_hears_nothing_twice() 
     for strange in ["?cursor=x", "?cursor=-1", "?from=1"] {
         let answer = a.get(&format!("/oauth/revocations/stream{strange}"), &token).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{strange}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f59_thousands_of_revocations_are_told_page_by_page_and_none_is_missing() {
+    const MANY: u64 = 3500;
+    let app = TestApp::start("f59 pages").await;
+    let node = Node::beside(&app, "a").await;
+    let (_, token) = node.service_token("reader", "revocations").await;
+    let mut open = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+    app.execute(&format!(
+        "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {MANY}) \
+         SELECT n, 'key', 'key-' || n, NULL, NULL, 0, 9000000000000 FROM numbers"
+    ))
+    .await;
+    app.execute(&format!("UPDATE revocation_cursor SET last = {MANY}"))
+        .await;
+    for n in 1..=MANY {
+        assert_eq!(open.revoked().await.id, n, "news to who was there before");
+    }
+    let snapshot: Value = node.get("/oauth/revocations", &token).await.json().await.expect("JSON");
+    assert_eq!(snapshot["cursor"].as_u64(), Some(MANY));
+    let keys: Vec<&str> = snapshot["revocations"]
+        .as_array()
+        .expect("entries")
+        .iter()
+        .map(|entry| entry["kid"].as_str().expect("a key"))
+        .collect();
+    let expected = |after: u64| (after + 1..=MANY).map(|n| format!("key-{n}")).collect::<Vec<_>>();
+    assert_eq!(keys, expected(0));
+    for after in [0, 1, 999, 1000, 1001, MANY - 1, MANY] {
+        let mut stream = Reader::open(&node, &token, &format!("/oauth/revocations/stream?cursor={after}")).await;
+        let mut told = Vec::new();
+        let beat = loop {
+            let event = stream.next().await.expect("it goes on");
+            if event.kind == "heartbeat" {
+                break event;
+            }
+            told.push(event.data["kid"].as_str().expect("a key").to_owned());
+        };
+        assert_eq!(
+            (told, beat.id),
+            (expected(after), MANY),
+            "no heartbeat before everything was told"
+        );
     }
 }
 
