@@ -39,8 +39,13 @@ enum Command {
         #[arg(long)]
         demo: bool,
     },
-    /// Bring the database to this version's tables.
-    Migrate,
+    /// Bring the database to this version's tables, or back to those of an older one.
+    Migrate {
+        /// Before going back to an older program, with every node stopped: the version of its tables, which it names when
+        /// it refuses to start.
+        #[arg(long, value_name = "VERSION")]
+        back_to: Option<i64>,
+    },
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -136,9 +141,15 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             }
             Application::build(settings, clock, random).await?.run().await?;
         }
-        Command::Migrate => {
+        Command::Migrate { back_to: None } => {
             startup::open_store(&settings, true).await?.close().await;
             println!("The database is at this version's tables.");
+        }
+        Command::Migrate { back_to: Some(version) } => {
+            let store = startup::open_store_alone(&settings).await?;
+            store.migrate_back(version).await?;
+            store.close().await;
+            println!("The database is at version {version} of the tables. Start the older program now, not this one.");
         }
         Command::Admin(AdminCommand::Create { username, email }) => {
             let backend = open_beside(&settings, clock, random).await?;

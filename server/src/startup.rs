@@ -21,7 +21,7 @@ use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
-use crate::services::node_clocks::REPORT_EVERY;
+use crate::services::node_clocks::{self, REPORT_EVERY};
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store, keys};
 
@@ -122,16 +122,35 @@ impl Application {
 /// When it cannot be opened, or is of another version.
 pub async fn open_store(settings: &Settings, migrate: bool) -> Result<Store, CliError> {
     prepare_data_dir(&settings.data_dir)?;
-    let database = DatabaseSettings {
-        url: settings.database_url().expose_secret().to_owned(),
-        max_connections: settings.database.max_connections,
-    };
-    let store = Store::connect(&database).await?;
+    let store = Store::connect(&database(settings)).await?;
     if migrate {
         store.migrate().await?;
     }
     store.check_schema().await?;
     Ok(store)
+}
+
+/// Opens the database for what nothing may serve meanwhile.
+///
+/// # Errors
+/// When it cannot be opened, is of another version, or is in use.
+pub async fn open_store_alone(settings: &Settings) -> Result<Store, CliError> {
+    let store = open_store(settings, false).await?;
+    let is_served = node_clocks::is_served(&store).await?;
+    store.close().await;
+    if is_served || Store::is_open_elsewhere(&database(settings)).await? {
+        return Err(
+            "the database is in use, or a node served it within the last 35 seconds: stop every node first".into(),
+        );
+    }
+    open_store(settings, false).await
+}
+
+fn database(settings: &Settings) -> DatabaseSettings {
+    DatabaseSettings {
+        url: settings.database_url().expose_secret().to_owned(),
+        max_connections: settings.database.max_connections,
+    }
 }
 
 /// Opens the services: folder, secrets, database, keys, roles.

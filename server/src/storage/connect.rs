@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use super::changes::Changes;
 use super::postgres::Postgres;
-use super::sqlite::Sqlite;
+use super::sqlite::{self, Sqlite};
 use super::together::{Desk, Server, Together, under_way_at_most};
 use super::{Inner, StorageError, Tx, audit, clients, sessions};
 
@@ -124,6 +124,17 @@ impl Store {
             pools,
             changes: Arc::default(),
         })
+    }
+
+    /// Whether anything has this embedded database open, in any process. A server's answers no: it cannot know.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub async fn is_open_elsewhere(settings: &DatabaseSettings) -> Result<bool, StorageError> {
+        match settings.url.strip_prefix("sqlite:") {
+            Some(path) => sqlite::is_open(path.strip_prefix("//").unwrap_or(path)).await,
+            None => Ok(false),
+        }
     }
 
     /// Runs on PostgreSQL.

@@ -62,6 +62,16 @@ pub enum StorageError {
         /// The migration.
         version: i64,
     },
+    /// The tables cannot be taken back so far.
+    #[error(
+        "there is no way back to version {version} of the tables, only to {oldest} and later: restore the backup made before the upgrade"
+    )]
+    NoWayBack {
+        /// What was asked for.
+        version: i64,
+        /// The oldest that can be had.
+        oldest: i64,
+    },
     /// A migration failed; its transaction was rolled back.
     #[error("the database could not be migrated: {0}")]
     Migration(#[source] MigrateError),

@@ -1,10 +1,11 @@
-//! The schema's version: bringing it up to date, and refusing to run on any other (F9).
+//! The schema's version: bringing it up to date, taking it back for an older program, and refusing to run on any other
+//! (F9, F77).
 //!
-//! Every migration runs in a transaction of its own together with the note that it was applied, so an interrupted one
-//! has changed nothing.
+//! Every migration runs in a transaction of its own together with the note that it was applied or taken back, so an
+//! interrupted one has changed nothing.
 
 use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Acquire, Connection as _, PgConnection};
 
 use super::connect::Pools;
 use super::{StorageError, Store, Tx, on_backend};
@@ -29,16 +30,45 @@ impl Store {
             Err(StorageError::SchemaMissing | StorageError::SchemaOlder { .. }) => {}
             Err(refused) => return Err(refused),
         }
+        self.run(Direction::Up).await
+    }
+
+    /// Takes the schema back to that of an older program, step by step: each undoes one migration by what stands beside it
+    /// in the file `….down.sql`.
+    ///
+    /// # Errors
+    /// Refused, and everything left as it is, if the schema is not exactly this program's, or a step has no way back.
+    pub async fn migrate_back(&self, version: i64) -> Result<(), StorageError> {
+        self.check_schema().await?;
+        let known = &self.migrator().migrations;
+        let has_way_back = |step: &Migration| {
+            let ways_back = known.iter().filter(|other| other.migration_type.is_down_migration());
+            ways_back
+                .map(|other| other.version)
+                .any(|version| version == step.version)
+        };
+        let oldest = newest(known.iter().filter(|step| !has_way_back(step)));
+        if version < oldest || !known.iter().any(|step| step.version == version) {
+            return Err(StorageError::NoWayBack { version, oldest });
+        }
+        self.run(Direction::BackTo(version)).await
+    }
+
+    async fn run(&self, direction: Direction) -> Result<(), StorageError> {
         match &self.pools {
-            Pools::Sqlite { sqlite, .. } => run(&SQLITE, sqlite.exclusive().await?.connection()?).await,
+            Pools::Sqlite { sqlite, .. } => run(&SQLITE, sqlite.exclusive().await?.connection()?, direction).await,
             Pools::Postgres { migration, .. } => {
                 // A connection of its own: migrations may take longer than any statement of a request.
                 let mut connection = PgConnection::connect_with(migration).await?;
-                let done = run(&POSTGRES, &mut connection).await;
+                let done = run(&POSTGRES, &mut connection, direction).await;
                 connection.close().await?;
                 done
             }
         }
+    }
+
+    fn migrator(&self) -> &'static Migrator {
+        if self.is_postgres() { &POSTGRES } else { &SQLITE }
     }
 
     /// Whether the schema is exactly this program's.
@@ -46,7 +76,6 @@ impl Store {
     /// # Errors
     /// Says what to do if it is missing, older, newer, altered or half migrated.
     pub async fn check_schema(&self) -> Result<(), StorageError> {
-        let known = if self.is_postgres() { &POSTGRES } else { &SQLITE };
         let mut tx = self.read().await?;
         let exists = if self.is_postgres() {
             HISTORY_EXISTS_POSTGRES
@@ -57,7 +86,7 @@ impl Store {
         if exists == 0 {
             return Err(StorageError::SchemaMissing);
         }
-        compare(&known.migrations, &applied(&mut tx).await?)
+        compare(&self.migrator().migrations, &applied(&mut tx).await?)
     }
 }
 
@@ -69,19 +98,38 @@ async fn applied(tx: &mut Tx) -> Result<Vec<Applied>, StorageError> {
         .await)?)
 }
 
-async fn run<C: Migrate>(migrator: &Migrator, connection: &mut C) -> Result<(), StorageError> {
-    migrator
-        .run_direct(None, connection, false)
-        .await
-        .map_err(|error| match error {
-            MigrateError::VersionMismatch(version) => StorageError::SchemaDiffers { version },
-            MigrateError::Dirty(version) => StorageError::SchemaInterrupted { version },
-            other => StorageError::Migration(other),
-        })
+/// Where migrations lead.
+#[derive(Clone, Copy)]
+enum Direction {
+    Up,
+    BackTo(i64),
+}
+
+async fn run<C: Migrate>(migrator: &Migrator, connection: &mut C, direction: Direction) -> Result<(), StorageError>
+where
+    for<'c> &'c mut C: Acquire<'c, Connection = &'c mut C>,
+{
+    let done = match direction {
+        Direction::Up => migrator.run_direct(None, connection, false).await,
+        Direction::BackTo(version) => migrator.undo(connection, version).await,
+    };
+    done.map_err(|error| match error {
+        MigrateError::VersionMismatch(version) => StorageError::SchemaDiffers { version },
+        MigrateError::Dirty(version) => StorageError::SchemaInterrupted { version },
+        other => StorageError::Migration(other),
+    })
+}
+
+fn newest<'m>(migrations: impl Iterator<Item = &'m Migration>) -> i64 {
+    migrations.map(|migration| migration.version).max().unwrap_or(0)
 }
 
 fn compare(known: &[Migration], applied: &[Applied]) -> Result<(), StorageError> {
-    let newest_known = known.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known: Vec<&Migration> = known
+        .iter()
+        .filter(|migration| !migration.migration_type.is_down_migration())
+        .collect();
+    let newest_known = newest(known.iter().copied());
     let newest_applied = applied.iter().map(|(version, ..)| *version).max().unwrap_or(0);
     for (version, checksum, success) in applied {
         if !success {

@@ -33,6 +33,9 @@ use super::StorageError;
 use super::connect::PATIENCE;
 use checkpoints::Checkpoints;
 
+/// Result code: another connection holds a lock that is in the way.
+const SQLITE_BUSY: &str = "5";
+
 /// Connections that only read.
 pub(super) type Reader = Object<Readers>;
 
@@ -41,6 +44,22 @@ pub(super) type Reader = Object<Readers>;
 pub(super) struct Sqlite {
     readers: Pool<Readers>,
     writer: Arc<Writer>,
+}
+
+/// Whether any connection has this file open. Only the last one can leave write-ahead logging, which is what is tried
+/// (<https://www.sqlite.org/wal.html>, section 4); [`Sqlite::open`] takes it up again.
+pub(super) async fn is_open(path: &str) -> Result<bool, StorageError> {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::ZERO);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let left = sqlx::query("PRAGMA journal_mode = DELETE")
+        .execute(&mut connection)
+        .await;
+    connection.close().await?;
+    match left {
+        Ok(_) => Ok(false),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(SQLITE_BUSY) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Sqlite {

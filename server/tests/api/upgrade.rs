@@ -1,6 +1,7 @@
 //! A database that an earlier version made: after its migration everybody is still signed in and goes on refreshing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use axum::http::Method;
 use data_encoding::BASE64URL_NOPAD;
@@ -20,7 +21,8 @@ async fn migrations(folder: &str, stage: i64) -> Migrator {
     let mut migrator = Migrator::new(root().join("migrations").join(folder).as_path())
         .await
         .expect("migrations");
-    let known: Vec<_> = migrator.iter().filter(|one| one.version <= stage).cloned().collect();
+    let known = migrator.iter().filter(|one| !one.migration_type.is_down_migration());
+    let known: Vec<_> = known.filter(|one| one.version <= stage).cloned().collect();
     assert_eq!(known.last().map(|one| one.version), Some(stage), "it exists");
     migrator.migrations = known.into();
     migrator
@@ -118,67 +120,110 @@ fn earlier_versions() -> Vec<i64> {
         })
         .collect();
     versions.sort_unstable();
+    versions.dedup();
     assert!(versions.pop().is_some_and(|today| today >= 8), "none is ever removed");
     versions
 }
 
-/// Only forwards: an older binary refuses a newer database (README; `f9_…` of the storage tests), because it would
-/// write rows that the newer one takes for complete. The way back is the backup that was made before the upgrade.
+/// An older binary refuses newer tables (`f9_…` of the storage tests), because it would write rows that the newer one takes
+/// for complete. The way back is `mayfly migrate --back-to`, below.
 #[tokio::test]
 async fn f77_everybody_of_every_earlier_version_goes_on_after_the_upgrade() {
     for stage in earlier_versions() {
-        let app = TestApp::start(&format!("f77 from {stage}")).await;
-        let (person, mut honest) = app.add_program("honest").await;
-        let (_, mut unlucky) = app.add_program("unlucky").await;
-        let (_, leaving) = app.add_program("leaving").await;
-        let mut browser = Browser::new(&app);
-        browser.sign_in(&person).await;
-        assert!(leaving.end(&leaving.session_id).await.status.is_success());
-        app.pass(60);
-        let late_tab = honest.refresh.clone();
-        honest.renew().await.expect(200);
-        honest.sessions().await.expect(200);
-        // The answer of this one is lost: it holds the parent.
-        unlucky.present(&unlucky.refresh.clone()).await.expect(200);
-        app.pass(5);
-        app.backend().store().close().await;
-        take_back(&app.database_url(), stage).await;
-
-        let app = app.restart().await;
-        let anew = |program: &Program| Program {
-            app: app.clone(),
-            ..program.clone()
-        };
-        let [mut honest, mut unlucky, mut leaving] = [&honest, &unlucky, &leaving].map(anew);
-        browser.app = app.clone();
-        // The access tokens of before are good for the rest of their life, and a tab that is late is no thief.
-        honest.sessions().await.expect(200);
-        honest.present(&late_tab).await.expect(409);
-        let lost = unlucky.renew().await.expect(200);
-        assert_eq!(lost.header("mayfly-refresh"), Some("reissued"), "from {stage}");
-        leaving.renew().await.expect(401);
-        for _ in 0..5 {
-            app.pass(60);
-            for program in [&mut honest, &mut unlucky] {
-                program.renew().await.expect(200);
-                program.sessions().await.expect(200);
-            }
-            let page = browser.open("/").await.expect(200).page();
-            assert!(page.contains("Your devices"), "from {stage}: {page}");
-        }
-        for wrong in [
-            "authn_token_reuse",
-            "database_rolled_back",
-            "refresh_refused",
-            "session_expired",
-        ] {
-            assert_eq!(app.events(wrong).await, 0, "from {stage}: {wrong}");
-        }
-        // And whoever uses an old token now is found out as ever.
-        app.pass(60);
-        honest.present(&late_tab).await.expect(401);
-        assert_eq!(app.events("authn_token_reuse").await, 1, "from {stage}");
+        let back = async |app: &TestApp| take_back(&app.database_url(), stage).await;
+        everybody_goes_on(&format!("from {stage}"), back).await;
     }
+}
+
+/// With the same rows in the tables of before, as the older program finds and leaves them.
+#[tokio::test]
+async fn f77_everybody_goes_on_after_the_way_back_and_another_upgrade() {
+    let stage = earlier_versions().pop().expect("one");
+    let back = async |app: &TestApp| {
+        let done = app.command(&["migrate", "--back-to", &stage.to_string()], &[]).await;
+        assert!(done.status.success(), "{done:?}");
+        let version = app.number("SELECT MAX(version) FROM _sqlx_migrations").await;
+        assert_eq!(version, stage);
+    };
+    everybody_goes_on("by the command", back).await;
+}
+
+#[tokio::test]
+async fn f77_tables_are_not_taken_back_while_anybody_uses_them() {
+    let stage = earlier_versions().pop().expect("one");
+    let app = TestApp::start("f77 in use").await;
+    let serving = app.spawn_beside().await;
+    app.backend().store().close().await;
+    let back = async || app.command(&["migrate", "--back-to", &stage.to_string()], &[]).await;
+    let refused = back().await;
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("stop every node first"), "{said}");
+    let today = app.number("SELECT MAX(version) FROM _sqlx_migrations").await;
+    assert!(today > stage, "left alone");
+    serving.process().terminate();
+    while serving.process().ended().is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let done = back().await;
+    assert!(done.status.success(), "{done:?}");
+    let nowhere = app.command(&["migrate", "--back-to", "1"], &[]).await;
+    assert!(!nowhere.status.success(), "{nowhere:?}");
+}
+
+/// Everybody who was signed in before tables were taken back is so after they were brought forward again.
+async fn everybody_goes_on(from: &str, back: impl AsyncFnOnce(&TestApp)) {
+    let app = TestApp::start(&format!("f77 {from}")).await;
+    let (person, mut honest) = app.add_program("honest").await;
+    let (_, mut unlucky) = app.add_program("unlucky").await;
+    let (_, leaving) = app.add_program("leaving").await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    assert!(leaving.end(&leaving.session_id).await.status.is_success());
+    app.pass(60);
+    let late_tab = honest.refresh.clone();
+    honest.renew().await.expect(200);
+    honest.sessions().await.expect(200);
+    // The answer of this one is lost: it holds the parent.
+    unlucky.present(&unlucky.refresh.clone()).await.expect(200);
+    app.pass(5);
+    app.backend().store().close().await;
+    back(&app).await;
+
+    let app = app.restart().await;
+    let anew = |program: &Program| Program {
+        app: app.clone(),
+        ..program.clone()
+    };
+    let [mut honest, mut unlucky, mut leaving] = [&honest, &unlucky, &leaving].map(anew);
+    browser.app = app.clone();
+    // The access tokens of before are good for the rest of their life, and a tab that is late is no thief.
+    honest.sessions().await.expect(200);
+    honest.present(&late_tab).await.expect(409);
+    let lost = unlucky.renew().await.expect(200);
+    assert_eq!(lost.header("mayfly-refresh"), Some("reissued"), "{from}");
+    leaving.renew().await.expect(401);
+    for _ in 0..5 {
+        app.pass(60);
+        for program in [&mut honest, &mut unlucky] {
+            program.renew().await.expect(200);
+            program.sessions().await.expect(200);
+        }
+        let page = browser.open("/").await.expect(200).page();
+        assert!(page.contains("Your devices"), "{from}: {page}");
+    }
+    for wrong in [
+        "authn_token_reuse",
+        "database_rolled_back",
+        "refresh_refused",
+        "session_expired",
+    ] {
+        assert_eq!(app.events(wrong).await, 0, "{from}: {wrong}");
+    }
+    // And whoever uses an old token now is found out as ever.
+    app.pass(60);
+    honest.present(&late_tab).await.expect(401);
+    assert_eq!(app.events("authn_token_reuse").await, 1, "{from}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Bringing tables up to date: what an older version left, and a migration that fails at any of its statements (F9).
+//! Bringing tables up to date: what an older version left, and a migration that fails at any of its statements (F9); and
+//! back again (F77).
 
 use std::path::Path;
 
@@ -8,13 +9,19 @@ use sqlx::migrate::{MigrateError, Migration, Migrator};
 
 use crate::database::{Database, Raw, on_postgres};
 
-/// Every migration as it stands in the folder, oldest first.
-async fn migrations() -> Vec<Migration> {
+/// Every step as it stands in the folder, oldest first.
+async fn steps() -> Vec<Migration> {
     let folder = if on_postgres() { "postgres" } else { "sqlite" };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(folder);
     let migrator = Migrator::new(path.as_path()).await.expect("migrations");
-    let migrations: Vec<Migration> = migrator.iter().cloned().collect();
-    assert!(migrations.len() >= 8, "none is ever removed");
+    migrator.iter().cloned().collect()
+}
+
+/// Every migration, oldest first.
+async fn migrations() -> Vec<Migration> {
+    let mut migrations = steps().await;
+    migrations.retain(|step| !step.migration_type.is_down_migration());
+    assert!(migrations.len() >= 9, "none is ever removed");
     migrations
 }
 
@@ -138,4 +145,73 @@ async fn f9_a_migration_that_fails_at_any_statement_leaves_the_version_before_an
     }
     println!("{failures} failures in {} migrations", all.len());
     assert!(failures > 60, "each statement is seen: {failures}");
+}
+
+#[tokio::test]
+async fn f77_tables_taken_back_are_those_of_the_older_version_and_come_forward_again() {
+    let all = migrations().await;
+    let today = all.last().expect("some").version;
+    let mut ways_back = steps().await;
+    ways_back.retain(|step| step.migration_type.is_down_migration());
+    let oldest = today - i64::try_from(ways_back.len()).expect("few");
+    assert!(oldest < today, "the last version has a way back");
+    for version in oldest..=today {
+        let (database, older) = (Database::new().await, Database::unmigrated().await);
+        let todays = tables(&database).await;
+        let upto: Vec<Migration> = all.iter().filter(|step| step.version <= version).cloned().collect();
+        run(&older, &upto).await.expect("as the older version did");
+        database.store.migrate_back(version).await.expect("goes back");
+        assert_eq!(tables(&database).await, tables(&older).await, "version {version}");
+        // What the older program compares with its own before it starts.
+        run(&database, &upto).await.expect("nothing to do and nothing amiss");
+        assert_eq!(tables(&database).await, tables(&older).await);
+        database.store.migrate().await.expect("comes forward");
+        assert_eq!(tables(&database).await, todays);
+    }
+    let database = Database::new().await;
+    for version in [i64::MIN, 0, oldest - 1, today + 1, i64::MAX] {
+        let error = database.store.migrate_back(version).await.expect_err("refused");
+        assert!(matches!(error, StorageError::NoWayBack { .. }), "{version}: {error}");
+        database.store.check_schema().await.expect("left alone");
+    }
+    database.store.migrate_back(oldest).await.expect("goes back");
+    let again = database
+        .store
+        .migrate_back(oldest)
+        .await
+        .expect_err("it is not today's any more");
+    assert!(matches!(again, StorageError::SchemaOlder { .. }), "{again}");
+}
+
+#[tokio::test]
+async fn f77_a_way_back_that_fails_at_any_statement_leaves_the_version_it_began_with() {
+    let mut failures = 0;
+    for way_back in steps().await {
+        if !way_back.migration_type.is_down_migration() {
+            continue;
+        }
+        let statements = statements(way_back.sql.as_str());
+        for done in 0..=statements.len() {
+            let database = Database::new().await;
+            let before = tables(&database).await;
+            let text = format!("{}\nINSERT INTO no_such_table VALUES (1);", statements[..done].concat());
+            let mut migrator = Migrator::DEFAULT;
+            let mut failing = way_back.clone();
+            failing.sql = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));
+            migrator.migrations = [migrations().await, vec![failing]].concat().into();
+            let mut connection = database.raw().await;
+            let back_to = way_back.version - 1;
+            let undone = match &mut connection {
+                Raw::Sqlite(connection) => migrator.undo(connection, back_to).await,
+                Raw::Postgres(connection) => migrator.undo(connection, back_to).await,
+            };
+            connection.close().await;
+            let error = undone.expect_err("it fails");
+            assert!(error.to_string().contains("no_such_table"), "after {done}: {error}");
+            assert_eq!(tables(&database).await, before);
+            database.store.check_schema().await.expect("is right");
+            failures += 1;
+        }
+    }
+    assert!(failures > 6, "each statement is seen: {failures}");
 }
