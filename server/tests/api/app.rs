@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,13 +16,15 @@ use server::config::Settings;
 use server::domain::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 use server::domain::keys::KeyEncryptionKey;
 use server::domain::random::Random;
+use server::http::listen;
 use server::services::{Backend, sha256};
 use server::startup::Application;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use crate::database::{Rows, TestDatabase};
-use crate::process::Process;
+use crate::process::{Line, Process};
 use crate::reply::Reply;
 
 /// 2026-11-21T09:00:00Z, where every test begins.
@@ -68,15 +70,28 @@ struct Inner {
 
 /// Where it runs.
 enum Running {
-    /// In this process, asked without a socket.
+    /// In this process, asked without a socket, or through its door once there is one.
     Here {
         application: Box<Application>,
         clock: Arc<ManualClock>,
+        door: OnceLock<Door>,
     },
     /// As the real program, by the system's clock.
     Program(Process),
     /// Nowhere.
     Not,
+}
+
+/// A port on loopback behind the listener of the program.
+struct Door {
+    line: Line,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
 }
 
 /// What outlives a restart.
@@ -176,7 +191,7 @@ impl TestApp {
     #[track_caller]
     fn here(&self) -> (&Application, &Arc<ManualClock>) {
         match &self.0.running {
-            Running::Here { application, clock } => (application, clock),
+            Running::Here { application, clock, .. } => (application, clock),
             Running::Program(_) | Running::Not => panic!("this application does not run in the test"),
         }
     }
@@ -216,8 +231,27 @@ impl TestApp {
         let running = Running::Here {
             application: Box::new(application),
             clock,
+            door: OnceLock::new(),
         };
         Self(Arc::new(Inner { running, place }))
+    }
+
+    /// From now on every request comes over a connection from loopback, through the listener of the program.
+    pub fn serve(&self) {
+        let Running::Here { application, door, .. } = &self.0.running else {
+            panic!("this application does not run in the test");
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket of ours");
+        let line = Line::to(listener.local_addr().expect("bound"));
+        let (state, router) = (application.state().clone(), application.router());
+        let serving = tokio::spawn(async move {
+            let (server, stop) = (&state.settings.server, std::future::pending());
+            listen::serve_on(listener, None, router, server, &state.draining, stop)
+                .await
+                .expect("it listens");
+        });
+        assert!(door.set(Door { line, serving }).is_ok(), "it has a door already");
     }
 
     /// Another node on the same database whose clock shows something else.
@@ -269,11 +303,14 @@ impl TestApp {
         self.now()
     }
 
-    /// Sends one request as if it came over a connection from `peer`.
+    /// Sends one request as if it came over a connection from `peer`; over a real one it comes from loopback.
     pub async fn send(&self, peer: SocketAddr, mut request: Request<Body>) -> Reply {
         request.extensions_mut().insert(ConnectInfo(peer));
         match &self.0.running {
-            Running::Here { application, .. } => {
+            Running::Here { application, door, .. } => {
+                if let Some(door) = door.get() {
+                    return door.line.send(request).await.expect("an answer");
+                }
                 let response = application.router().oneshot(request).await;
                 Reply::read(response.expect("the router answers always")).await
             }

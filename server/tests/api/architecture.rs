@@ -250,10 +250,8 @@ fn every_module_says_what_it_owns() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// In place of measuring time (J14, R7): one comparison takes nanoseconds and a request a million times that, with the
-/// noise of a shared machine, so a statistical test would pass whether or not the comparison leaks. What is compared are
-/// hashes and tags besides, of which a stranger cannot choose the bytes. So the source is searched for any that is not
-/// made by `subtle` or by the cryptographic library.
+/// Beside measuring time (`properties/timing.rs`, J14, R7), which finds a comparison byte by byte but not `==`, where many
+/// bytes are compared at once: the source is searched for any that is not made by `subtle` or by the cryptographic library.
 #[test]
 fn j14_secrets_are_compared_in_constant_time_only() {
     // Whoever compares a tag, hash or token with == outside of tests has to come here and say why.

@@ -1,4 +1,4 @@
-//! The real program in a process of its own, asked over a real connection.
+//! The real program in a process of its own, asked over a real connection; and such connections.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -13,13 +13,53 @@ use http_body_util::BodyExt as _;
 
 use crate::reply::Reply;
 
+/// Connections to one address, each used again and again.
+pub struct Line {
+    address: SocketAddr,
+    client: reqwest::Client,
+}
+
+impl Line {
+    /// To whoever listens there.
+    pub fn to(address: SocketAddr) -> Self {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(Duration::from_secs(20))
+            // The listener closes what is idle for ten seconds; nothing is sent into a connection that is just closing.
+            .pool_idle_timeout(Duration::from_secs(5))
+            .build()
+            .expect("a client");
+        Self { address, client }
+    }
+
+    /// Sends a request; an error where no answer comes.
+    pub async fn send(&self, request: Request<Body>) -> Result<Reply, reqwest::Error> {
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await.expect("a body of ours").to_bytes();
+        let url = format!("http://{}{}", self.address, parts.uri);
+        let sent = self
+            .client
+            .request(parts.method, url)
+            .headers(parts.headers)
+            .body(bytes)
+            .send()
+            .await?;
+        let (status, headers) = (sent.status(), sent.headers().clone());
+        Ok(Reply {
+            status,
+            headers,
+            body: sent.text().await?,
+        })
+    }
+}
+
 /// The program while it runs; ended with the last use, if it has not ended by itself.
 pub struct Process {
     child: Mutex<Child>,
-    address: SocketAddr,
+    line: Line,
     /// Everything it wrote to standard output and standard error.
     output: Arc<Mutex<Vec<u8>>>,
-    client: reqwest::Client,
 }
 
 impl Process {
@@ -53,17 +93,10 @@ impl Process {
         })
         .await
         .expect("it listens");
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .timeout(Duration::from_secs(20))
-            .build()
-            .expect("a client");
         Self {
             child: Mutex::new(child),
-            address,
+            line: Line::to(address),
             output,
-            client,
         }
     }
 
@@ -77,22 +110,7 @@ impl Process {
 
     /// The same where no answer may come.
     pub async fn try_send(&self, request: Request<Body>) -> Result<Reply, reqwest::Error> {
-        let (parts, body) = request.into_parts();
-        let bytes = body.collect().await.expect("a body of ours").to_bytes();
-        let url = format!("http://{}{}", self.address, parts.uri);
-        let sent = self
-            .client
-            .request(parts.method, url)
-            .headers(parts.headers)
-            .body(bytes)
-            .send()
-            .await?;
-        let (status, headers) = (sent.status(), sent.headers().clone());
-        Ok(Reply {
-            status,
-            headers,
-            body: sent.text().await?,
-        })
+        self.line.send(request).await
     }
 
     /// Its process id.

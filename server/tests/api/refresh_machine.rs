@@ -1,5 +1,6 @@
-//! Random sequences against the whole application over HTTP: a model of the table of TOKENS.md §3, written down once
-//! more and independently, predicts every answer; the audit log is checked at the end of each sequence.
+//! Random sequences against the server over HTTP, on a socket and behind the listener of the program, by a virtual
+//! clock: a model of the table of TOKENS.md §3, written down once more and independently, predicts every answer; the
+//! audit log is checked at the end of each sequence.
 //!
 //! The everyday run makes a few thousand steps, always the same; with `MAYFLY_TEST_FULL=1` it makes more than 10^5,
 //! each time others. Both databases: see [`crate`].
@@ -414,6 +415,7 @@ impl StateMachineTest for Sequence {
 
 async fn field() -> (TestApp, Person) {
     let app = TestApp::start("f50 machine").await;
+    app.serve();
     let lifetimes = Lifetimes {
         access: Duration::from_secs(ACCESS_LIFETIME),
         idle: Duration::from_secs(IDLE),
@@ -472,4 +474,8 @@ fn f50_random_sequences_of_refreshes_are_answered_as_the_table_says() {
         assert!(answers.contains_key(word), "the sequences met {word}: {answers:?}");
     }
     assert!(!full || steps >= 100_000, "{steps} steps");
+    // Without a socket these would be the addresses that browsers and programs of the tests say they have.
+    let elsewhere = "SELECT count(*) FROM sessions WHERE address <> '127.0.0.1'";
+    let elsewhere = field.runtime.block_on(field.app.number(elsewhere));
+    assert_eq!(elsewhere, 0, "every request came over a connection");
 }

@@ -7,8 +7,10 @@
 //!
 //! Forged input at every parser (TOKENS.md §4, J7): [`mutation`] makes it, [`forged`] sees what becomes of it.
 //!
-//! The everyday run takes a few seconds; `MAYFLY_TEST_FULL=1` explores larger worlds and makes more forgeries. Every test
-//! prints how much it visited (`cargo test … -- --show-output`).
+//! How long comparisons with secrets take (J14, R7): [`timing`].
+//!
+//! The everyday run takes a few seconds; `MAYFLY_TEST_FULL=1` explores larger worlds, makes more forgeries and measures
+//! times. Every test prints how much it visited (`cargo test … -- --show-output`).
 
 mod bench;
 mod explore;
@@ -18,6 +20,7 @@ mod mutation;
 mod proof;
 mod rules;
 mod state;
+mod timing;
 mod weakened;
 mod words;
 mod world;
