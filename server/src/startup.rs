@@ -34,6 +34,10 @@ pub struct Application {
     router: Router,
 }
 
+/// Why the program ended; whoever supervises it starts it again.
+const SYNC_FAILED: &str = "the disk did not take what was written (see the log before this): what was answered with \
+                           success is there; look at the disk, and start again";
+
 impl Application {
     /// Opens (on the first run: makes) data folder, secrets, database and keys, and assembles the router.
     ///
@@ -69,7 +73,7 @@ impl Application {
     /// Serves until asked to stop, then drains.
     ///
     /// # Errors
-    /// When the address cannot be bound or the listener fails.
+    /// When the address cannot be bound, the listener fails, or the disk did not take what was written.
     pub async fn run(self) -> Result<(), CliError> {
         let backend = self.state.backend.clone();
         backend.record_start().await?;
@@ -94,7 +98,7 @@ impl Application {
         });
         let watching = tokio::spawn(watch(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
-        let served = listen::serve(&self.state, self.router).await;
+        let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
         sealing.abort();
         housekeeping.abort();
         following.abort();
@@ -112,7 +116,11 @@ impl Application {
             Err(_) => tracing::warn!("the last events could not be sealed in time; the next start will"),
         }
         backend.store().close().await;
-        Ok(served?)
+        served?;
+        if backend.store().has_sync_failed() {
+            return Err(SYNC_FAILED.into());
+        }
+        Ok(())
     }
 }
 

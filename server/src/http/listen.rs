@@ -71,15 +71,25 @@ pub enum ListenError {
     Listener(#[from] io::Error),
 }
 
-/// Listens and serves until SIGTERM or SIGINT, then drains.
+/// Listens and serves until SIGTERM, SIGINT, or `failure`, then drains.
 ///
 /// # Errors
 /// [`ListenError`].
-pub async fn serve(state: &AppState, router: Router) -> Result<(), ListenError> {
+pub async fn serve(
+    state: &AppState,
+    router: Router,
+    failure: impl Future<Output = ()> + Send,
+) -> Result<(), ListenError> {
     let settings = &state.settings.server;
     let tls = settings.tls.as_ref().map(tls_config).transpose()?;
     let listener = bind(settings)?;
-    let stop = stop_signal()?;
+    let signal = stop_signal()?;
+    let stop = async {
+        tokio::select! {
+            stop = signal => stop,
+            () = failure => Stop::AtOnce,
+        }
+    };
     let scheme = if tls.is_some() { "https" } else { "http" };
     println!(
         "Serving {} on {scheme}://{}",
@@ -178,7 +188,7 @@ pub async fn serve_on(
 pub enum Stop {
     /// By an orchestrator (SIGTERM): balancers may need a moment.
     Announced,
-    /// By somebody at the keyboard (SIGINT).
+    /// By somebody at the keyboard (SIGINT), or because it cannot go on.
     AtOnce,
 }
 

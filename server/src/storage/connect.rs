@@ -143,6 +143,24 @@ impl Store {
         matches!(self.pools, Pools::Postgres { .. })
     }
 
+    /// Comes back when the disk did not take what was written to the embedded database: nothing is written from then on, and
+    /// the process is to end. How a server keeps its own disk is its own affair: then never.
+    pub async fn sync_failed(&self) {
+        if let Pools::Sqlite { sqlite, .. } = &self.pools {
+            let mut failed = sqlite.sync_failed().clone();
+            if failed.wait_for(|failed| *failed).await.is_ok() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Whether it did not.
+    #[must_use]
+    pub fn has_sync_failed(&self) -> bool {
+        matches!(&self.pools, Pools::Sqlite { sqlite, .. } if *sqlite.sync_failed().borrow())
+    }
+
     /// A connection to read with; each statement sees what was committed before it.
     ///
     /// # Errors

@@ -14,6 +14,10 @@
 //! comes next puts it right.
 //!
 //! **Checkpoints** run on a connection of their own, so that no writer pays for them (see [`checkpoints`]).
+//!
+//! **A sync that failed** ends all writing (F5). What the disk did not take may be in the kernel's memory, taken for
+//! clean: to write on beside it would need an argument for every file system. The process is told to end instead
+//! ([`Sqlite::sync_failed`]), and the next one begins with what can be read and synced.
 
 mod checkpoints;
 pub(super) mod whole;
@@ -27,7 +31,7 @@ use deadpool::managed::{Manager, Metrics, Object, Pool, RecycleResult, Timeouts}
 use deadpool::{Runtime, managed};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot, watch};
 
 use super::StorageError;
 use super::connect::PATIENCE;
@@ -35,6 +39,8 @@ use checkpoints::Checkpoints;
 
 /// Result code: another connection holds a lock that is in the way.
 const SQLITE_BUSY: &str = "5";
+/// Result codes: a file, or the folder, could not be synced (`SQLITE_IOERR_FSYNC`, `SQLITE_IOERR_DIR_FSYNC`).
+const FAILED_SYNCS: [&str; 2] = ["1034", "1290"];
 
 /// Connections that only read.
 pub(super) type Reader = Object<Readers>;
@@ -44,6 +50,7 @@ pub(super) type Reader = Object<Readers>;
 pub(super) struct Sqlite {
     readers: Pool<Readers>,
     writer: Arc<Writer>,
+    sync_failed: watch::Receiver<bool>,
 }
 
 /// Whether any connection has this file open. Only the last one can leave write-ahead logging, which is what is tried
@@ -88,7 +95,8 @@ impl Sqlite {
             .execute(&mut connection)
             .await?;
         let checkpointing = SqliteConnection::connect_with(&writing.pragma("cache_size", "-64")).await?;
-        let writer = Writer::start(connection, checkpointing);
+        let (failing, sync_failed) = watch::channel(false);
+        let writer = Writer::start(connection, checkpointing, failing);
         let readers = Pool::builder(Readers(options.read_only(true).pragma("cache_size", "-1024")))
             .max_size(usize::try_from(readers).unwrap_or(usize::MAX))
             .timeouts(Timeouts {
@@ -98,7 +106,16 @@ impl Sqlite {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|_| StorageError::Address("no pool of readers could be made"))?;
-        Ok(Self { readers, writer })
+        Ok(Self {
+            readers,
+            writer,
+            sync_failed,
+        })
+    }
+
+    /// Becomes true when the disk did not take what was written. Nothing is written from then on.
+    pub(super) const fn sync_failed(&self) -> &watch::Receiver<bool> {
+        &self.sync_failed
     }
 
     /// A connection to read with.
@@ -197,7 +214,7 @@ enum Scope {
 
 /// Whoever holds this works on the connection.
 pub(super) struct Turn {
-    /// None once closed.
+    /// None once closed, or given up.
     connection: Option<SqliteConnection>,
     scope: Scope,
     /// The last one who worked here did not finish.
@@ -206,10 +223,15 @@ pub(super) struct Turn {
     waiting: Vec<oneshot::Sender<Result<(), Arc<sqlx::Error>>>>,
     /// Commits so far.
     commits: Arc<AtomicU64>,
+    sync_failed: watch::Sender<bool>,
 }
 
 impl Writer {
-    fn start(connection: SqliteConnection, checkpointing: SqliteConnection) -> Arc<Self> {
+    fn start(
+        connection: SqliteConnection,
+        checkpointing: SqliteConnection,
+        sync_failed: watch::Sender<bool>,
+    ) -> Arc<Self> {
         let commits = Arc::new(AtomicU64::new(0));
         let turn = Arc::new(Mutex::new(Turn {
             connection: Some(connection),
@@ -217,6 +239,7 @@ impl Writer {
             abandoned: false,
             waiting: Vec::new(),
             commits: commits.clone(),
+            sync_failed,
         }));
         let checkpoints = Checkpoints::start(checkpointing, &turn, commits);
         let writer = Arc::new(Self {
@@ -356,6 +379,7 @@ impl Turn {
             tracing::error!(%error, "a commit failed");
             // Where the failure itself rolled back, this says that there is nothing left.
             let _ = self.run("ROLLBACK").await;
+            self.give_up_if_unsynced(&error);
             return Err(StorageError::Together(Arc::new(error)));
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -372,6 +396,17 @@ impl Turn {
         self.settle(outcome).await;
     }
 
+    /// After a sync that failed nothing is written any more.
+    fn give_up_if_unsynced(&mut self, error: &sqlx::Error) {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| FAILED_SYNCS.contains(&&*code)) && self.connection.take().is_some() {
+            tracing::error!(
+                "the disk did not take what was written: nothing is written any more, and the process ends"
+            );
+            self.sync_failed.send_replace(true);
+        }
+    }
+
     /// Ends the transaction with this outcome of its commit, and tells those who wait.
     async fn settle(&mut self, outcome: Result<(), sqlx::Error>) {
         self.scope = Scope::Nothing;
@@ -380,6 +415,7 @@ impl Turn {
             tracing::error!(%error, writers = self.waiting.len(), "a commit failed");
             // Where the failure itself rolled back, this says that there is nothing left.
             let _ = self.run("ROLLBACK").await;
+            self.give_up_if_unsynced(error);
         } else {
             self.commits.fetch_add(1, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -128,6 +128,18 @@ impl Serving {
     /// It still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// How it ended, by itself and within ten seconds.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let begun = now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                return status;
+            }
+            assert!(now() - begun < Duration::from_secs(10), "it runs on: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// SIGKILL, if it still runs. It never panicked before.

@@ -175,7 +175,7 @@ async fn f2_killed_at_a_system_call_between_the_first_write_and_the_answer_nothi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f5_what_the_disk_did_not_take_is_not_acknowledged() {
+async fn f5_what_the_disk_did_not_take_is_not_acknowledged_and_the_process_ends() {
     let _turn = MACHINE.lock().await;
     if postgres_url().is_some() {
         println!("skipped: the disk of PostgreSQL is not ours");
@@ -186,26 +186,26 @@ async fn f5_what_the_disk_did_not_take_is_not_acknowledged() {
     }
     let place = Place::sqlite(None);
     let mut clients = place.people(120).await;
-    // The program neither ends nor becomes read-only after a sync that failed. A kernel may then take pages for clean
-    // that are not on the disk; nothing that is acknowledged later rests on such pages as long as the process lives:
-    //
-    // - A commit that failed is not in SQLite's index of the log, so nobody reads it, and the next commit begins at the
-    //   same place of the log. It writes its own frames there (and the log's header, if it is the first), which makes
-    //   their pages dirty again, and its own sync covers all of them; what remains of a longer one before it no longer
-    //   fits the chain of checksums. Everything before that place was synced by a commit that succeeded.
-    // - A checkpoint whose sync failed does not count as done: the next one writes all of those pages once more.
-    // - Each open file is told of a failure by its own next sync, so none is lost between writer and checkpoints.
-    for error in ["EIO", "ENOSPC"] {
-        place.let_pass(11).await;
-        let serving = Serving::start(&place).await;
-        let tracer = Tracer::attach(&place, &serving, "fdatasync,fsync", &format!("error={error}:when=2+3")).await;
-        let (left, counts) = load(&serving, clients, 8, 1, 11).await;
-        clients = left;
-        println!("with every third sync failing ({error}): {:?}", counts.answers);
-        assert_eq!(counts.lost, 0, "{}", serving.log());
-        assert!(counts.of("503") > 0 && counts.of("rotated") > 0, "{counts:?}");
-        serving.kill();
-        drop(tracer);
+    let (mut refused, mut rotated) = (0, 0);
+    for fails_at in 1..=scale(3, 30) {
+        for error in ["EIO", "ENOSPC"] {
+            place.let_pass(11).await;
+            let mut serving = Serving::start(&place).await;
+            let inject = format!("error={error}:when={fails_at}");
+            let tracer = Tracer::attach(&place, &serving, "fdatasync,fsync", &inject).await;
+            let (left, counts) = load(&serving, clients, 8, 1000, 11).await;
+            clients = left;
+            let ended = serving.ended().await;
+            assert_eq!(ended.code(), Some(1), "{}", serving.log());
+            assert!(serving.log().contains("the disk did not take"), "{}", serving.log());
+            // Whoever comes before the listener is closed hears that nothing was done; `load` wants no other answer.
+            refused += counts.of("503");
+            rotated += counts.of("rotated");
+            serving.kill();
+            drop(tracer);
+        }
     }
+    println!("{refused} requests refused, {rotated} rotations that were acknowledged before");
+    assert!(refused > 0 && rotated > 0);
     last_life(&place, &mut clients).await;
 }

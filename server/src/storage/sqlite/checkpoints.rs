@@ -58,27 +58,27 @@ async fn keep_log_short(
             continue;
         }
         (copied, rounds) = (now, 0);
-        let length = checkpoint(&mut connection).await;
-        if length >= LONGEST_LOG
-            && let Some(turn) = turn.upgrade()
-        {
+        let mut done = checkpoint(&mut connection).await;
+        let Some(turn) = turn.upgrade() else {
+            return connection;
+        };
+        if done.as_ref().is_ok_and(|length| *length >= LONGEST_LOG) {
             let mut turn = turn.lock().await;
             turn.commit_all().await;
-            checkpoint(&mut connection).await;
+            done = checkpoint(&mut connection).await;
+        }
+        if let Err(error) = done {
+            // No loss: what is in the log stays there.
+            tracing::warn!(%error, "the write-ahead log could not be copied into the database");
+            turn.lock().await.give_up_if_unsynced(&error);
         }
     }
 }
 
-/// Pages in the log before it. A failure is no loss: what is in the log stays there.
-async fn checkpoint(connection: &mut SqliteConnection) -> i64 {
-    let row: Result<(i64, i64, i64), sqlx::Error> = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+/// Pages in the log before it.
+async fn checkpoint(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    let (_, length, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
         .fetch_one(connection)
-        .await;
-    match row {
-        Ok((_, length, _)) => length,
-        Err(error) => {
-            tracing::warn!(%error, "the write-ahead log could not be copied into the database");
-            0
-        }
-    }
+        .await?;
+    Ok(length)
 }

@@ -71,6 +71,9 @@ impl Writer {
         } else {
             turn.run_further(whole.further, arguments).await
         };
+        if let Err(error) = &written {
+            turn.give_up_if_unsynced(error);
+        }
         if alone && written.is_ok() {
             turn.scope = Scope::Nothing;
             turn.commits.fetch_add(1, Ordering::Relaxed);
