@@ -21,7 +21,7 @@ use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
-use crate::services::node_clocks::{self, REPORT_EVERY};
+use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store, keys};
 
@@ -138,18 +138,15 @@ pub async fn open_store(settings: &Settings, migrate: bool) -> Result<Store, Cli
     Ok(store)
 }
 
-/// Opens the database for what nothing may serve meanwhile.
+/// Opens the database for what nobody else may use meanwhile.
 ///
 /// # Errors
 /// When it cannot be opened, is of another version, or is in use.
 pub async fn open_store_alone(settings: &Settings) -> Result<Store, CliError> {
     let store = open_store(settings, false).await?;
-    let is_served = node_clocks::is_served(&store).await?;
     store.close().await;
-    if is_served || Store::is_open_elsewhere(&database(settings)).await? {
-        return Err(
-            "the database is in use, or a node served it within the last 35 seconds: stop every node first".into(),
-        );
+    if Store::is_open_elsewhere(&database(settings)).await? {
+        return Err("the database is in use: stop every node first, and start none before this is done".into());
     }
     open_store(settings, false).await
 }

@@ -51,6 +51,13 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
             install::node_modules()?;
             release_server().map(drop)
         });
+        if filter.is_none() {
+            // What is constant in time as it is written need not be so as it is optimised.
+            let optimised = ["--release", "--package", "server", "--test", "properties"];
+            suite.tests("timing, optimised", || {
+                cargo_test(&optimised, Some("timing"), None, full)
+            });
+        }
     }
     suite.tests("pages, server on SQLite", || {
         if !quick {

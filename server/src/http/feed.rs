@@ -6,7 +6,8 @@
 //! reader has heard everything and this node itself knows what is new. Whoever hears no heartbeat knows that its knowledge
 //! grows old. Only for services with the scope [`REVOCATIONS`].
 //!
-//! However many revocations there are, an answer holds a page of them in memory, and its reader sets the pace.
+//! However many revocations there are, an answer holds a page of them in memory, and its reader sets the pace for as long
+//! as its token may live.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,9 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http_body_util::channel::{Channel, Sender};
 use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use utoipa::ToSchema;
 
@@ -126,13 +126,18 @@ pub async fn revocations(
         return stream(state, from, headers, query).await;
     }
     let State(state) = state;
-    admit_service(&state, &headers, REVOCATIONS, &from).await?;
+    let client = admit_service(&state, &headers, REVOCATIONS, &from).await?;
     let place = state.streams.take_place()?;
     let first = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
-    let (sender, body) = Channel::<Bytes, ReadFailed>::new(MOST_WAITING);
-    tokio::spawn(write_snapshot(state, Outlet(sender), first, place));
+    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access));
+    tokio::spawn(async move {
+        if !write_snapshot(&state, &outlet, first).await {
+            outlet.break_off().await;
+        }
+        drop(place);
+    });
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(body)).into_response())
+    Ok((headers, body).into_response())
 }
 
 /// The answer breaks off: what was sent is not all there is.
@@ -141,22 +146,43 @@ pub async fn revocations(
 struct ReadFailed;
 
 /// Where an answer goes, piece by piece.
-struct Outlet(Sender<Bytes, ReadFailed>);
+struct Outlet {
+    pieces: mpsc::Sender<Result<Bytes, ReadFailed>>,
+    /// No token that was good at the beginning lives longer.
+    ends_at: Timestamp,
+}
 
 impl Outlet {
+    fn new(ends_at: Timestamp) -> (Self, Body) {
+        let (pieces, mut waiting) = mpsc::channel(MOST_WAITING);
+        let body = futures_util::stream::poll_fn(move |context| waiting.poll_recv(context));
+        (Self { pieces, ends_at }, Body::from_stream(body))
+    }
+
     /// Whether the reader took it.
-    async fn send(&mut self, text: String) -> bool {
-        let sent = timeout(PATIENCE, self.0.send_data(text.into())).await;
+    async fn send(&self, text: String) -> bool {
+        let sent = timeout(PATIENCE, self.pieces.send(Ok(text.into()))).await;
         matches!(sent, Ok(Ok(())))
     }
 
     /// Sends what has been written so far if it makes a piece. Whether the reader took it.
-    async fn send_piece(&mut self, text: &mut String) -> bool {
+    async fn send_piece(&self, text: &mut String) -> bool {
         text.len() < PIECE || self.send(std::mem::take(text)).await
+    }
+
+    /// The reader is told that this is not all there is, unless it has gone.
+    async fn break_off(&self) {
+        drop(timeout(PATIENCE, self.pieces.send(Err(ReadFailed))).await);
+    }
+
+    /// Whether it is too late to tell more.
+    fn has_ended(&self, state: &AppState) -> bool {
+        state.backend.now() >= self.ends_at || state.draining.has_begun()
     }
 }
 
-async fn write_snapshot(state: AppState, mut outlet: Outlet, first: News, _place: OwnedSemaphorePermit) {
+/// Whether it was written to its end.
+async fn write_snapshot(state: &AppState, outlet: &Outlet, first: News) -> bool {
     let mut page = first;
     let mut text = String::from(r#"{"revocations":["#);
     let mut is_first = true;
@@ -167,21 +193,20 @@ async fn write_snapshot(state: AppState, mut outlet: Outlet, first: News, _place
             }
             text.push_str(&json(entry));
             if !outlet.send_piece(&mut text).await {
-                return outlet.0.abort(ReadFailed);
+                return false;
             }
         }
         if let Some(as_of) = page.as_of {
             break as_of;
         }
         page = match state.backend.read_revocations(page.cursor).await {
-            Ok(Some(next)) => next,
-            Ok(None) | Err(_) => return outlet.0.abort(ReadFailed),
+            Ok(Some(next)) if next.past == page.past && !outlet.has_ended(state) => next,
+            Ok(_) | Err(_) => return false,
         };
     };
     let (cursor, as_of, at) = (page.cursor, as_of.as_millis(), state.backend.now().as_millis());
     let end = format!(r#"],"cursor":{cursor},"as_of":{as_of},"at":{at}}}"#);
-    // A reader that has gone needs no end.
-    outlet.send(text + &end).await;
+    outlet.send(text + &end).await
 }
 
 /// An entry is plain data with text keys; serialising it cannot fail.
@@ -202,6 +227,8 @@ pub async fn stream(
     headers: HeaderMap,
     Query(query): Query<From>,
 ) -> Result<Response, Refusal> {
+    // Told to the reader, who counts from before its request: the less lies between, the better.
+    let opened_at = state.backend.now();
     let client = admit_service(&state, &headers, REVOCATIONS, &from).await?;
     let last_event =
         match headers.get("last-event-id") {
@@ -215,16 +242,17 @@ pub async fn stream(
     // In this order: what comes between the two is heard twice, and told once.
     let news = state.backend.hear_revocations();
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
-    let (sender, body) = Channel::<Bytes, ReadFailed>::new(MOST_WAITING);
+    // No token of the client lives longer; with a new one the reader comes again.
+    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access));
     let reader = Reader {
-        outlet: Outlet(sender),
+        outlet,
         cursor: after,
-        as_of: None,
+        past: first.past,
         read_by: state.backend.now(),
     };
-    tokio::spawn(tell(state, reader, first, news, client, place));
+    tokio::spawn(tell(state, reader, opened_at, first, news, client, place));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(body)).into_response())
+    Ok((headers, body).into_response())
 }
 
 fn begin_anew() -> Refusal {
@@ -244,24 +272,28 @@ fn is_about(entry: &Entry, client: &ServiceClient) -> bool {
 struct Reader {
     outlet: Outlet,
     cursor: u64,
-    /// As of when the reader knows everything; none before it does.
-    as_of: Option<Timestamp>,
+    /// See [`News`].
+    past: u64,
     /// When the last page was read from the database, at the latest.
     read_by: Timestamp,
 }
 
 impl Reader {
-    /// Says that the stream is open, and what this node's clock shows.
-    async fn open(&mut self, now: Timestamp) -> bool {
-        let data = serde_json::json!({ "at": now.as_millis() });
+    /// Says that the stream is open, and what this node's clock showed when it was asked for.
+    async fn open(&self, at: Timestamp) -> bool {
+        let data = serde_json::json!({ "at": at.as_millis() });
         self.outlet.send(event("opened", self.cursor, &data.to_string())).await
     }
 
     /// Tells what the reader has not heard yet. `false`: end.
     async fn tell(&mut self, news: &News) -> bool {
+        if news.past != self.past {
+            // The reader has to hear that its cursor means nothing any more.
+            return false;
+        }
         if news.cursor < self.cursor {
-            // A look from before the reader's own; or, if it began later, the database went back in time, and the reader
-            // has to hear that its cursor means nothing any more, before numbers come that it believes to have heard.
+            // A look from before the reader's own; or, if it began later, the database went back in time before this node
+            // had ever looked.
             return news.as_of <= Some(self.read_by);
         }
         let mut text = String::new();
@@ -272,27 +304,23 @@ impl Reader {
             }
         }
         self.cursor = news.cursor;
-        self.as_of = self.as_of.max(news.as_of);
         text.is_empty() || self.outlet.send(text).await
     }
 
-    /// Reads and tells page after page until the reader knows everything. `false`: end.
-    async fn catch_up(&mut self, state: &AppState, mut page: News) -> bool {
-        while self.tell(&page).await && !state.draining.has_begun() {
+    /// Reads and tells page after page. As of when the reader knows everything; none: end.
+    async fn catch_up(&mut self, state: &AppState, mut page: News) -> Option<Timestamp> {
+        while self.tell(&page).await && !self.outlet.has_ended(state) {
             if page.as_of.is_some() {
-                return true;
+                return page.as_of;
             }
-            page = match state.backend.read_revocations(page.cursor).await {
-                Ok(Some(next)) => next,
-                // The reader comes again, and hears what is wrong.
-                Ok(None) | Err(_) => return false,
-            };
+            // If there is none, the reader comes again and hears what is wrong.
+            page = state.backend.read_revocations(page.cursor).await.ok()??;
             self.read_by = state.backend.now();
         }
-        false
+        None
     }
 
-    async fn beat(&mut self, as_of: Timestamp, now: Timestamp) -> bool {
+    async fn beat(&self, as_of: Timestamp, now: Timestamp) -> bool {
         let data = serde_json::json!({ "cursor": self.cursor, "as_of": as_of.as_millis(), "at": now.as_millis() });
         self.outlet
             .send(event("heartbeat", self.cursor, &data.to_string()))
@@ -308,22 +336,24 @@ fn event(kind: &str, cursor: u64, data: &str) -> String {
 async fn tell(
     state: AppState,
     mut reader: Reader,
+    opened_at: Timestamp,
     first: News,
     mut news: Receiver<News>,
     client: ServiceClient,
     _place: OwnedSemaphorePermit,
 ) {
     let backend = &state.backend;
-    // No token of the client lives longer; with a new one the reader comes again.
-    let ends_at = backend.now().plus(client.access);
-    if !(reader.open(backend.now()).await && reader.catch_up(&state, first).await) {
+    if !reader.open(opened_at).await {
         return;
     }
-    let mut as_of = reader.as_of;
+    let Some(as_of) = reader.catch_up(&state, first).await else {
+        return;
+    };
+    let mut as_of = Some(as_of);
     let mut missed = 0;
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while backend.now() < ends_at && !state.draining.has_begun() && missed <= MOST_MISSED {
+    while !reader.outlet.has_ended(&state) && missed <= MOST_MISSED {
         let goes_on = tokio::select! {
             heard = news.recv() => match heard {
                 Ok(heard) => {
@@ -357,28 +387,42 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_the_readers_own_has_overtaken_does_not_end_the_stream_and_a_later_one_that_knows_less_does() {
         let at = Timestamp::from_seconds;
-        let news = |cursor, as_of| News {
+        let news = |cursor, as_of, past| News {
             entries: Arc::new([]),
             cursor,
             as_of,
+            past,
         };
-        let (sender, body) = Channel::<Bytes, ReadFailed>::new(MOST_WAITING);
+        let (outlet, body) = Outlet::new(at(1000));
         let mut reader = Reader {
-            outlet: Outlet(sender),
+            outlet,
             cursor: 0,
-            as_of: None,
+            past: 1,
             read_by: at(15),
         };
-        assert!(reader.tell(&news(7, Some(at(10)))).await);
+        assert!(reader.tell(&news(7, Some(at(10)), 1)).await);
         for overtaken in [None, Some(at(9)), Some(at(10)), Some(at(12)), Some(at(15))] {
-            assert!(reader.tell(&news(6, overtaken)).await, "{overtaken:?}");
-            assert_eq!((reader.cursor, reader.as_of), (7, Some(at(10))));
+            assert!(reader.tell(&news(6, overtaken, 1)).await, "{overtaken:?}");
+            assert_eq!(reader.cursor, 7);
         }
-        assert!(
-            !reader.tell(&news(6, Some(at(16)))).await,
-            "the database went back in time"
-        );
+        for (cursor, as_of, past) in [(6, Some(at(16)), 1), (6, None, 2), (8, Some(at(16)), 2), (8, None, 0)] {
+            let ends = !reader.tell(&news(cursor, as_of, past)).await;
+            assert!(ends, "the database went back in time: {cursor} {as_of:?} {past}");
+        }
         drop(reader);
         assert!(body.collect().await.expect("whole").to_bytes().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+        for breaks_off in [false, true] {
+            let (outlet, body) = Outlet::new(Timestamp::from_seconds(1000));
+            assert!(outlet.send("{".to_owned()).await);
+            if breaks_off {
+                outlet.break_off().await;
+            }
+            drop(outlet);
+            assert_eq!(body.collect().await.is_err(), breaks_off);
+        }
     }
 }

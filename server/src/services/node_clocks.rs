@@ -10,12 +10,10 @@ use std::cmp::Reverse;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::{Backend, ServiceError};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::NodeId;
-use crate::storage::{Store, Tx, nodes};
+use crate::storage::{Tx, nodes};
 
 /// Nodes whose clocks differ by more than this do not serve together: far more than any tolerance, far less than harm.
 pub const MOST_APART: Duration = Duration::from_mins(2);
@@ -113,7 +111,9 @@ impl Backend {
     }
 
     async fn other_clocks(&self, tx: &mut Tx, there: Timestamp) -> Result<Vec<i64>, ServiceError> {
-        clocks_beside(tx, self.node_clock.id, there).await
+        // The database's time is cut to seconds: a report of this moment may seem to come from the next.
+        let until = there.plus(Duration::from_secs(1));
+        Ok(nodes::list_other_clocks(tx, self.node_clock.id, there.minus(GONE_AFTER), until).await?)
     }
 
     /// Whether this node's clock is fit to serve by.
@@ -142,22 +142,6 @@ impl Backend {
         tx.commit().await?;
         Ok(())
     }
-}
-
-/// Whether a node serves this database, or did a moment ago and did not stop in order.
-///
-/// # Errors
-/// When the database cannot be asked.
-pub async fn is_served(store: &Store) -> Result<bool, ServiceError> {
-    let mut tx = store.read().await?;
-    let there = nodes::database_time(&mut tx).await?;
-    Ok(!clocks_beside(&mut tx, NodeId(Uuid::nil()), there).await?.is_empty())
-}
-
-async fn clocks_beside(tx: &mut Tx, node: NodeId, there: Timestamp) -> Result<Vec<i64>, ServiceError> {
-    // The database's time is cut to seconds: a report of this moment may seem to come from the next.
-    let until = there.plus(Duration::from_secs(1));
-    Ok(nodes::list_other_clocks(tx, node, there.minus(GONE_AFTER), until).await?)
 }
 
 fn agree(a: i64, b: i64) -> bool {

@@ -128,7 +128,7 @@ impl Backend {
                 Err(error) => tracing::error!(%error, "move the checkpoint away by hand"),
             }
         }
-        if let Err(error) = self.seal_audit(checkpoint).await {
+        if let Err(error) = self.seal_last(checkpoint).await {
             tracing::error!(%error, "the audit log could not be sealed; the server will");
         }
         Ok(done)

@@ -42,6 +42,8 @@ struct Known {
     cursor: Option<u64>,
     /// The moment before the last look that succeeded.
     as_of: Option<Timestamp>,
+    /// See [`News`].
+    past: u64,
 }
 
 impl Default for Revocations {
@@ -51,6 +53,7 @@ impl Default for Revocations {
                 registry: Registry::new(CAPACITY),
                 cursor: None,
                 as_of: None,
+                past: 0,
             }),
             news: broadcast::channel(BACKLOG).0,
         }
@@ -66,6 +69,8 @@ pub struct News {
     pub cursor: u64,
     /// Whatever was revoked before this moment is among it, or was in looks before it. None: there is more to be read.
     pub as_of: Option<Timestamp>,
+    /// How often the database went back in time, as far as this node knew: cursors of another past mean nothing now.
+    pub past: u64,
 }
 
 /// Whether knowledge of that date may be relied on now. A date in the future says that a clock was set back.
@@ -112,6 +117,11 @@ impl Backend {
                     "the database went back in time; reading all revocations again"
                 );
                 after = 0;
+                self.learn(|known| {
+                    known.cursor = Some(0);
+                    known.as_of = None;
+                    known.past += 1;
+                });
                 continue;
             };
             after = news.cursor;
@@ -174,6 +184,7 @@ impl Backend {
     /// When the database fails.
     pub async fn read_revocations(&self, after: u64) -> Result<Option<News>, ServiceError> {
         let as_of = self.now();
+        let past = self.known_revocations().past;
         let mut tx = self.store.read().await?;
         let last = revocations::find_last_cursor(&mut tx).await?;
         if after > last {
@@ -189,6 +200,7 @@ impl Backend {
             cursor: end.map_or(last, |entry| entry.cursor),
             as_of: end.is_none().then_some(as_of),
             entries: entries.into(),
+            past,
         }))
     }
 

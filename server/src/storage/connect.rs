@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, PgConnection};
 
 use super::changes::Changes;
 use super::postgres::Postgres;
 use super::sqlite::{self, Sqlite};
 use super::together::{Desk, Server, Together, under_way_at_most};
-use super::{Inner, StorageError, Tx, audit, clients, sessions};
+use super::{Inner, StorageError, Tx, audit, clients, nodes, sessions};
 
 /// The longest wait for a connection or a lock before the answer is "unavailable".
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -126,15 +127,26 @@ impl Store {
         })
     }
 
-    /// Whether anything has this embedded database open, in any process. A server's answers no: it cannot know.
+    /// Whether any other process has this database open; one on PostgreSQL as far as it calls itself `mayfly`. Nothing keeps
+    /// one from coming a moment later.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// When the database cannot be asked.
     pub async fn is_open_elsewhere(settings: &DatabaseSettings) -> Result<bool, StorageError> {
-        match settings.url.strip_prefix("sqlite:") {
-            Some(path) => sqlite::is_open(path.strip_prefix("//").unwrap_or(path)).await,
-            None => Ok(false),
+        if let Some(path) = settings.url.strip_prefix("sqlite:") {
+            return sqlite::is_open(path.strip_prefix("//").unwrap_or(path)).await;
         }
+        let mut connection = PgConnection::connect_with(&postgres_options(&settings.url)?).await?;
+        // A connection that was just closed is listed for a moment.
+        for _ in 0..20 {
+            if nodes::count_other_connections(&mut connection).await? == 0 {
+                connection.close().await?;
+                return Ok(false);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        connection.close().await?;
+        Ok(true)
     }
 
     /// Runs on PostgreSQL.
@@ -222,11 +234,15 @@ impl Store {
     }
 }
 
-async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, StorageError> {
+fn postgres_options(url: &str) -> Result<PgConnectOptions, StorageError> {
     // The driver's own message could repeat the address, and with it a password.
-    let migration = PgConnectOptions::from_str(url)
-        .map_err(|_| StorageError::Address("it is not a valid postgres:// address"))?
-        .application_name("mayfly");
+    let options = PgConnectOptions::from_str(url);
+    let options = options.map_err(|_| StorageError::Address("it is not a valid postgres:// address"))?;
+    Ok(options.application_name("mayfly"))
+}
+
+async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, StorageError> {
+    let migration = postgres_options(url)?;
     let patience = PATIENCE.as_millis().to_string();
     // Nothing hangs for longer than anybody waits, and a stuck transaction gives its locks back.
     let options = migration.clone().options([

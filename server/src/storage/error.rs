@@ -64,7 +64,8 @@ pub enum StorageError {
     },
     /// The tables cannot be taken back so far.
     #[error(
-        "there is no way back to version {version} of the tables, only to {oldest} and later: restore the backup made before the upgrade"
+        "there is no way back to version {version} of the tables, only to versions before this one's and from {oldest} on; \
+         further back is the backup made before the upgrade"
     )]
     NoWayBack {
         /// What was asked for.

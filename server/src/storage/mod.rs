@@ -158,6 +158,9 @@ impl Tx {
         if let (Ok(_), Inner::PostgresRead(lent) | Inner::PostgresWrite(lent)) = (&result, &mut self.inner) {
             lent.answered();
         }
+        if let (Err(error), Inner::SqliteWrite(tx)) = (&result, &mut self.inner) {
+            tx.note(error);
+        }
         if let Err(error) = &result {
             let survived = match (error, &self.inner) {
                 (sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), _) => true,
@@ -205,6 +208,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
             audit::append::POSTGRES_STATEMENTS,
             audit::alone::POSTGRES_STATEMENTS,
             clients::known::POSTGRES_STATEMENTS,
+            nodes::POSTGRES_STATEMENTS,
             revocations::POSTGRES_STATEMENTS,
             sessions::POSTGRES_STATEMENTS,
             sessions::cohort::POSTGRES_STATEMENTS,

@@ -1,5 +1,6 @@
 //! Which processes serve this database, and how far each one's clock is ahead of the database's.
 
+use sqlx::PgConnection;
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 
@@ -16,6 +17,22 @@ statements! {
     LIST_OTHERS = "SELECT ahead_ms FROM nodes WHERE id <> $1 AND seen_at >= $2 AND seen_at <= $3";
     FORGET = "DELETE FROM nodes WHERE id = $1";
     FORGET_OLD = "DELETE FROM nodes WHERE seen_at < $1";
+}
+
+statements! {
+    @POSTGRES_STATEMENTS
+    COUNT_OTHER_CONNECTIONS = "SELECT COUNT(*) FROM pg_stat_activity \
+        WHERE application_name = 'mayfly' AND datname = current_database() AND pid <> pg_backend_pid()";
+}
+
+/// Other connections of this program to the same database, in whatever process.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn count_other_connections(connection: &mut PgConnection) -> Result<i64, StorageError> {
+    Ok(sqlx::query_scalar(COUNT_OTHER_CONNECTIONS)
+        .fetch_one(connection)
+        .await?)
 }
 
 /// What the database's clock shows, to the second.

@@ -48,7 +48,7 @@ impl Store {
                 .any(|version| version == step.version)
         };
         let oldest = newest(known.iter().filter(|step| !has_way_back(step)));
-        if version < oldest || !known.iter().any(|step| step.version == version) {
+        if version < oldest || version >= newest(known.iter()) {
             return Err(StorageError::NoWayBack { version, oldest });
         }
         self.run(Direction::BackTo(version)).await

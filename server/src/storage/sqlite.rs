@@ -39,8 +39,8 @@ use checkpoints::Checkpoints;
 
 /// Result code: another connection holds a lock that is in the way.
 const SQLITE_BUSY: &str = "5";
-/// Result codes: a file, or the folder, could not be synced (`SQLITE_IOERR_FSYNC`, `SQLITE_IOERR_DIR_FSYNC`).
-const FAILED_SYNCS: [&str; 2] = ["1034", "1290"];
+/// Extended result code: a file could not be synced.
+const SQLITE_IOERR_FSYNC: &str = "1034";
 
 /// Connections that only read.
 pub(super) type Reader = Object<Readers>;
@@ -64,7 +64,7 @@ pub(super) async fn is_open(path: &str) -> Result<bool, StorageError> {
     connection.close().await?;
     match left {
         Ok(_) => Ok(false),
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(SQLITE_BUSY) => Ok(true),
+        Err(error) if code(&error).as_deref() == Some(SQLITE_BUSY) => Ok(true),
         Err(error) => Err(error.into()),
     }
 }
@@ -165,6 +165,10 @@ impl Sqlite {
     }
 }
 
+fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
+}
+
 async fn close(connection: SqliteConnection) {
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "a connection did not close cleanly");
@@ -223,6 +227,8 @@ pub(super) struct Turn {
     waiting: Vec<oneshot::Sender<Result<(), Arc<sqlx::Error>>>>,
     /// Commits so far.
     commits: Arc<AtomicU64>,
+    /// The disk did not take something.
+    is_unsynced: bool,
     sync_failed: watch::Sender<bool>,
 }
 
@@ -239,6 +245,7 @@ impl Writer {
             abandoned: false,
             waiting: Vec::new(),
             commits: commits.clone(),
+            is_unsynced: false,
             sync_failed,
         }));
         let checkpoints = Checkpoints::start(checkpointing, &turn, commits);
@@ -311,10 +318,11 @@ async fn commit_for_all(writer: Weak<Writer>, wake: Arc<Notify>) {
             return;
         };
         let mut turn = turn.lock_owned().await;
+        // Also without a connection: whoever waits is told.
+        turn.commit_all().await;
         if turn.connection.is_none() {
             return;
         }
-        turn.commit_all().await;
     }
 }
 
@@ -349,6 +357,7 @@ impl Turn {
 
     /// Takes back what the last one left unfinished.
     async fn put_right(&mut self) -> Result<(), sqlx::Error> {
+        self.give_up_if_unsynced();
         if !self.abandoned {
             return Ok(());
         }
@@ -379,7 +388,8 @@ impl Turn {
             tracing::error!(%error, "a commit failed");
             // Where the failure itself rolled back, this says that there is nothing left.
             let _ = self.run("ROLLBACK").await;
-            self.give_up_if_unsynced(&error);
+            self.note(&error);
+            self.give_up_if_unsynced();
             return Err(StorageError::Together(Arc::new(error)));
         }
         self.commits.fetch_add(1, Ordering::Relaxed);
@@ -396,10 +406,13 @@ impl Turn {
         self.settle(outcome).await;
     }
 
-    /// After a sync that failed nothing is written any more.
-    fn give_up_if_unsynced(&mut self, error: &sqlx::Error) {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        if code.is_some_and(|code| FAILED_SYNCS.contains(&&*code)) && self.connection.take().is_some() {
+    /// Hears of what failed. If it was a sync, nothing is written any more from the end of this part on.
+    pub(super) fn note(&mut self, error: &sqlx::Error) {
+        self.is_unsynced |= code(error).as_deref() == Some(SQLITE_IOERR_FSYNC);
+    }
+
+    fn give_up_if_unsynced(&mut self) {
+        if self.is_unsynced && self.connection.take().is_some() {
             tracing::error!(
                 "the disk did not take what was written: nothing is written any more, and the process ends"
             );
@@ -415,7 +428,8 @@ impl Turn {
             tracing::error!(%error, writers = self.waiting.len(), "a commit failed");
             // Where the failure itself rolled back, this says that there is nothing left.
             let _ = self.run("ROLLBACK").await;
-            self.give_up_if_unsynced(error);
+            self.note(error);
+            self.give_up_if_unsynced();
         } else {
             self.commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -446,11 +460,18 @@ impl WriteTx {
         connection.expect("`begin` has used it, and only who has the turn can close it")
     }
 
+    /// Hears of a statement that failed.
+    pub(super) fn note(&mut self, error: &sqlx::Error) {
+        self.turn.note(error);
+    }
+
     /// Waits until it is on the disk.
     pub(super) async fn commit(mut self) -> Result<(), StorageError> {
         if self.turn.waiting.is_empty() && self.queue.load(Ordering::SeqCst) == 0 {
-            // Nobody to share with: no need to wake the task.
-            return self.turn.commit_alone().await;
+            // Nobody to share with: no need to wake the committing task. A task of its own, because what the disk says has
+            // to be heard even if nobody waits for it any more.
+            let committed = tokio::spawn(async move { self.turn.commit_alone().await }).await;
+            return committed.map_err(|_| sqlx::Error::WorkerCrashed)?;
         }
         let (done, outcome) = oneshot::channel();
         self.turn.abandoned = false;

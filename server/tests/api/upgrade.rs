@@ -162,13 +162,22 @@ async fn f77_tables_are_not_taken_back_while_anybody_uses_them() {
     let today = app.number("SELECT MAX(version) FROM _sqlx_migrations").await;
     assert!(today > stage, "left alone");
     serving.process().terminate();
-    while serving.process().ended().is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ended = async {
+        while serving.process().ended().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended)
+        .await
+        .expect("it stops");
     let done = back().await;
     assert!(done.status.success(), "{done:?}");
-    let nowhere = app.command(&["migrate", "--back-to", "1"], &[]).await;
-    assert!(!nowhere.status.success(), "{nowhere:?}");
+    let forward = app.command(&["migrate"], &[]).await;
+    assert!(forward.status.success(), "{forward:?}");
+    for nowhere in [1, today] {
+        let refused = app.command(&["migrate", "--back-to", &nowhere.to_string()], &[]).await;
+        assert!(!refused.status.success(), "{refused:?}");
+    }
 }
 
 /// Everybody who was signed in before tables were taken back is so after they were brought forward again.

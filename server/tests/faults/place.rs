@@ -98,10 +98,15 @@ impl Place {
         self.own.path().join(name)
     }
 
+    /// The file of an embedded database, or one beside it.
+    pub fn database_file(&self, suffix: &str) -> String {
+        format!("{}{suffix}", self.data.join("mayfly.db").display())
+    }
+
     /// Address of the database.
     pub fn url(&self) -> String {
         let Some(Postgres { admin, name }) = &self.postgres else {
-            return format!("sqlite:{}", self.data.join("mayfly.db").display());
+            return format!("sqlite:{}", self.database_file(""));
         };
         let (server, _) = admin.rsplit_once('/').expect("an address with a database");
         format!("{server}/{name}")

@@ -32,9 +32,15 @@ struct Tracer(Child);
 impl Tracer {
     /// Does this to these calls from now on, counted for each of the program's threads.
     async fn attach(place: &Place, serving: &Serving, calls: &str, what: &str) -> Self {
+        Self::attach_with(place, serving, calls, what, &[]).await
+    }
+
+    /// The same with more words for strace.
+    async fn attach_with(place: &Place, serving: &Serving, calls: &str, what: &str, more: &[&str]) -> Self {
         let said = place.file("strace");
         let mut child = Command::new("strace")
             .args(["-f", "-e", &format!("trace={calls}")])
+            .args(more)
             .args(["-e", &format!("inject={calls}:{what}")])
             .args(["-p", &serving.id().to_string()])
             .stdin(Stdio::null())
@@ -186,24 +192,28 @@ async fn f5_what_the_disk_did_not_take_is_not_acknowledged_and_the_process_ends(
     }
     let place = Place::sqlite(None);
     let mut clients = place.people(120).await;
+    let (log, file) = (place.database_file("-wal"), place.database_file(""));
+    let commits = (1..=scale(3, 30)).flat_map(|at| [("EIO", at, &log), ("ENOSPC", at, &log)]);
+    // That of a checkpoint, of which no request hears.
+    let points = commits.chain([("EIO", 1, &file)]);
     let (mut refused, mut rotated) = (0, 0);
-    for fails_at in 1..=scale(3, 30) {
-        for error in ["EIO", "ENOSPC"] {
-            place.let_pass(11).await;
-            let mut serving = Serving::start(&place).await;
-            let inject = format!("error={error}:when={fails_at}");
-            let tracer = Tracer::attach(&place, &serving, "fdatasync,fsync", &inject).await;
-            let (left, counts) = load(&serving, clients, 8, 1000, 11).await;
-            clients = left;
-            let ended = serving.ended().await;
-            assert_eq!(ended.code(), Some(1), "{}", serving.log());
-            assert!(serving.log().contains("the disk did not take"), "{}", serving.log());
-            // Whoever comes before the listener is closed hears that nothing was done; `load` wants no other answer.
-            refused += counts.of("503");
-            rotated += counts.of("rotated");
-            serving.kill();
-            drop(tracer);
-        }
+    for (error, fails_at, path) in points {
+        place.let_pass(11).await;
+        let mut serving = Serving::start(&place).await;
+        let before = serving.log().len();
+        let inject = format!("error={error}:when={fails_at}");
+        let tracer = Tracer::attach_with(&place, &serving, "fdatasync,fsync", &inject, &["-P", path]).await;
+        let (left, counts) = load(&serving, clients, 8, 1000, 11).await;
+        clients = left;
+        let ended = serving.ended().await;
+        let said = serving.log().split_off(before);
+        assert_eq!(ended.code(), Some(1), "{error} {fails_at} {path}: {said}");
+        assert!(said.contains("the disk did not take"), "{said}");
+        // Whoever comes before the listener is closed hears that nothing was done; `load` wants no other answer.
+        refused += counts.of("503");
+        rotated += counts.of("rotated");
+        serving.kill();
+        drop(tracer);
     }
     println!("{refused} requests refused, {rotated} rotations that were acknowledged before");
     assert!(refused > 0 && rotated > 0);

@@ -70,7 +70,12 @@ async fn keep_log_short(
         if let Err(error) = done {
             // No loss: what is in the log stays there.
             tracing::warn!(%error, "the write-ahead log could not be copied into the database");
-            turn.lock().await.give_up_if_unsynced(&error);
+            let mut turn = turn.lock().await;
+            turn.note(&error);
+            turn.commit_all().await;
+        }
+        if turn.lock().await.connection.is_none() {
+            return connection;
         }
     }
 }

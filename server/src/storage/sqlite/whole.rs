@@ -72,7 +72,7 @@ impl Writer {
             turn.run_further(whole.further, arguments).await
         };
         if let Err(error) = &written {
-            turn.give_up_if_unsynced(error);
+            turn.note(error);
         }
         if alone && written.is_ok() {
             turn.scope = Scope::Nothing;
