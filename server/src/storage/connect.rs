@@ -104,8 +104,7 @@ impl Store {
     /// An address that makes no sense, or a database that cannot be reached.
     pub async fn connect(settings: &DatabaseSettings) -> Result<Self, StorageError> {
         let readers = settings.max_connections.max(1);
-        let pools = if let Some(path) = settings.url.strip_prefix("sqlite:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
+        let pools = if let Some(path) = sqlite_path(&settings.url) {
             if path.is_empty() || path.contains([':', '?']) {
                 return Err(StorageError::Address(
                     "after sqlite: comes the path of a file, without ':' or '?'",
@@ -133,8 +132,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn is_open_elsewhere(settings: &DatabaseSettings) -> Result<bool, StorageError> {
-        if let Some(path) = settings.url.strip_prefix("sqlite:") {
-            return sqlite::is_open(path.strip_prefix("//").unwrap_or(path)).await;
+        if let Some(path) = sqlite_path(&settings.url) {
+            return sqlite::is_open(path).await;
         }
         let mut connection = PgConnection::connect_with(&postgres_options(&settings.url)?).await?;
         // A connection that was just closed is listed for a moment.
@@ -239,6 +238,12 @@ fn postgres_options(url: &str) -> Result<PgConnectOptions, StorageError> {
     let options = PgConnectOptions::from_str(url);
     let options = options.map_err(|_| StorageError::Address("it is not a valid postgres:// address"))?;
     Ok(options.application_name("mayfly"))
+}
+
+/// Of an embedded database.
+fn sqlite_path(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("sqlite:")?;
+    Some(path.strip_prefix("//").unwrap_or(path))
 }
 
 async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, StorageError> {
