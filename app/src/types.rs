@@ -140,6 +140,8 @@ pub enum NextStep {
 pub struct SignInPrompt {
     /// Why the person has to sign in again, if they were signed in before.
     pub ending: Option<Ending>,
+    /// The person's session is bound to a browser, and this one could not show that it is the one.
+    pub other_browser: bool,
     /// Neutral news, e.g. that the password was changed.
     pub signed_out: bool,
     /// No account exists yet: tell the operator to use the one-time link.
@@ -223,7 +225,7 @@ pub struct SessionView {
     pub last_active_at: i64,
     /// "password and code", "password".
     pub signed_in_with: String,
-    /// Its tokens are worth nothing without the key of its app.
+    /// Its tokens are worth nothing without the key of its app, or of its browser.
     pub bound_to_key: bool,
     /// When it ends by itself: the earlier of the idle and the absolute end.
     pub ends_at: i64,

@@ -2,15 +2,22 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { get, type IncomingHttpHeaders, type OutgoingHttpHeaders } from "node:http";
+import { get as getOverTls } from "node:https";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { text } from "node:stream/consumers";
 import { promisify } from "node:util";
+import type { Certificate } from "./certificate";
 
 /** Longest time from start to the first answer, milliseconds. */
 const START_MS = 20_000;
 /** Longest time from SIGTERM to the end, milliseconds; the server drains up to 10 s. */
 const STOP_MS = 15_000;
+
+/** What it answered to a program. */
+export type Answer = { status: number; headers: IncomingHttpHeaders; body: string };
 
 export class Server {
   /** What it printed, for messages when it dies. */
@@ -18,8 +25,9 @@ export class Server {
   private ended = false;
 
   private constructor(
-    /** `http://localhost:port` */
+    /** `http://localhost:port`; with a certificate `https:` */
     readonly url: string,
+    private readonly certificate: Certificate | undefined,
     private readonly folder: string,
     private readonly env: NodeJS.ProcessEnv,
     private readonly child: ChildProcess,
@@ -33,10 +41,10 @@ export class Server {
     });
   }
 
-  /** Starts a fresh server, with these settings changed, and waits until it answers. */
-  static async start(changes: NodeJS.ProcessEnv = {}): Promise<Server> {
+  /** Starts a fresh server, with these settings changed, and waits until it answers. With a certificate it speaks TLS. */
+  static async start(changes: NodeJS.ProcessEnv = {}, certificate?: Certificate): Promise<Server> {
     const port = await freePort();
-    const url = `http://localhost:${port}`;
+    const url = `${certificate ? "https" : "http"}://localhost:${port}`;
     const folder = await mkdtemp(join(tmpdir(), "mayfly-end2end-"));
     const env = {
       PATH: process.env.PATH,
@@ -44,10 +52,11 @@ export class Server {
       MAYFLY__PUBLIC_URL: url,
       MAYFLY__SERVER__ADDRESS: `127.0.0.1:${port}`,
       MAYFLY__LOG__FORMAT: "text",
+      ...(certificate && { MAYFLY__SERVER__TLS__CERT: certificate.cert, MAYFLY__SERVER__TLS__KEY: certificate.key }),
       ...changes,
     };
     const child = spawn(binary(), ["serve"], { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
-    const server = new Server(url, folder, env, child);
+    const server = new Server(url, certificate, folder, env, child);
     await server.ready();
     return server;
   }
@@ -70,6 +79,21 @@ export class Server {
     return path;
   }
 
+  /** One GET of a program, not of a browser; redirects are not followed. */
+  ask(path: string, headers: OutgoingHttpHeaders = {}): Promise<Answer> {
+    return new Promise((done, fail) => {
+      // A connection of its own: nothing is left open that the server would wait for at its end.
+      const options = { headers, agent: false as const };
+      const url = `${this.url}${path}`;
+      const request = this.certificate ? getOverTls(url, { ...options, ca: this.certificate.pem }) : get(url, options);
+      request.on("error", fail);
+      request.on("response", (response) => {
+        const answer = (body: string) => ({ status: response.statusCode ?? 0, headers: response.headers, body });
+        text(response).then((body) => done(answer(body)), fail);
+      });
+    });
+  }
+
   async stop(): Promise<void> {
     if (!this.ended) {
       const gone = new Promise<void>((done) => this.child.once("exit", () => done()));
@@ -84,7 +108,7 @@ export class Server {
   private async ready(): Promise<void> {
     await this.until(async () => {
       try {
-        return (await fetch(`${this.url}/readyz`)).ok;
+        return (await this.ask("/readyz")).status === 200;
       } catch {
         // Not listening yet.
         return false;

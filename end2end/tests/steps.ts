@@ -1,5 +1,6 @@
 // Owns: what people do on the pages, as they would say it. Each step ends where the person sees its result.
 import { type Browser, expect, type Page, test } from "@playwright/test";
+import type { Certificate } from "./certificate";
 import { Person } from "./person";
 import { Server } from "./server";
 import { Visitor } from "./visitor";
@@ -93,8 +94,8 @@ export class Site {
   admin!: Person;
   desk!: Visitor;
 
-  async open(browser: Browser): Promise<void> {
-    this.server = await Server.start();
+  async open(browser: Browser, certificate?: Certificate): Promise<void> {
+    this.server = await Server.start({}, certificate);
     this.admin = new Person("ada", "Ada Admin");
     this.desk = await Visitor.arrive(browser, this.server);
     await this.desk.page.goto(await this.server.firstAdminLink());

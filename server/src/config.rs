@@ -201,6 +201,8 @@ pub struct Tokens {
     pub clock_tolerance_seconds: u64,
     /// `aud`; none: the issuer.
     pub audience: Option<String>,
+    /// Sessions of browsers are bound to a key of theirs, where the browser can (device bound session credentials).
+    pub bind_browsers: bool,
 }
 
 impl Default for Tokens {
@@ -209,6 +211,7 @@ impl Default for Tokens {
             algorithm: Algorithm::default(),
             clock_tolerance_seconds: 30,
             audience: None,
+            bind_browsers: true,
         }
     }
 }

@@ -199,6 +199,7 @@ pub async fn open_backend(
         audience: settings.audience().to_owned(),
         clock_tolerance: Duration::from_secs(settings.tokens.clock_tolerance_seconds),
         rotate_keys_every: Duration::from_hours(24 * settings.keys.rotate_days),
+        binds_browsers: settings.tokens.bind_browsers,
     };
     Ok(Backend::start(parts, settings.tokens.algorithm).await?)
 }

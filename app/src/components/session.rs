@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use super::icons::{Glyph, Icon};
 use super::message::{Badge, Tone};
 use super::when::When;
-use crate::types::{EndedSessionView, SessionView};
+use crate::types::{DeviceKind, EndedSessionView, SessionView};
 use crate::words;
 use crate::words::time::duration;
 
@@ -28,7 +28,7 @@ pub fn SessionCard(
             <span class="session-icon"><Glyph icon=Icon::of_device(session.kind)/></span>
             <div class="session-main">
                 <h3 id=heading.clone()>{session.device.clone()} {session.current.then(|| view! { " " <Badge tone=Tone::Good text="This device"/> })}</h3>
-                <p class="quiet">{session.network.clone()} " · signed in with " {session.signed_in_with.clone()} {session.bound_to_key.then_some(" · bound to a key of the app")}</p>
+                <p class="quiet">{session.network.clone()} " · signed in with " {session.signed_in_with.clone()} {bound(&session)}</p>
                 <dl class="facts">
                     <div><dt>"First seen"</dt><dd><When at=session.started_at now/></dd></div>
                     <div><dt>"Last active"</dt><dd><When at=session.last_active_at now/></dd></div>
@@ -40,6 +40,14 @@ pub fn SessionCard(
         </article>
     }
     .into_any()
+}
+
+fn bound(session: &SessionView) -> Option<&'static str> {
+    let holder = match session.kind {
+        DeviceKind::Program => " · bound to a key of the app",
+        _ => " · bound to a key of its browser",
+    };
+    session.bound_to_key.then_some(holder)
 }
 
 /// When it ends by itself, and which rule says so.

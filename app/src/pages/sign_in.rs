@@ -53,6 +53,13 @@ fn Why(prompt: SignInPrompt) -> impl IntoView {
         };
         view! { <Message tone><p>{words::ending(&ending)}</p></Message> }
     });
+    let other_browser = prompt.other_browser.then(|| {
+        view! {
+            <Message tone=Tone::Warning>
+                <p>"Please sign in again. Your sign-in is bound to one browser, and this one could not show that it is the same. That happens when its data was moved to another device or reset."</p>
+            </Message>
+        }
+    });
     let signed_out = prompt
         .signed_out
         .then(|| view! { <Message tone=Tone::Good><p>"You are signed out on this device."</p></Message> });
@@ -64,5 +71,10 @@ fn Why(prompt: SignInPrompt) -> impl IntoView {
         }
     });
     // The reason says more than the bare fact.
-    view! { {setup} {if ended.is_some() { ended.into_any() } else { signed_out.into_any() }} }.into_any()
+    let why = match () {
+        () if ended.is_some() => ended.into_any(),
+        () if other_browser.is_some() => other_browser.into_any(),
+        () => signed_out.into_any(),
+    };
+    view! { {setup} {why} }.into_any()
 }

@@ -62,6 +62,7 @@ impl SignIn for Fake {
         };
         let full = SignInPrompt {
             ending: Some(ending),
+            other_browser: false,
             signed_out: false,
             needs_setup: false,
         };

@@ -78,6 +78,8 @@ fn typed(key: &str, value: String) -> Value {
         Value::from(items.map(str::to_owned).collect::<Vec<_>>())
     } else if let Ok(number) = value.parse::<i64>() {
         Value::from(number)
+    } else if let Ok(switch) = value.parse::<bool>() {
+        Value::from(switch)
     } else {
         Value::from(value)
     }

@@ -38,6 +38,7 @@ impl fmt::Display for Settings {
         writeln!(f, "\n[tokens]\nalgorithm = {}", quoted(&self.tokens.algorithm.as_str()))?;
         writeln!(f, "clock_tolerance_seconds = {}", self.tokens.clock_tolerance_seconds)?;
         writeln!(f, "audience = {}", quoted(&self.audience()))?;
+        writeln!(f, "bind_browsers = {}", self.tokens.bind_browsers)?;
 
         writeln!(f, "\n[keys]\nrotate_days = {}", self.keys.rotate_days)?;
 

@@ -63,6 +63,10 @@ kinds! {
     SessionUsedAfterEnd = "session_use_after_expire",
     /// Somebody did not prove to hold the key that something is bound to.
     ProofRefused = "proof_refused",
+    /// A browser's session was bound to a key of that browser.
+    SessionBound = "session_bound",
+    /// A bound cookie came after its end, when its browser had deleted it.
+    BoundCookieCopied = "bound_cookie_copied",
     /// An access token was refused.
     AccessTokenRefused = "access_token_refused",
     /// A factor was shown again.

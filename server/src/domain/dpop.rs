@@ -42,7 +42,7 @@ impl Thumbprint {
         bytes.try_into().ok().map(Self)
     }
 
-    fn of(key: &PublicKey) -> Option<Self> {
+    pub(in crate::domain) fn of(key: &PublicKey) -> Option<Self> {
         Self::parse(&Jwk::new(key.algorithm(), key.bytes().to_vec())?.kid)
     }
 }

@@ -5,6 +5,7 @@ pub mod audit_seal;
 pub mod client;
 pub mod clock;
 pub mod cohort;
+pub mod dbsc;
 pub mod device;
 pub mod dpop;
 pub mod id;

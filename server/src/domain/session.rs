@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clock::Timestamp;
+use super::dbsc::BrowserKey;
 use super::dpop::Thumbprint;
 use super::id::{DeviceId, SessionId, UserId};
 use super::policy::{Limits, Mfa, Rule};
@@ -166,6 +167,8 @@ pub struct Session {
     pub user_agent: String,
     /// The program's key that its tokens are bound to; set at sign-in, never changed.
     pub jkt: Option<Thumbprint>,
+    /// The browser's key that its cookies are bound to; set once, right after sign-in.
+    pub browser_key: Option<BrowserKey>,
     /// Set once, never taken back.
     pub ending: Option<Ending>,
 }
@@ -207,6 +210,20 @@ pub struct Tightened {
 }
 
 impl Session {
+    /// Whether a browser has registered this very key, and has not signed again with it yet.
+    #[must_use]
+    pub fn is_registered_with(&self, point: &[u8]) -> bool {
+        let key = self.browser_key.as_ref();
+        self.ending.is_none() && key.is_some_and(|key| key.proved_at.is_none() && key.point == point)
+    }
+
+    /// Whether its tokens are worth nothing without a key: its program's, or its browser's.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        let in_browser = self.browser_key.as_ref().is_some_and(|key| key.proved_at.is_some());
+        self.jkt.is_some() || in_browser
+    }
+
     /// The session under the policies in force: a tighter policy applies at once, a looser one does not
     /// (TOKENS.md §6). Pure; whoever calls writes what it finds.
     #[must_use]

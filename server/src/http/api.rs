@@ -53,6 +53,8 @@ pub fn public_routes() -> Router<AppState> {
         auth::mfa,
         auth::refresh,
         auth::logout,
+        super::dbsc::register,
+        super::dbsc::renew,
         me,
         list_sessions,
         end_session,
@@ -112,7 +114,7 @@ pub struct SessionResponse {
     acr: &'static str,
     /// Methods of RFC 8176.
     amr: Vec<String>,
-    /// Its tokens are worth nothing without the key of its program (RFC 9449).
+    /// Its tokens are worth nothing without the key of its program (RFC 9449) or of its browser.
     bound_to_key: bool,
 }
 
@@ -137,7 +139,7 @@ fn response(session: &Session, current: SessionId) -> SessionResponse {
         absolute_expires_at: session.absolute_expires_at.as_millis(),
         acr: acr(&session.amr),
         amr: session.amr.split(' ').map(str::to_owned).collect(),
-        bound_to_key: session.jkt.is_some(),
+        bound_to_key: session.is_bound(),
     }
 }
 

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::refusal::{Refusal, StrictJson};
 use super::viewer::{Viewer, session_over};
-use super::{AppState, caller, cookies, dpop, is_browser};
+use super::{AppState, caller, cookies, dbsc, dpop, is_browser};
 use crate::domain::audit::Circumstances;
 use crate::domain::session::Client;
 use crate::domain::sign_in::{Flow, Step};
@@ -294,7 +294,9 @@ pub async fn refresh(
     let token = token.ok_or_else(invalid_grant)?;
     // A program's refresh shows that it is in use; a browser's may be background traffic (M20).
     let outcome = if browser {
-        state.backend.refresh(&token, Client::Browser, false, &from).await?
+        let bound_cookie = cookies::read(&headers, cookies::BOUND);
+        let refresh = state.backend.refresh_in_browser(&token, bound_cookie, false, &from);
+        refresh.await?
     } else {
         dpop::refresh(&state, &headers, REFRESH_PATH, &token, &from).await?
     };
@@ -333,6 +335,10 @@ pub async fn refresh(
         RefreshOutcome::Unproven(unproven) => {
             let refused = dpop::refuse(&state, unproven, &from, Some(address)).await;
             Err(named(refused.into()))
+        }
+        RefreshOutcome::OtherBrowser(other) => {
+            dbsc::note(&state, &other, &from, Some(address)).await;
+            Err(named(dbsc::refuse(&headers)))
         }
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => {
             Err(named(session_over(&ending)))

@@ -13,6 +13,11 @@ use crate::domain::clock::Timestamp;
 pub const ACCESS: &str = "__Host-Http-mayfly-at";
 /// Refresh token.
 pub const REFRESH: &str = "__Host-Http-mayfly-rt";
+/// Short-lived, for browsers that sign for the next one (device bound session credentials). Chromium 156 binds no cookie
+/// whose name begins with `__Host-Http-`; that no script writes this one is left to its seal.
+pub const BOUND: &str = "__Host-mayfly-bound";
+/// What browsers are told of its attributes, to know it again; its age is no part of that.
+pub const BOUND_ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 /// Device id and secret.
 pub const DEVICE: &str = "__Host-Http-mayfly-device";
 /// tower-sessions cookie of what comes before and beside a sign-in.
@@ -21,7 +26,7 @@ pub const FLOW: &str = "__Host-Http-mayfly-flow";
 pub const THEME: &str = "theme";
 
 /// The cookies of which a request may carry one each (C4).
-pub const OURS: [&str; 4] = [ACCESS, REFRESH, DEVICE, FLOW];
+pub const OURS: [&str; 5] = [ACCESS, REFRESH, BOUND, DEVICE, FLOW];
 
 /// The longest that browsers keep any cookie (RFC 6265bis, section 5.5).
 const DEVICE_LIFETIME: Duration = Duration::from_hours(400 * 24);
@@ -47,6 +52,14 @@ pub fn access_cookie(value: &str, expires_at: Timestamp, now: Timestamp) -> Resu
 /// [`Unfit`].
 pub fn refresh_cookie(value: &str, expires_at: Timestamp, now: Timestamp) -> Result<HeaderValue, Unfit> {
     set(REFRESH, value, expires_at.since(now))
+}
+
+/// `Set-Cookie` that binds. The browser deletes it in time: who shows it later has a copy.
+///
+/// # Errors
+/// [`Unfit`].
+pub fn bound_cookie(value: &str, lifetime: Duration) -> Result<HeaderValue, Unfit> {
+    set(BOUND, value, lifetime)
 }
 
 /// `Set-Cookie` for the device, 400 days.
@@ -154,6 +167,7 @@ mod tests {
                 REFRESH,
                 "Max-Age=60",
             ),
+            (bound_cookie("b", Duration::from_mins(10)), BOUND, "Max-Age=600"),
             (device_cookie("d"), DEVICE, "Max-Age=34560000"),
             (clear(ACCESS), ACCESS, "Max-Age=0"),
             (
@@ -171,7 +185,9 @@ mod tests {
             expected.sort_unstable();
             assert_eq!(parts, expected, "{text}");
         }
-        assert!(OURS.iter().all(|name| name.starts_with("__Host-Http-")));
+        let mut others = OURS.iter().filter(|name| **name != BOUND);
+        assert!(others.all(|name| name.starts_with("__Host-Http-")));
+        assert!(BOUND.starts_with("__Host-"));
     }
 
     #[test]

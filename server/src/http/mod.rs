@@ -7,7 +7,7 @@
 //! * pages, and JSON of browsers: redirects kept here → flow state (tower-sessions) → viewer (renewal);
 //! * forms: redirects kept here → flow state → form token → viewer;
 //! * JSON that is only read: viewer;
-//! * key set, other software, files, health: nothing more.
+//! * key set, other software, browsers that sign for their cookie, files, health: nothing more.
 //!
 //! What every request passes is one service and one future: as axum layers around each route it was cloned anew, all
 //! that lies beneath included, at every step of every request.
@@ -18,6 +18,7 @@ pub mod auth;
 pub mod body;
 pub mod client;
 pub mod cookies;
+pub mod dbsc;
 pub mod dpop;
 pub mod error;
 pub mod events;
@@ -95,6 +96,7 @@ pub fn router(state: &AppState) -> Router {
         .merge(forms)
         .merge(only_read)
         .merge(api::public_routes())
+        .merge(dbsc::routes())
         .merge(oauth::routes())
         .merge(feed::routes())
         .merge(events::routes())

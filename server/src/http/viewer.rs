@@ -2,9 +2,10 @@
 //! or rendering runs (TOKENS.md §5), and writes the cookies that the answer has to carry. What is handed out after that
 //! is a fault: the headers are gone (F66).
 
+mod farewell;
+
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, LOCATION, REFERER, SET_COOKIE};
 use axum::http::request::Parts;
@@ -19,17 +20,20 @@ use super::error::Problem;
 use super::limits::LimitKind;
 use super::protect::{ACTIONS, RefusalSink as _, safe_return_path};
 use super::refusal::Refusal;
-use super::{AppState, cookies, dpop};
+use super::{AppState, cookies, dbsc, dpop};
 use crate::domain::audit::{Circumstances, Kind as Audited};
 use crate::domain::clock::Timestamp;
 use crate::domain::dpop::Refusal as Unproved;
 use crate::domain::jwt;
-use crate::domain::session::{Client, EndReason, Ending};
+use crate::domain::session::{Client, EndReason, Ending, Session};
 use crate::services::ServiceError;
+use crate::services::dbsc::OtherBrowser;
 use crate::services::dpop::Unproven;
-use crate::services::ports::{Deliveries, Delivery, ending_view, slot};
+use crate::services::ports::{Deliveries, Delivery, slot};
 use crate::services::sessions::Live;
-use crate::services::tokens::{AccessOutcome, RefreshOutcome};
+use crate::services::tokens::{AccessOutcome, Beside, RefreshOutcome};
+use farewell::{other_browser, over};
+pub use farewell::{session_over, sign_in_path};
 
 /// Redirects to the same path while another tab's fresh cookies are on their way.
 const MAX_RETRIES: u32 = 3;
@@ -100,6 +104,8 @@ enum Resolution {
     Over(Ending),
     /// It is not proved that the sender holds the key that the token is bound to.
     Unproven(Unproven),
+    /// The session is bound to another browser than the sender's.
+    OtherBrowser(OtherBrowser),
     /// A token that came with a good proof and is not good itself.
     NotGood,
     /// Another tab holds the fresh pair; this much was verified.
@@ -132,7 +138,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
                 parts.extensions.insert(channel);
                 parts.extensions.insert(deliveries.clone());
                 let mut response = with_clearing(next.run(Request::from_parts(parts, body)).await);
-                deliver(&mut response, &deliveries, state.backend.now());
+                deliver(&mut response, &deliveries, &state);
                 return response;
             }
             None
@@ -143,7 +149,10 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             }
             Some(live)
         }
-        Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, &ending)).await,
+        Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, (&ending).into())).await,
+        Resolution::OtherBrowser(other) => {
+            return Box::pin(other_browser(&state, parts, body, next, (kind, channel), &other, &from)).await;
+        }
         Resolution::Unproven(unproven) => {
             let address = parts.extensions.get::<ClientAddress>().copied();
             let refused = Box::pin(dpop::refuse(&state, unproven, &from, address)).await;
@@ -162,7 +171,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
-            return Box::pin(over(&state, parts, body, next, &ending)).await;
+            return Box::pin(over(&state, parts, body, next, (&ending).into())).await;
         }
         Resolution::Elsewhere(live, superseded) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
@@ -194,7 +203,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
     extensions.insert(Viewer(live));
     extensions.insert(deliveries.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
-    deliver(&mut response, &deliveries, state.backend.now());
+    deliver(&mut response, &deliveries, &state);
     if proven {
         dpop::renew_nonce(&state, &mut response);
     }
@@ -216,8 +225,12 @@ async fn resolve(
             Scheme::Bearer => state.backend.authenticate(token, kind.is_activity, from).await?,
             Scheme::Dpop => match dpop::read(state, headers, &request.method, request.uri.path(), Some(token)) {
                 Ok(Some(proof)) => {
+                    let beside = Beside {
+                        proof: Some(&proof),
+                        bound_cookie: None,
+                    };
                     let backend = &state.backend;
-                    Box::pin(backend.authenticate_proven(token, &proof, kind.is_activity, from)).await?
+                    Box::pin(backend.authenticate_with(token, beside, kind.is_activity, from)).await?
                 }
                 Ok(None) => AccessOutcome::Unproven(Unproven::from(Unproved::Missing)),
                 Err(refusal) => AccessOutcome::Unproven(refusal.into()),
@@ -227,6 +240,7 @@ async fn resolve(
             AccessOutcome::Valid(live) => Resolution::Live(live, None),
             AccessOutcome::Over(ending) => Resolution::Over(ending),
             AccessOutcome::Unproven(unproven) => Resolution::Unproven(unproven),
+            AccessOutcome::OtherBrowser(other) => Resolution::OtherBrowser(other),
             AccessOutcome::Refused(refusal) => {
                 note_forgery(state, request, refusal, from).await;
                 not_good(scheme)
@@ -235,10 +249,18 @@ async fn resolve(
         };
         return Ok((Channel::Bearer, resolution));
     }
+    let bound_cookie = cookies::read(headers, cookies::BOUND);
     if let Some(token) = cookies::read(headers, cookies::ACCESS) {
-        match state.backend.authenticate(token, kind.is_activity, from).await? {
+        let beside = Beside {
+            proof: None,
+            bound_cookie,
+        };
+        let authenticate = state.backend.authenticate_with(token, beside, kind.is_activity, from);
+        match authenticate.await? {
             AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
             AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
+            AccessOutcome::OtherBrowser(_) if !kind.may_renew => return Ok((Channel::Cookie, Resolution::NotNow)),
+            AccessOutcome::OtherBrowser(other) => return Ok((Channel::Cookie, Resolution::OtherBrowser(other))),
             AccessOutcome::Refused(refusal) => note_forgery(state, request, refusal, from).await,
             // A program's token, which needs a proof, is nobody's cookie.
             AccessOutcome::Forged | AccessOutcome::Stale | AccessOutcome::Unproven(_) => {}
@@ -264,7 +286,8 @@ async fn resolve(
         return Ok((Channel::Cookie, resolution));
     }
     // In a place of its own, so that requests without it stay small.
-    let refresh = state.backend.refresh(token, Client::Browser, kind.is_activity, from);
+    let backend = &state.backend;
+    let refresh = backend.refresh_in_browser(token, bound_cookie, kind.is_activity, from);
     let outcome = Box::pin(refresh).await?;
     let resolution = match outcome {
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
@@ -273,6 +296,7 @@ async fn resolve(
         RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live.into(), false),
         RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live.into(), true),
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
+        RefreshOutcome::OtherBrowser(other) => Resolution::OtherBrowser(other),
         RefreshOutcome::Malformed | RefreshOutcome::Forged | RefreshOutcome::Unproven(_) => {
             Resolution::Anonymous { clear: true }
         }
@@ -330,88 +354,6 @@ fn authorization(headers: &HeaderMap) -> Option<(Scheme, &str)> {
     Some((scheme, token.trim()))
 }
 
-/// Pages go to the sign-in page, which says why; the API says why itself.
-async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, ending: &Ending) -> Response {
-    let path = request.uri.path().to_owned();
-    let is_api = is_api(&path);
-    let signs_in_or_out = ["/auth/login", "/auth/mfa", "/auth/logout"].contains(&path.as_str());
-    // The new cookies of one that was replaced may be there already.
-    let with_clearing = |response| match ending.reason {
-        EndReason::Replaced => response,
-        _ => with_clearing(response),
-    };
-    if is_api && !signs_in_or_out {
-        return with_clearing(session_over(ending).into_response());
-    }
-    if !is_api
-        && let Some(web) = request.extensions.get::<WebSession>()
-        && !matches!(ending.reason, EndReason::SignedOut | EndReason::Replaced)
-        && let Err(error) = web.insert(slot::ENDING, ending_view(ending)).await
-    {
-        return fault(&error.into());
-    }
-    let anonymous_pages = ["/sign-in", "/sign-in/code", "/sign-in/enrol", "/welcome"];
-    let sign_in_forms = [
-        "/actions/sign_in",
-        "/actions/verify_code",
-        "/actions/confirm_sign_in_enrolment",
-        "/actions/accept_invitation",
-    ];
-    if signs_in_or_out
-        || anonymous_pages.contains(&path.as_str())
-        || sign_in_forms.contains(&path.as_str())
-        || path.starts_with("/welcome/")
-    {
-        request.extensions.insert(Viewer::default());
-        request.extensions.insert(Channel::Cookie);
-        let deliveries = Deliveries::default();
-        request.extensions.insert(deliveries.clone());
-        let mut response = with_clearing(next.run(Request::from_parts(request, body)).await);
-        deliver(&mut response, &deliveries, state.backend.now());
-        return response;
-    }
-    let target = request.uri.path_and_query().map(ToString::to_string);
-    let back = target
-        .filter(|_| request.method == Method::GET)
-        .and_then(|path| safe_return_path(&path));
-    with_clearing(see_other(&sign_in_path(back.as_deref())))
-}
-
-/// The sign-in page with a place to return to.
-#[must_use]
-pub fn sign_in_path(return_to: Option<&str>) -> String {
-    match return_to {
-        Some(path) if path != "/" => {
-            let query = serde_urlencode(path);
-            format!("/sign-in?return_to={query}")
-        }
-        _ => "/sign-in".to_owned(),
-    }
-}
-
-/// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
-fn serde_urlencode(text: &str) -> String {
-    use std::fmt::Write;
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
-}
-
-/// 401 with the reason in plain words.
-#[must_use]
-pub fn session_over(ending: &Ending) -> Refusal {
-    let view = ending_view(ending);
-    Refusal::new(StatusCode::UNAUTHORIZED, "session_over", "This session is over.")
-        .detail(app::words::ending(&view))
-        .with("reason", ending.reason.as_str())
-        .with_header("www-authenticate", "Bearer error=\"invalid_token\"")
-}
-
 fn see_other(path: &str) -> Response {
     let location = HeaderValue::from_str(path).unwrap_or_else(|_| HeaderValue::from_static("/"));
     (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response()
@@ -431,14 +373,16 @@ async fn form_expired(request: &Parts) -> Response {
     {
         return fault(&error.into());
     }
+    see_other(&referring_path(request))
+}
+
+/// The page that a form stands on, as far as the browser says.
+fn referring_path(request: &Parts) -> String {
     let referer = request.headers.get(REFERER).and_then(|value| value.to_str().ok());
     let path = referer.and_then(|text| text.parse::<axum::http::Uri>().ok());
     let path = path.and_then(|uri| uri.path_and_query().map(ToString::to_string));
-    see_other(
-        &path
-            .and_then(|path| safe_return_path(&path))
-            .unwrap_or_else(|| "/".to_owned()),
-    )
+    path.and_then(|path| safe_return_path(&path))
+        .unwrap_or_else(|| "/".to_owned())
 }
 
 /// A page opened from elsewhere with an expired access token: the browser is asked to open it again as our own.
@@ -459,7 +403,7 @@ fn bounce(request: &Parts) -> Response {
 }
 
 fn with_clearing(mut response: Response) -> Response {
-    for name in [cookies::ACCESS, cookies::REFRESH] {
+    for name in [cookies::ACCESS, cookies::REFRESH, cookies::BOUND] {
         append(&mut response, cookies::clear(name));
     }
     response
@@ -477,7 +421,18 @@ fn append(response: &mut Response, cookie: Result<HeaderValue, cookies::Unfit>) 
 }
 
 /// Writes the cookies, and closes what they are written from. Of several pairs the last one counts.
-pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp) {
+pub fn deliver(response: &mut Response, deliveries: &Deliveries, state: &AppState) {
+    deliver_at(response, deliveries, state.backend.now(), |session, response| {
+        dbsc::offer(state, session, response);
+    });
+}
+
+fn deliver_at(
+    response: &mut Response,
+    deliveries: &Deliveries,
+    now: Timestamp,
+    offer_binding: impl Fn(&Session, &mut Response),
+) {
     let all = deliveries.close();
     let last = all
         .iter()
@@ -498,10 +453,12 @@ pub fn deliver(response: &mut Response, deliveries: &Deliveries, now: Timestamp)
                     response,
                     cookies::refresh_cookie(issued.refresh.expose_secret(), end, now),
                 );
+                offer_binding(&issued.live.session, response);
             }
             Delivery::SignedOut => {
-                append(response, cookies::clear(cookies::ACCESS));
-                append(response, cookies::clear(cookies::REFRESH));
+                for name in [cookies::ACCESS, cookies::REFRESH, cookies::BOUND] {
+                    append(response, cookies::clear(name));
+                }
                 // Cookies are deleted by name above: "cookies" would take the device and the next flow along.
                 let value = HeaderValue::from_static("\"cache\", \"storage\"");
                 response.headers_mut().insert("clear-site-data", value);
@@ -531,7 +488,7 @@ fn fault(error: &ServiceError) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::to_bytes;
+    use axum::body::{Body, to_bytes};
     use http_body_util::BodyExt as _;
 
     use super::*;
@@ -548,8 +505,8 @@ mod tests {
             frame
         });
         let mut response = Response::new(Body::new(page));
-        deliver(&mut response, &deliveries, Timestamp::from_seconds(0));
-        assert_eq!(response.headers().get_all(SET_COOKIE).iter().count(), 2, "in time");
+        deliver_at(&mut response, &deliveries, Timestamp::from_seconds(0), |_, _| {});
+        assert_eq!(response.headers().get_all(SET_COOKIE).iter().count(), 3, "in time");
         let sent = caught(to_bytes(response.into_body(), 100)).await;
         assert_eq!(sent.is_err(), cfg!(debug_assertions), "too late");
     }

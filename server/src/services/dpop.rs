@@ -5,7 +5,7 @@
 //!
 //! Must not know how proofs arrive, nor in which words a refusal is answered.
 
-use super::tokens::{AccessOutcome, RefreshOutcome};
+use super::tokens::RefreshOutcome;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::dpop::{self, Expected, Proof, Refusal, Thumbprint, check_binding};
@@ -31,13 +31,15 @@ impl From<Refusal> for Unproven {
 
 /// Who presents a refresh token.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Holder {
+pub(super) struct Holder<'a> {
     pub(super) client: Client,
     /// The key it has proved to hold.
     pub(super) key: Option<Thumbprint>,
+    /// A browser's.
+    pub(super) bound_cookie: Option<&'a str>,
 }
 
-impl Holder {
+impl Holder<'_> {
     /// Whether this is the holder that the session is bound to. Of a session that is bound to no key it is anybody: a key
     /// that comes later proves nothing about who signed in, so tokens are bound when the session is made (section 5) and
     /// never afterwards; the answer's `token_type` says so.
@@ -79,7 +81,7 @@ impl Backend {
     /// Infrastructure: then nobody may go by the proof. [`Refusal::Replayed`] inside if it was used before.
     pub async fn use_up_proof(&self, proof: &Proof) -> Result<Result<(), Refusal>, ServiceError> {
         let mut tx = self.store.write().await?;
-        let new = storage::dpop::consume_proof(&mut tx, proof).await?;
+        let new = storage::dpop::consume_proof(&mut tx, &proof.id, proof.until).await?;
         tx.commit().await?;
         Ok(if new { Ok(()) } else { Err(Refusal::Replayed) })
     }
@@ -96,20 +98,6 @@ impl Backend {
             (Ok(()), Some(proof)) => Box::pin(self.use_up_proof(proof)).await,
             (checked, _) => Ok(checked),
         }
-    }
-
-    /// [`Backend::authenticate`] for a token that came with a proof (section 7.1): it has to be bound to that key.
-    ///
-    /// # Errors
-    /// When the state cannot be had: then nobody may accept the token.
-    pub async fn authenticate_proven(
-        &self,
-        token: &str,
-        proof: &Proof,
-        is_activity: bool,
-        from: &Circumstances,
-    ) -> Result<AccessOutcome, ServiceError> {
-        self.authenticate_with(token, Some(proof), is_activity, from).await
     }
 
     /// [`Backend::refresh`] for a program that proves to hold a key (section 5).
@@ -132,6 +120,7 @@ impl Backend {
         let holder = Holder {
             client: Client::Native,
             key: Some(proof.key),
+            bound_cookie: None,
         };
         self.refresh_as(token, holder, true, from).await
     }

@@ -13,6 +13,7 @@ pub mod bootstrap;
 mod checked;
 mod clock_watch;
 pub mod cohorts;
+pub mod dbsc;
 pub mod demo;
 pub mod dpop;
 pub mod forgetting;
@@ -39,6 +40,7 @@ use secrecy::SecretString;
 
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp, Watch};
+use crate::domain::dbsc::Seals;
 use crate::domain::dpop::Nonces;
 use crate::domain::id::{EventId, NodeId, UserId};
 use crate::domain::jwt::Verifier;
@@ -103,6 +105,8 @@ pub struct Parts {
     pub clock_tolerance: Duration,
     /// Age at which keys are replaced.
     pub rotate_keys_every: Duration,
+    /// Whether sessions of browsers are bound to a key of theirs, where the browser can.
+    pub binds_browsers: bool,
 }
 
 /// The services and what they share.
@@ -122,6 +126,9 @@ pub struct Backend {
     checked: checked::Checked,
     /// Of proofs of possession.
     nonces: Nonces,
+    /// Of browsers that sessions are bound to.
+    seals: Seals,
+    binds_browsers: bool,
     looks: audit_seal::Looks,
     /// The checkpoint of the audit log speaks against the log.
     log_is_contradicted: AtomicBool,
@@ -156,6 +163,7 @@ impl Backend {
         let clock_watch = tokio::sync::Mutex::new(Watch::begin(parts.clock.as_ref()));
         let node = NodeId::new(parts.clock.now(), parts.random.as_ref());
         let nonces = Nonces::new(&parts.kek.derive("dpop nonces"));
+        let seals = Seals::new(&parts.kek.derive("dbsc"));
         Self {
             store: parts.store,
             clock: parts.clock,
@@ -171,6 +179,8 @@ impl Backend {
             revocations: revocations::Revocations::default(),
             checked: checked::Checked::default(),
             nonces,
+            seals,
+            binds_browsers: parts.binds_browsers,
             looks: audit_seal::Looks::default(),
             log_is_contradicted: AtomicBool::new(false),
             clock_watch,

@@ -138,6 +138,7 @@ impl Backend {
             address: from.address.as_deref().unwrap_or_default().to_owned(),
             user_agent: from.user_agent.as_deref().unwrap_or_default().to_owned(),
             jkt: new.key,
+            browser_key: None,
             ending: None,
         };
         if let Some(old) = new.replaces {

@@ -1,39 +1,22 @@
-//! Using tokens: the check of an access token on every request, and the refresh (TOKENS.md §3, §4).
+//! Using tokens: the check of an access token on every request ([`access`]), and the refresh (TOKENS.md §3).
 
-use std::sync::Arc;
+mod access;
 
+use super::dbsc::{OtherBrowser, Sender};
 use super::dpop::{Holder, Unproven};
 use super::forgetting::SESSIONS_KEPT;
-use super::sessions::{Issued, Live, access_end, client_id};
+use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::clock::Timestamp;
-use crate::domain::dpop::Proof;
 use crate::domain::id::UserId;
-use crate::domain::jwt::{AccessClaims, Claim, Refusal};
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
-use crate::domain::session::{Client, EndReason, Ending, Session, Standing, Tightened};
+use crate::domain::session::{Client, EndReason, Ending, Session};
 use crate::domain::user::User;
 use crate::storage::sessions::Rotation;
-use crate::storage::{StorageError, Tx, audit, devices, sessions};
-
-/// What came of an access token.
-#[derive(Debug)]
-pub enum AccessOutcome {
-    /// It is good, and its session lives.
-    Valid(Arc<Live>),
-    /// It is not a token of ours, or not for now.
-    Refused(Refusal),
-    /// Well signed, but its session is unknown or another person's, or it names a generation that never was.
-    Forged,
-    /// A good signature, but of a generation or grant that is no longer accepted: refresh.
-    Stale,
-    /// It is bound to a key and came without a good proof of it, or is not and came with one.
-    Unproven(Unproven),
-    /// Its session is over.
-    Over(Ending),
-}
+use crate::storage::{Tx, audit, devices, sessions};
+pub(super) use access::is_new_activity;
+pub use access::{AccessOutcome, Beside};
 
 /// What came of a refresh token; the names are those of TOKENS.md §3.
 #[derive(Debug)]
@@ -43,6 +26,8 @@ pub enum RefreshOutcome {
     Forged,
     /// Bound to a key that was not shown: nothing was changed, and nobody is suspected.
     Unproven(Unproven),
+    /// A browser's, sent by another one: nothing was changed, and nobody is suspected.
+    OtherBrowser(OtherBrowser),
     Over(Ending),
     Rotated(Box<Issued>),
     Reissued(Box<Issued>),
@@ -59,7 +44,7 @@ impl RefreshOutcome {
         match self {
             Self::Malformed => "malformed",
             Self::Forged => "forged",
-            Self::Unproven(_) => "unproven",
+            Self::Unproven(_) | Self::OtherBrowser(_) => "unproven",
             Self::Over(_) => "over",
             Self::Rotated(_) => "rotated",
             Self::Reissued(_) => "reissued",
@@ -80,190 +65,6 @@ struct Read {
 }
 
 impl Backend {
-    /// Checks an access token completely, the session's state included (TOKENS.md §4, steps 1 to 6).
-    ///
-    /// `is_activity`: the request is the person's own doing, not background traffic (M20).
-    ///
-    /// # Errors
-    /// When the state cannot be had: then nobody may accept the token.
-    pub async fn authenticate(
-        &self,
-        token: &str,
-        is_activity: bool,
-        from: &Circumstances,
-    ) -> Result<AccessOutcome, ServiceError> {
-        self.authenticate_with(token, None, is_activity, from).await
-    }
-
-    /// The same with the proof of possession that came beside the token, if one did.
-    pub(super) async fn authenticate_with(
-        &self,
-        token: &str,
-        proof: Option<&Proof>,
-        is_activity: bool,
-        from: &Circumstances,
-    ) -> Result<AccessOutcome, ServiceError> {
-        if let Some(live) = self.checked_before(token, is_activity) {
-            // The memory knows the token, and nothing of who sends it this time.
-            if let Err(refusal) = self.check_possession(live.session.jkt, proof).await? {
-                let of = Some((live.user.id, live.session.id));
-                return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
-            }
-            return Ok(AccessOutcome::Valid(live));
-        }
-        // In a place of its own: what it needs would lie in the future of every request that never comes here.
-        Box::pin(self.check_completely(token, proof, is_activity, from)).await
-    }
-
-    async fn check_completely(
-        &self,
-        token: &str,
-        proof: Option<&Proof>,
-        is_activity: bool,
-        from: &Circumstances,
-    ) -> Result<AccessOutcome, ServiceError> {
-        let began = self.begin_check();
-        let now = self.now();
-        let claims = match self
-            .verify(|keys| self.verifier.verify_access(keys, token, now))
-            .await?
-        {
-            Ok(claims) => claims,
-            Err(refusal) => {
-                if refusal == Refusal::ClaimMistyped(Claim::Sub) {
-                    self.record_service_at_persons_door(token, from).await?;
-                }
-                return Ok(AccessOutcome::Refused(refusal));
-            }
-        };
-        // Before anything is written down on the strength of the token.
-        if let Err(refusal) = self.check_possession(claims.cnf.map(|cnf| cnf.jkt), proof).await? {
-            let of = Some((claims.sub, claims.sid));
-            return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
-        }
-        let outcome = self.authenticate_claims(&claims, is_activity, from).await?;
-        if let AccessOutcome::Valid(live) = &outcome {
-            self.remember_check(token, claims, live, began);
-        }
-        Ok(outcome)
-    }
-
-    /// Step 6: what the session's state says about verified claims.
-    pub(super) async fn authenticate_claims(
-        &self,
-        claims: &AccessClaims,
-        is_activity: bool,
-        from: &Circumstances,
-    ) -> Result<AccessOutcome, ServiceError> {
-        let now = self.now();
-        let found = sessions::find_known(&self.store, claims.sid).await?;
-        let (session, user, policies) = match found {
-            Some(found) if found.0.user_id != claims.sub => return self.forged(claims, "other_person", from).await,
-            Some(found) if client_id(&found.0) != claims.client_id => {
-                return self.forged(claims, "other_client", from).await;
-            }
-            Some(found) if found.0.jkt != claims.cnf.map(|cnf| cnf.jkt) => {
-                return self.forged(claims, "other_key", from).await;
-            }
-            Some(found) if claims.rg > found.0.generation => {
-                return self.forged(claims, "generation_ahead", from).await;
-            }
-            Some(found) => found,
-            None => return self.forged(claims, "unknown_session", from).await,
-        };
-        let limits = strictest(&policies);
-        let tight = match session.standing(&user, limits.as_ref(), now) {
-            Standing::Over(ending) => {
-                let tx = self.store.write().await?;
-                self.write_down_end(tx, &session, &ending, from).await?;
-                return Ok(AccessOutcome::Over(ending));
-            }
-            Standing::Alive(tight) => tight,
-        };
-        if claims.rg < session.min_generation || user.grant_epoch != session.grant_epoch {
-            return Ok(AccessOutcome::Stale);
-        }
-        let confirms = claims.rg == session.generation && !session.child_confirmed;
-        let limits = limits.ok_or(ServiceError::Contradiction("a living session without limits"))?;
-        let live = self
-            .note_use(session, user, limits, &tight, is_activity, confirms)
-            .await?;
-        Ok(AccessOutcome::Valid(Arc::new(live)))
-    }
-
-    /// Signed with our key, yet not what we ever signed: somebody has the key, or the database is an old one.
-    async fn forged(
-        &self,
-        claims: &AccessClaims,
-        reason: &'static str,
-        from: &Circumstances,
-    ) -> Result<AccessOutcome, ServiceError> {
-        let event = self
-            .event(Kind::AccessTokenRefused, from)
-            .outcome(Outcome::Denied)
-            .subject(claims.sub)
-            .session(claims.sid)
-            .reason(reason)
-            .fact("client_id", claims.client_id.as_str());
-        self.record(event).await?;
-        tracing::error!(session = %claims.sid, reason, "an access token with a good signature was forged");
-        Ok(AccessOutcome::Forged)
-    }
-
-    /// Writes what a use of a living session changes: tighter limits, confirmation, activity. At most one write a
-    /// second for activity alone.
-    async fn note_use(
-        &self,
-        mut session: Session,
-        user: User,
-        limits: Limits,
-        tight: &Tightened,
-        is_activity: bool,
-        confirms: bool,
-    ) -> Result<Live, ServiceError> {
-        let now = self.now();
-        let touches = is_activity && is_new_activity(&session, now);
-        if confirms || touches || tight.changed {
-            match self.write_use(&session, tight, touches, confirms).await {
-                Ok(()) => {
-                    session.child_confirmed |= confirms;
-                    if touches {
-                        session.last_active_at = now;
-                    }
-                }
-                // The check itself has read all it needs. What is not written down now is with the next use; without
-                // it the limits still hold, idle time only seems longer, and a lost answer is forgiven once more.
-                Err(error) if error.is_unavailable() => {
-                    tracing::warn!(%error, session = %session.id, "a use was not written down");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        session.tighten(tight);
-        Ok(Live { session, user, limits })
-    }
-
-    async fn write_use(
-        &self,
-        session: &Session,
-        tight: &Tightened,
-        touches: bool,
-        confirms: bool,
-    ) -> Result<(), StorageError> {
-        let now = self.now();
-        let mut tx = self.store.write().await?;
-        if tight.changed {
-            sessions::tighten_session(&mut tx, session.id, tight).await?;
-        }
-        if confirms {
-            sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
-        }
-        if touches {
-            sessions::touch_session(&mut tx, session.id, now).await?;
-        }
-        tx.commit().await
-    }
-
     /// Writes down an end that was only found now; audits the use of a session that had ended before.
     async fn write_down_end(
         &self,
@@ -309,14 +110,38 @@ impl Backend {
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
-        self.refresh_as(token, Holder { client, key: None }, slides, from).await
+        let holder = Holder {
+            client,
+            key: None,
+            bound_cookie: None,
+        };
+        self.refresh_as(token, holder, slides, from).await
+    }
+
+    /// The same for a browser with its bound cookie, if it has one.
+    ///
+    /// # Errors
+    /// Infrastructure only; nothing was changed then.
+    pub async fn refresh_in_browser(
+        &self,
+        token: &str,
+        bound_cookie: Option<&str>,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<RefreshOutcome, ServiceError> {
+        let holder = Holder {
+            client: Client::Browser,
+            key: None,
+            bound_cookie,
+        };
+        self.refresh_as(token, holder, slides, from).await
     }
 
     /// The same for a program that may have proved to hold a key.
     pub(super) async fn refresh_as(
         &self,
         token: &str,
-        holder: Holder,
+        holder: Holder<'_>,
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
@@ -352,7 +177,7 @@ impl Backend {
         tx: Option<Tx>,
         known: Option<sessions::Known>,
         presented: &Presented,
-        holder: Holder,
+        holder: Holder<'_>,
         slides: bool,
         from: &Circumstances,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
@@ -399,6 +224,12 @@ impl Backend {
         // An ending must not rest on what a commit under way may just be changing.
         if tx.is_none() && matches!(decision, Decision::Over(_) | Decision::Reuse | Decision::Ahead) {
             return Ok(None);
+        }
+        // Whose session is over is told so: it is not used.
+        if !matches!(decision, Decision::Over(_))
+            && let Err(other) = self.check_browser(&session, Sender::Holder(holder.bound_cookie))
+        {
+            return Ok(Some(RefreshOutcome::OtherBrowser(other)));
         }
         let read = Read {
             session,
@@ -580,9 +411,4 @@ impl Backend {
     pub async fn record(&self, event: Event) -> Result<(), ServiceError> {
         Ok(audit::append_alone(&self.store, event).await?)
     }
-}
-
-/// Activity is written down once a second.
-pub(super) fn is_new_activity(session: &Session, now: Timestamp) -> bool {
-    now.since(session.last_active_at).as_millis() >= 1000
 }

@@ -1,8 +1,8 @@
-//! Proofs of possession that were used (RFC 9449, section 11.1). Must not know what they prove.
+//! Proofs of possession that were used: a program's (RFC 9449, section 11.1) and a browser's (DBSC). Must not know what
+//! they prove.
 
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
-use crate::domain::dpop::Proof;
 
 statements! {
     CONSUME_PROOF = "INSERT INTO dpop_proofs (id, expires_at) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING";
@@ -10,14 +10,14 @@ statements! {
         (SELECT p.id FROM dpop_proofs p WHERE p.expires_at <= $1 ORDER BY p.expires_at LIMIT $2)";
 }
 
-/// Uses up a proof. Whether it was new: of many at once, on whatever node, one succeeds.
+/// Uses up a proof, to be remembered until nobody would accept it any more. Whether it was new: of many at once, on whatever node, one succeeds.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn consume_proof(tx: &mut Tx, proof: &Proof) -> Result<bool, StorageError> {
+pub async fn consume_proof(tx: &mut Tx, id: &[u8; 32], until: Timestamp) -> Result<bool, StorageError> {
     let inserted = on_backend!(tx, |connection| sqlx::query(CONSUME_PROOF)
-        .bind(proof.id.as_slice())
-        .bind(proof.until.as_millis())
+        .bind(id.as_slice())
+        .bind(until.as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;

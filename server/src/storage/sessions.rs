@@ -73,6 +73,10 @@ statements! {
     END_OVERDUE = end!(" AND (absolute_expires_at <= $2 OR last_active_at + idle_ms <= $2)");
     END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $4, end_rule_role = $5, end_rule_version = $6, \
         end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id, rotated_at";
+    BIND = "UPDATE sessions SET browser_key = $2 \
+        WHERE id = $1 AND client = 'browser' AND browser_key IS NULL AND ended_at IS NULL";
+    NOTE_BROWSER_PROOF = "UPDATE sessions SET browser_key_proved_at = $2 \
+        WHERE id = $1 AND browser_key IS NOT NULL AND browser_key_proved_at IS NULL AND ended_at IS NULL";
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at < $1 ORDER BY s.absolute_expires_at LIMIT $2)";
@@ -291,6 +295,34 @@ pub(super) async fn refuse_generations_so_far(tx: &mut Tx, user: UserId, now: Ti
         let least = Table("sessions").count("min_generation", least)?;
         refuse_below(tx, SessionId(id), least, now, Timestamp::from_millis(rotated_at));
     }
+    Ok(())
+}
+
+/// Binds a living browser session to a key, if it is bound to none. Whether this did it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn bind_browser(tx: &mut Tx, id: SessionId, point: &[u8]) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(BIND)
+        .bind(id.0)
+        .bind(point)
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
+}
+
+/// The browser has signed with its key: from now on the session is used with it or not at all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn note_browser_proof(tx: &mut Tx, id: SessionId, now: Timestamp) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(NOTE_BROWSER_PROOF)
+        .bind(id.0)
+        .bind(now.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
     Ok(())
 }
 

@@ -333,6 +333,8 @@ async fn l1_the_api_opens_for_those_it_is_for_and_nobody_else() {
         "/api/v1/me",
         "/api/v1/me/sessions",
         "/api/v1/me/sessions/{id}",
+        "/auth/binding",
+        "/auth/binding/renew",
         "/auth/login",
         "/auth/logout",
         "/auth/mfa",

@@ -7,6 +7,7 @@
 //! connection in `MAYFLY_TEST_POSTGRES_URL`, on which each test makes a database of its own and drops it.
 
 mod app;
+mod binding;
 mod browser;
 mod database;
 mod holder;
@@ -30,6 +31,8 @@ mod clock_jumps;
 mod cohorts;
 mod cookies;
 mod csrf;
+mod device_bound;
+mod device_bound_wrong;
 mod dpop;
 mod dpop_wrong;
 mod escalation;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::architecture::{files, root};
 
 /// Faults that this part of the product answers for.
-const FAULTS: [&str; 47] = [
+const FAULTS: [&str; 48] = [
     "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F17", "F8", "F10", "F12", "F13", "F36", "F38", "F39", "F44", "F45",
-    "F49", "F50", "F51", "F52", "F53", "F54", "F62", "F63", "F65", "F66", "F69", "F73", "F75", "F29", "F56", "F64",
-    "F9", "F11", "F14", "F15", "F16", "F18", "F19", "F20", "F55", "F57", "F59", "F74", "F76", "F77",
+    "F49", "F50", "F51", "F52", "F53", "F54", "F62", "F63", "F65", "F66", "F67", "F69", "F73", "F75", "F29", "F56",
+    "F64", "F9", "F11", "F14", "F15", "F16", "F18", "F19", "F20", "F55", "F57", "F59", "F74", "F76", "F77",
 ];
 
 fn required() -> BTreeSet<String> {

@@ -98,6 +98,7 @@ impl Bench {
             address: String::new(),
             user_agent: String::new(),
             jkt: None,
+            browser_key: None,
             ending: None,
         };
         let limits = Limits {

@@ -186,32 +186,38 @@ async fn f77_tables_taken_back_are_those_of_the_older_version_and_come_forward_a
 #[tokio::test]
 async fn f77_a_way_back_that_fails_at_any_statement_leaves_the_version_it_began_with() {
     let mut failures = 0;
+    let all = migrations().await;
+    let today = all.last().expect("some").version;
     for way_back in steps().await {
         if !way_back.migration_type.is_down_migration() {
             continue;
         }
+        let from = way_back.version;
         let statements = statements(way_back.sql.as_str());
         for done in 0..=statements.len() {
             let database = Database::new().await;
+            if from < today {
+                database.store.migrate_back(from).await.expect("goes back");
+            }
             let before = tables(&database).await;
             let text = format!("{}\nINSERT INTO no_such_table VALUES (1);", statements[..done].concat());
             let mut migrator = Migrator::DEFAULT;
             let mut failing = way_back.clone();
             failing.sql = sqlx::SqlSafeStr::into_sql_str(AssertSqlSafe(text));
-            migrator.migrations = [migrations().await, vec![failing]].concat().into();
+            migrator.migrations = [all.clone(), vec![failing]].concat().into();
             let mut connection = database.raw().await;
-            let back_to = way_back.version - 1;
             let undone = match &mut connection {
-                Raw::Sqlite(connection) => migrator.undo(connection, back_to).await,
-                Raw::Postgres(connection) => migrator.undo(connection, back_to).await,
+                Raw::Sqlite(connection) => migrator.undo(connection, from - 1).await,
+                Raw::Postgres(connection) => migrator.undo(connection, from - 1).await,
             };
             connection.close().await;
             let error = undone.expect_err("it fails");
             assert!(error.to_string().contains("no_such_table"), "after {done}: {error}");
             assert_eq!(tables(&database).await, before);
-            database.store.check_schema().await.expect("is right");
+            let upto: Vec<Migration> = all.iter().filter(|step| step.version <= from).cloned().collect();
+            run(&database, &upto).await.expect("nothing to do and nothing amiss");
             failures += 1;
         }
     }
-    assert!(failures > 6, "each statement is seen: {failures}");
+    assert!(failures > 9, "each statement is seen: {failures}");
 }

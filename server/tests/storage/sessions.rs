@@ -59,6 +59,7 @@ pub fn session(number: u128) -> Session {
         address: "198.51.100.7".into(),
         user_agent: "browser".into(),
         jkt: None,
+        browser_key: None,
         ending: None,
     }
 }

@@ -89,6 +89,11 @@ impl PublicKey {
         Ok(Self { kid, algorithm, bytes })
     }
 
+    /// A key on P-256 by its uncompressed point.
+    pub(in crate::domain) fn from_p256_point(point: &[u8]) -> Result<Self, PublicKeyError> {
+        Self::new(None, Algorithm::Es256, point.to_vec())
+    }
+
     /// Only public keys of our two kinds, for signatures.
     pub(in crate::domain) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, PublicKeyError> {
         if ["d", "k", "p", "q"].iter().any(|member| jwk.contains_key(*member)) {

@@ -203,7 +203,8 @@ async fn refresh_token(
             "superseded",
             "Another request refreshed first. Use the newer token.",
         ),
-        RefreshOutcome::Malformed | RefreshOutcome::Forged => {
+        // A browser's is none of this door's.
+        RefreshOutcome::Malformed | RefreshOutcome::Forged | RefreshOutcome::OtherBrowser(_) => {
             OAuthError::invalid_grant("Not a refresh token of this server for this client.")
         }
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => {

@@ -9,6 +9,7 @@ use super::{REPORT_PATH, Refused};
 use crate::config::PublicUrl;
 use crate::domain::audit::Kind;
 use crate::http::cookies;
+use crate::http::dbsc::{REGISTER_PATH, RENEW_PATH};
 use crate::http::error::Problem;
 
 /// Prefix of the server functions: forms that browsers send.
@@ -38,12 +39,14 @@ enum Provenance {
 /// * `/oauth/*` (forms by standard, RFC 6749): a request that says where it comes from must come from us; no other
 ///   conditions, because a browser's cookies count for nothing there.
 pub fn refuse_foreign_origin(request: &Request, ours: &PublicUrl) -> Option<Refused> {
-    // Reports come without credentials, change nothing and have a gate of their own.
-    if is_safe(request.method()) || request.uri().path() == REPORT_PATH {
+    // Reports come without credentials, change nothing and have a gate of their own. Browsers sign for their next bound
+    // cookie on whatever request's behalf; the signature is of that moment, and no page can make one.
+    if is_safe(request.method()) || [REPORT_PATH, RENEW_PATH].contains(&request.uri().path()) {
         return None;
     }
     let is_action = request.uri().path().starts_with(ACTIONS);
-    let is_machine = request.uri().path().starts_with(MACHINES);
+    // A browser that registers a key may not say for whom; no page can give it the challenge to sign.
+    let is_machine = request.uri().path().starts_with(MACHINES) || request.uri().path() == REGISTER_PATH;
     let refused = match provenance(request.headers(), ours.as_str()) {
         Provenance::Ours => None,
         Provenance::Foreign(reason) => Some(reason),

@@ -62,7 +62,7 @@ async fn c4_a_doubled_cookie_is_refused_and_told() {
             400
         );
     }
-    assert_eq!(sink.kinds(), [Kind::DuplicateCookie; 8]);
+    assert_eq!(sink.kinds(), [Kind::DuplicateCookie; 10]);
 }
 
 #[tokio::test]

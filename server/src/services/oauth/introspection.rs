@@ -3,6 +3,7 @@
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::client::ServiceClient;
 use crate::domain::jwt::{AccessClaims, EitherClaims, ServiceClaims};
+use crate::services::dbsc::Sender;
 use crate::services::tokens::AccessOutcome;
 use crate::services::{Backend, ServiceError};
 
@@ -46,7 +47,8 @@ impl Backend {
         let verified = self.verify(|keys| self.verifier.verify_either(keys, token, now));
         match verified.await? {
             Ok(EitherClaims::Person(claims)) => {
-                if let AccessOutcome::Valid(_) = self.authenticate_claims(&claims, false, from).await? {
+                if let AccessOutcome::Valid(_) = self.authenticate_claims(&claims, Sender::Service, false, from).await?
+                {
                     return Ok(Introspection::Person(Box::new(claims)));
                 }
             }

@@ -39,6 +39,8 @@ pub mod slot {
     pub const RETURN_TO: &str = "return_to";
     /// Secret of the authenticator being set up on the security page, base32.
     pub const ENROLMENT: &str = "enrolment";
+    /// The last session was not to be used any more in this browser, which is not the one it is bound to.
+    pub const OTHER_BROWSER: &str = "other_browser";
     /// The person signed out in this browser just now.
     pub const SIGNED_OUT: &str = "signed_out";
     /// Secret of the invitation opened in this browser.
@@ -231,6 +233,7 @@ impl Visit {
     async fn hand_out(&self, signed_in: SignedIn) -> Result<(), ServiceError> {
         self.web.remove_value(slot::FLOW).await?;
         self.web.remove_value(slot::ENDING).await?;
+        self.web.remove_value(slot::OTHER_BROWSER).await?;
         self.web.remove_value(slot::INVITATION).await?;
         self.web.remove_value(slot::NOTICE).await?;
         self.renew_flow().await?;

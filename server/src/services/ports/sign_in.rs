@@ -65,10 +65,12 @@ const fn next_step(flow: &Flow) -> NextStep {
 impl SignIn for Visit {
     async fn prompt(&self) -> Result<SignInPrompt, PageError> {
         let ending: Option<Ending> = self.get(slot::ENDING).await.map_err(page_fault)?;
+        let other_browser: Option<bool> = self.get(slot::OTHER_BROWSER).await.map_err(page_fault)?;
         let signed_out: Option<bool> = self.take(slot::SIGNED_OUT).await.map_err(page_fault)?;
         let needs_setup = self.backend.needs_first_admin().await.map_err(page_fault)?;
         Ok(SignInPrompt {
             ending,
+            other_browser: other_browser.unwrap_or(false),
             signed_out: signed_out.unwrap_or(false),
             needs_setup,
         })

@@ -8,6 +8,7 @@ use super::super::columns::Table;
 use super::super::policies::PolicyRow;
 use super::super::users::UserRow;
 use crate::domain::clock::{Timestamp, millis};
+use crate::domain::dbsc::BrowserKey;
 use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{DeviceId, SessionId, UserId};
 use crate::domain::session::{Client, EndReason, Ending, Session};
@@ -22,7 +23,7 @@ macro_rules! session_columns {
          s.authenticated_at, s.last_active_at, s.access_ms, s.idle_ms, s.idle_rule_role, s.idle_rule_version, \
          s.absolute_expires_at, s.absolute_rule_role, s.absolute_rule_version, s.amr, s.address, s.user_agent, \
          s.ended_at, s.end_reason, s.end_rule_role, s.end_rule_version, s.end_limit_ms, s.superseded_at, s.handed_out_at, \
-         s.jkt"
+         s.jkt, s.browser_key, s.browser_key_proved_at"
     };
 }
 pub(super) use session_columns;
@@ -63,6 +64,8 @@ pub(super) struct SessionRow {
     superseded_at: i64,
     handed_out_at: i64,
     jkt: Option<String>,
+    browser_key: Option<Vec<u8>>,
+    browser_key_proved_at: Option<i64>,
 }
 
 /// A session, its owner, and one of the policies in force of the owner's roles, read in one go.
@@ -134,6 +137,10 @@ impl TryFrom<SessionRow> for Session {
                 .jkt
                 .map(|jkt| Thumbprint::parse(&jkt).ok_or(TABLE.impossible("jkt")))
                 .transpose()?,
+            browser_key: row.browser_key.map(|point| BrowserKey {
+                point,
+                proved_at: row.browser_key_proved_at.map(Timestamp::from_millis),
+            }),
             ending,
         })
     }

@@ -1,0 +1,198 @@
+//! What somebody is told who is not signed in any more, or not here: a program by 401, a person by the sign-in page.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::SET_COOKIE;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_sessions::Session as WebSession;
+
+use super::{
+    Channel, Kind, Viewer, append, bounce, deliver, fault, is_api, referring_path, retries, retry_cookie, see_other,
+    with_clearing,
+};
+use crate::domain::audit::Circumstances;
+use crate::domain::dbsc::Refusal as NotBound;
+use crate::domain::session::{EndReason, Ending};
+use crate::http::client::ClientAddress;
+use crate::http::protect::safe_return_path;
+use crate::http::refusal::Refusal;
+use crate::http::{AppState, cookies, dbsc};
+use crate::services::dbsc::OtherBrowser;
+use crate::services::ports::{Deliveries, ending_view, slot};
+
+/// Not the browser that the session is bound to, as far as this request shows. The session goes on: whoever copied its
+/// cookies must not be able to end it.
+pub(super) async fn other_browser(
+    state: &AppState,
+    request: Parts,
+    body: Body,
+    next: Next,
+    (kind, channel): (Kind, Channel),
+    other: &OtherBrowser,
+    from: &Circumstances,
+) -> Response {
+    let opens_page = channel == Channel::Cookie && kind.navigation && request.method == Method::GET;
+    let may_come_again = opens_page && retries(&request.headers) == 0;
+    let was_skipped = dbsc::was_skipped(&request.headers);
+    // What browsers do that are well, and no copy has to.
+    let is_usual = other.refusal == NotBound::CookieMissing && (was_skipped || (kind.from_elsewhere && may_come_again));
+    if !is_usual {
+        let address = request.extensions.get::<ClientAddress>().copied();
+        dbsc::note(state, other, from, address).await;
+    }
+    if may_come_again && !was_skipped {
+        // Browsers sign for a new cookie before what our own page opens, not for another site's, nor while they have one.
+        let mut response = bounce(&request);
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        append(&mut response, cookies::clear(cookies::BOUND));
+        response.headers_mut().append(SET_COOKIE, retry_cookie(1));
+        return response;
+    }
+    let path = request.uri.path();
+    let signs_in = channel == Channel::Cookie && !kind.from_elsewhere && is_for_signing_in(path);
+    if signs_in || (opens_page && !was_skipped) {
+        return over(state, request, body, next, Farewell::other_browser()).await;
+    }
+    // What is no page loses nobody their cookies: the next page shows whether the browser can sign again.
+    if is_api(path) || was_skipped || kind.from_elsewhere || !kind.navigation {
+        return dbsc::refuse(&request.headers).into_response();
+    }
+    see_other(&referring_path(&request))
+}
+
+/// What somebody is told who is signed in no longer.
+pub(super) struct Farewell {
+    /// A program, or a script of a page.
+    refusal: Refusal,
+    /// The person, by the sign-in page.
+    note: Note,
+    /// The browser's cookies are worth nothing any more.
+    clears: bool,
+}
+
+enum Note {
+    Nothing,
+    Ending(app::types::Ending),
+    OtherBrowser,
+}
+
+impl From<&Ending> for Farewell {
+    fn from(ending: &Ending) -> Self {
+        Self {
+            refusal: session_over(ending),
+            note: match ending.reason {
+                EndReason::SignedOut | EndReason::Replaced => Note::Nothing,
+                _ => Note::Ending(ending_view(ending)),
+            },
+            // The new cookies of one that was replaced may be there already.
+            clears: ending.reason != EndReason::Replaced,
+        }
+    }
+}
+
+impl Farewell {
+    fn other_browser() -> Self {
+        Self {
+            refusal: dbsc::other_browser(),
+            note: Note::OtherBrowser,
+            clears: true,
+        }
+    }
+}
+
+/// Where nobody has to be signed in: signing in, and out.
+fn is_for_signing_in(path: &str) -> bool {
+    const PATHS: [&str; 11] = [
+        "/auth/login",
+        "/auth/mfa",
+        "/auth/logout",
+        "/sign-in",
+        "/sign-in/code",
+        "/sign-in/enrol",
+        "/welcome",
+        "/actions/sign_in",
+        "/actions/verify_code",
+        "/actions/confirm_sign_in_enrolment",
+        "/actions/accept_invitation",
+    ];
+    PATHS.contains(&path) || path.starts_with("/welcome/")
+}
+
+/// Pages go to the sign-in page, which says why; the API says why itself.
+pub(super) async fn over(state: &AppState, mut request: Parts, body: Body, next: Next, farewell: Farewell) -> Response {
+    let path = request.uri.path().to_owned();
+    let is_api = is_api(&path);
+    let goes_on = is_for_signing_in(&path);
+    let with_clearing = |response| {
+        if farewell.clears {
+            with_clearing(response)
+        } else {
+            response
+        }
+    };
+    if is_api && !goes_on {
+        return with_clearing(farewell.refusal.into_response());
+    }
+    if !is_api && let Some(web) = request.extensions.get::<WebSession>() {
+        let noted = match &farewell.note {
+            Note::Nothing => Ok(()),
+            Note::Ending(ending) => web.insert(slot::ENDING, ending).await,
+            Note::OtherBrowser => web.insert(slot::OTHER_BROWSER, true).await,
+        };
+        if let Err(error) = noted {
+            return fault(&error.into());
+        }
+    }
+    if goes_on {
+        request.extensions.insert(Viewer::default());
+        request.extensions.insert(Channel::Cookie);
+        let deliveries = Deliveries::default();
+        request.extensions.insert(deliveries.clone());
+        let mut response = with_clearing(next.run(Request::from_parts(request, body)).await);
+        deliver(&mut response, &deliveries, state);
+        return response;
+    }
+    let target = request.uri.path_and_query().map(ToString::to_string);
+    let back = target
+        .filter(|_| request.method == Method::GET)
+        .and_then(|path| safe_return_path(&path));
+    with_clearing(see_other(&sign_in_path(back.as_deref())))
+}
+
+/// The sign-in page with a place to return to.
+#[must_use]
+pub fn sign_in_path(return_to: Option<&str>) -> String {
+    match return_to {
+        Some(path) if path != "/" => {
+            let query = serde_urlencode(path);
+            format!("/sign-in?return_to={query}")
+        }
+        _ => "/sign-in".to_owned(),
+    }
+}
+
+/// Percent-encodes everything that is not unreserved (RFC 3986, section 2.3).
+fn serde_urlencode(text: &str) -> String {
+    use std::fmt::Write;
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}
+
+/// 401 with the reason in plain words.
+#[must_use]
+pub fn session_over(ending: &Ending) -> Refusal {
+    let view = ending_view(ending);
+    Refusal::new(StatusCode::UNAUTHORIZED, "session_over", "This session is over.")
+        .detail(app::words::ending(&view))
+        .with("reason", ending.reason.as_str())
+        .with_header("www-authenticate", "Bearer error=\"invalid_token\"")
+}
