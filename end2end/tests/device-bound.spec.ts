@@ -210,7 +210,7 @@ test("F67: after a minute copied cookies are refused without the bound one, and 
   expect(refused.map((answer) => answer.status)).toEqual(refused.map(() => 401));
   for (const { body } of refused) expect(body).not.toContain(clara.name);
   // Nor does it help to come again, as the answer asks of browsers.
-  const again = await ask("/security", [...rest, { name: RETRY, value: "1" }]);
+  const again = await ask("/security", [...rest, { name: RETRY, value: "3" }]);
   expect(again).toMatchObject({ status: 303, headers: { location: "/sign-in?return_to=/security" } });
 
   // The person is not disturbed.

@@ -69,6 +69,8 @@ pub enum Refusal {
     Signature,
     /// `jti` is no challenge of this session for this purpose, or one that is over.
     Challenge,
+    /// A good proof of another key than the session is bound to.
+    OtherKey,
     /// The session lives no longer, is no browser's, is bound already or, where it has to be, not at all.
     Session,
 }
@@ -88,6 +90,7 @@ impl Refusal {
             Self::Algorithm => "browser_proof_algorithm",
             Self::Signature => "browser_proof_signature",
             Self::Challenge => "browser_proof_challenge",
+            Self::OtherKey => "browser_proof_of_other_key",
             Self::Session => "browser_proof_of_other_session",
         }
     }
@@ -221,6 +224,16 @@ impl Seals {
             thumbprint: Thumbprint::of(&key).ok_or(Refusal::Key)?,
             point: key.bytes().to_vec(),
         })
+    }
+
+    /// Whether a renewal has the form of one and a challenge of ours that is not over: what nobody told to sign can send is
+    /// not worth a look at the session.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] met.
+    pub fn check_challenge(&self, proof: &str, session: SessionId, now: Timestamp) -> Result<(), Refusal> {
+        let compact = read(proof, "")?;
+        self.challenge_of(&compact, Purpose::Renewal, session, now).map(drop)
     }
 
     /// The challenge that the holder of a key has signed for a session.

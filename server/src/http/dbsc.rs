@@ -108,8 +108,9 @@ pub async fn register(
     Extension(from): Extension<Circumstances>,
     Extension(address): Extension<ClientAddress>,
 ) -> Result<Response, Problem> {
-    count(&state, address)?;
     let token = cookies::read(&headers, cookies::REFRESH).unwrap_or_default();
+    let session = state.backend.session_of(token).ok_or_else(not_good)?;
+    count(&state, address, session)?;
     let bound = match proof(&headers) {
         Some(proof) => state.backend.bind_browser(token, proof, &from).await?,
         None => Err(Refusal::ProofMissing),
@@ -141,14 +142,19 @@ pub async fn renew(
     Extension(from): Extension<Circumstances>,
     Extension(address): Extension<ClientAddress>,
 ) -> Result<Response, Problem> {
-    // Not 429: Chromium 156 takes it for the end of the bond.
-    count(&state, address).map_err(|_| super::error::Problem::unavailable())?;
     let session = one(&headers, &SESSION_ID).map(unquoted);
     let session = session.and_then(|id| Uuid::try_parse(id).ok()).map(SessionId);
-    let session = session.ok_or_else(not_good)?;
+    let session = session.ok_or_else(super::error::Problem::bad_request)?;
+    let signed_in_with = cookies::read(&headers, cookies::REFRESH).and_then(|token| state.backend.session_of(token));
+    if signed_in_with.is_some_and(|other| other != session) {
+        // It is signed in with another by now, whose cookie has the same name: this key is to be forgotten.
+        return Err(other_browser());
+    }
     let Some(proof) = proof(&headers) else {
         return Ok(challenged(&state, session));
     };
+    // Not 429: Chromium 156 takes it for the end of the bond.
+    count(&state, address, session).map_err(|_| super::error::Problem::unavailable())?;
     match state.backend.renew_bound_cookie(session, proof).await? {
         Ok(cookie) => instruct(&state, &cookie),
         Err(NotRenewed::Again) => Ok(challenged(&state, session)),
@@ -160,8 +166,12 @@ pub async fn renew(
     }
 }
 
-fn count(state: &AppState, ClientAddress(address): ClientAddress) -> Result<(), Problem> {
-    let checked = state.limits.check(LimitKind::Refresh, address, None, false);
+/// By session: who shares an address with a browser, or has other pages of it send requests, keeps nobody from signing.
+fn count(state: &AppState, ClientAddress(address): ClientAddress, session: SessionId) -> Result<(), Problem> {
+    let session = session.to_string();
+    let checked = state
+        .limits
+        .check_account_at_address(LimitKind::Refresh, address, &session);
     checked.map_err(|wait| Problem::too_many(wait.seconds))
 }
 

@@ -66,8 +66,7 @@ pub async fn refresh(
     }
 }
 
-/// The proof of a program that signs in. A browser's session is bound to nothing: its tokens lie in cookies, which no
-/// script can sign for.
+/// The proof of a program that signs in. A browser's session is bound otherwise, after sign-in ([`super::dbsc`]).
 ///
 /// # Errors
 /// 400 for a proof that proves nothing, or that is not of the key that the sign-in in progress began with.

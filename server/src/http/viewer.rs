@@ -259,7 +259,6 @@ async fn resolve(
         match authenticate.await? {
             AccessOutcome::Valid(live) => return Ok((Channel::Cookie, Resolution::Live(live, None))),
             AccessOutcome::Over(ending) => return Ok((Channel::Cookie, ended(ending))),
-            AccessOutcome::OtherBrowser(_) if !kind.may_renew => return Ok((Channel::Cookie, Resolution::NotNow)),
             AccessOutcome::OtherBrowser(other) => return Ok((Channel::Cookie, Resolution::OtherBrowser(other))),
             AccessOutcome::Refused(refusal) => note_forgery(state, request, refusal, from).await,
             // A program's token, which needs a proof, is nobody's cookie.
@@ -373,16 +372,14 @@ async fn form_expired(request: &Parts) -> Response {
     {
         return fault(&error.into());
     }
-    see_other(&referring_path(request))
-}
-
-/// The page that a form stands on, as far as the browser says.
-fn referring_path(request: &Parts) -> String {
     let referer = request.headers.get(REFERER).and_then(|value| value.to_str().ok());
     let path = referer.and_then(|text| text.parse::<axum::http::Uri>().ok());
     let path = path.and_then(|uri| uri.path_and_query().map(ToString::to_string));
-    path.and_then(|path| safe_return_path(&path))
-        .unwrap_or_else(|| "/".to_owned())
+    see_other(
+        &path
+            .and_then(|path| safe_return_path(&path))
+            .unwrap_or_else(|| "/".to_owned()),
+    )
 }
 
 /// A page opened from elsewhere with an expired access token: the browser is asked to open it again as our own.

@@ -50,7 +50,7 @@ pub(super) enum Sender<'a> {
 pub enum NotRenewed {
     /// It may sign another challenge: this one is over, or used already by a request whose answer was lost.
     Again,
-    /// No session lives that is bound to any browser.
+    /// It has no such proof, or no session lives that is bound to any browser.
     Unbound,
     /// It is not the session's browser.
     Other(OtherBrowser),
@@ -63,6 +63,12 @@ impl Backend {
         let is_new = session.generation == 0 && session.browser_key.is_none();
         let offers = self.binds_browsers && session.client == Client::Browser && is_new;
         offers.then(|| self.seals.registration_challenge(session.id, self.now()))
+    }
+
+    /// Which session a refresh token of ours is of, whatever became of either.
+    #[must_use]
+    pub fn session_of(&self, token: &str) -> Option<SessionId> {
+        refresh::parse(&self.keys(), token).map(|presented| presented.session_id)
     }
 
     /// Whether the session is used by its own browser, as far as it has to be.
@@ -107,6 +113,13 @@ impl Backend {
             // Its first answer was lost.
             return Ok(Ok(self.seals.first_cookie(id, self.now())));
         }
+        if session.browser_key.is_some() {
+            // Somebody was quicker with another key: the browser, or who reads its traffic.
+            drop(tx);
+            let other = OtherBrowser::of(&session, Refusal::OtherKey);
+            self.record_other_browser(&other, from).await?;
+            return Ok(Err(other.refusal));
+        }
         if !sessions::bind_browser(&mut tx, id, &registered.point).await? {
             return Ok(Err(Refusal::Session));
         }
@@ -138,6 +151,11 @@ impl Backend {
         proof: &str,
     ) -> Result<Result<BoundCookie, NotRenewed>, ServiceError> {
         let now = self.now();
+        match self.seals.check_challenge(proof, id, now) {
+            Ok(()) => {}
+            Err(Refusal::Challenge) => return Ok(Err(NotRenewed::Again)),
+            Err(_) => return Ok(Err(NotRenewed::Unbound)),
+        }
         let Some((session, user, policies)) = sessions::find_known(&self.store, id).await? else {
             return Ok(Err(NotRenewed::Unbound));
         };
@@ -150,12 +168,13 @@ impl Backend {
         };
         let signed = match self.seals.verify_renewal(proof, id, key, now) {
             Ok(signed) => signed,
-            Err(Refusal::Challenge) => return Ok(Err(NotRenewed::Again)),
             Err(refusal) => return Ok(Err(NotRenewed::Other(OtherBrowser::of(&session, refusal)))),
         };
         let mut tx = self.store.write().await?;
         let once = sha256(&[b"dbsc ".as_slice(), signed.challenge.as_bytes()].concat());
-        if !storage::dpop::consume_proof(&mut tx, &once, signed.until).await? {
+        // A node whose clock is behind would take it for so much longer.
+        let until = signed.until.plus(self.verifier.tolerance);
+        if !storage::dpop::consume_proof(&mut tx, &once, until).await? {
             return Ok(Err(NotRenewed::Again));
         }
         if key.proved_at.is_none() {

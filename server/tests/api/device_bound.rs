@@ -221,6 +221,7 @@ async fn r6_only_the_first_key_of_a_session_counts() {
     let refused = second.answer(&offer).await.expect(400);
     assert_eq!(refused.code(), "invalid_browser_proof");
     assert_eq!(refused.cookies(), NOTHING);
+    assert_eq!(refusals(&app).await, ["proof_refused browser_proof_of_other_key"]);
     second.session_id = browser.session_id.clone();
     second.renew().await.expect(401);
     for _ in 0..3 {
@@ -352,8 +353,8 @@ async fn r6_no_challenge_is_told_again_in_the_moment_in_which_it_was_used() {
 #[tokio::test]
 async fn r6_renewals_beyond_the_limit_are_put_off_and_no_browser_forgets_its_key() {
     let limits = [
-        ("LIMITS__REFRESH__ADDRESS__BURST", "5"),
-        ("LIMITS__REFRESH__ADDRESS__EVERY_SECONDS", "60"),
+        ("LIMITS__REFRESH__ACCOUNT_AT_ADDRESS__BURST", "5"),
+        ("LIMITS__REFRESH__ACCOUNT_AT_ADDRESS__EVERY_SECONDS", "60"),
     ];
     let app = TestApp::start_with("r6 limit", &limits).await;
     let person = app.add_person("max", &["member"], false).await;
@@ -366,6 +367,17 @@ async fn r6_renewals_beyond_the_limit_are_put_off_and_no_browser_forgets_its_key
     }
     assert_eq!(statuses.first(), Some(&200));
     assert_eq!(statuses.last(), Some(&503), "{statuses:?}");
+    // Others at the same address are not kept from anything, whatever comes from there.
+    let eva = app.add_person("eva", &["member"], false).await;
+    let mut other = BoundBrowser::signed_in(&app, &eva).await;
+    for _ in 0..20 {
+        other.post_bare(RENEW, &[]).await.expect(400);
+        browser
+            .post_bare(RENEW, &[(SESSION_ID, &browser.session_id.clone())])
+            .await
+            .expect(403);
+    }
+    other.renew().await.expect(200);
     app.pass(600);
     browser.ready().await.open("/").await.expect(200);
 }
@@ -476,6 +488,69 @@ async fn r6_a_browser_whose_answer_was_lost_may_register_its_key_again() {
     // It has kept the key now, and nobody else gets a cookie for what it signed at first.
     lost.answer(&offer).await.expect(400);
     assert!(is_bound(&mut browser.browser).await);
+}
+
+#[tokio::test]
+async fn r6_other_sites_that_open_our_pages_at_once_sign_nobody_out() {
+    let (app, _, mut browser) = bound("r6 many links").await;
+    app.pass(700);
+    let owner = &mut browser.browser;
+    owner.jar.remove(BOUND);
+    for _ in 0..5 {
+        let request = owner.navigation(Method::GET, "/security", "cross-site");
+        let request = request.body(Body::empty()).expect("a request");
+        owner.send(request).await.expect(401);
+        assert!(owner.is_signed_in());
+    }
+    assert_eq!(refusals(&app).await, NOTHING);
+    browser.ready().await.open("/").await.expect(200);
+}
+
+/// Both bound cookies have one name, so the key of the session that the browser left has to go.
+#[tokio::test]
+async fn r6_who_signs_in_over_a_living_session_goes_on_with_the_new_key_alone() {
+    let (app, person, mut left) = bound("r6 two keys").await;
+    let mut browser = left.clone();
+    browser.key = Key::es256();
+    browser.browser.jar.retain(|name, _| name != ACCESS && name != REFRESH);
+    let offer = browser.sign_in(&person).await.expect(303);
+    browser.answer(&offer).await.expect(200);
+    left.browser = browser.browser.clone();
+    left.renew().await.expect(401);
+    app.pass(30);
+    browser.renew().await.expect(200);
+    for _ in 0..3 {
+        app.pass(700);
+        browser.ready().await.open("/").await.expect(200);
+    }
+    assert_eq!(refusals(&app).await, NOTHING);
+}
+
+#[tokio::test]
+async fn r6_who_cannot_sign_just_now_is_not_signed_out_halfway() {
+    let (app, _, mut browser) = bound("r6 halfway").await;
+    app.pass(700);
+    let owner = &mut browser.browser;
+    owner.jar.remove(BOUND);
+    let request = owner.script(Method::POST, "/auth/logout");
+    let skipped = request
+        .header("secure-session-skipped", "unreachable")
+        .body(Body::empty());
+    owner.send(skipped.expect("a request")).await.expect(503);
+    owner.fetch_empty(Method::POST, "/auth/logout").await.expect(401);
+    let request = owner.navigation(Method::GET, "/sign-in", "same-origin");
+    let skipped = request
+        .header("secure-session-skipped", "quota_exceeded")
+        .body(Body::empty());
+    owner.send(skipped.expect("a request")).await.expect(503);
+    assert!(owner.is_signed_in());
+    browser
+        .ready()
+        .await
+        .fetch_empty(Method::POST, "/auth/logout")
+        .await
+        .expect(204);
+    assert_eq!(app.events("session_signed_out").await, 1);
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use tower_sessions::Session as WebSession;
 
 use super::{
-    Channel, Kind, Viewer, append, bounce, deliver, fault, is_api, referring_path, retries, retry_cookie, see_other,
-    with_clearing,
+    Channel, Kind, MAX_RETRIES, Viewer, append, bounce, deliver, fault, form_expired, is_api, retries, retry_cookie,
+    see_other, with_clearing,
 };
 use crate::domain::audit::Circumstances;
 use crate::domain::dbsc::Refusal as NotBound;
@@ -23,8 +23,7 @@ use crate::http::{AppState, cookies, dbsc};
 use crate::services::dbsc::OtherBrowser;
 use crate::services::ports::{Deliveries, ending_view, slot};
 
-/// Not the browser that the session is bound to, as far as this request shows. The session goes on: whoever copied its
-/// cookies must not be able to end it.
+/// Not the browser that the session is bound to, as far as this request shows. The session goes on as it is.
 pub(super) async fn other_browser(
     state: &AppState,
     request: Parts,
@@ -34,33 +33,44 @@ pub(super) async fn other_browser(
     other: &OtherBrowser,
     from: &Circumstances,
 ) -> Response {
-    let opens_page = channel == Channel::Cookie && kind.navigation && request.method == Method::GET;
-    let may_come_again = opens_page && retries(&request.headers) == 0;
+    let is_missing = other.refusal == NotBound::CookieMissing;
     let was_skipped = dbsc::was_skipped(&request.headers);
-    // What browsers do that are well, and no copy has to.
-    let is_usual = other.refusal == NotBound::CookieMissing && (was_skipped || (kind.from_elsewhere && may_come_again));
-    if !is_usual {
+    let is_page = channel == Channel::Cookie && kind.navigation && request.method == Method::GET;
+    // What another site opens comes again as our own, and only that may be the last time.
+    let may_come_again = is_page && (kind.from_elsewhere || retries(&request.headers) < MAX_RETRIES);
+    let is_usual = was_skipped || !kind.may_renew || (kind.from_elsewhere && may_come_again);
+    if !(is_missing && is_usual) {
         let address = request.extensions.get::<ClientAddress>().copied();
         dbsc::note(state, other, from, address).await;
     }
-    if may_come_again && !was_skipped {
+    let path = request.uri.path();
+    let signs_in = is_for_signing_in(path) && path != "/auth/logout" && !kind.from_elsewhere;
+    let mut response = if channel == Channel::Bearer {
+        dbsc::other_browser().into_response()
+    } else if !kind.may_renew {
+        StatusCode::SERVICE_UNAVAILABLE.into_response()
+    } else if was_skipped && !(signs_in && request.method == Method::POST) {
+        dbsc::refuse(&request.headers).into_response()
+    } else if may_come_again {
         // Browsers sign for a new cookie before what our own page opens, not for another site's, nor while they have one.
         let mut response = bounce(&request);
         *response.status_mut() = StatusCode::UNAUTHORIZED;
-        append(&mut response, cookies::clear(cookies::BOUND));
-        response.headers_mut().append(SET_COOKIE, retry_cookie(1));
-        return response;
-    }
-    let path = request.uri.path();
-    let signs_in = channel == Channel::Cookie && !kind.from_elsewhere && is_for_signing_in(path);
-    if signs_in || (opens_page && !was_skipped) {
+        if !kind.from_elsewhere {
+            response.headers_mut().append(SET_COOKIE, retry_cookie(MAX_RETRIES));
+        }
+        response
+    } else if is_page || signs_in {
         return over(state, request, body, next, Farewell::other_browser()).await;
+    } else if kind.navigation && request.method == Method::POST && !kind.from_elsewhere && !is_api(path) {
+        // Only a page takes the cookies away: the one it leads back to shows whether the browser can sign again.
+        form_expired(&request).await
+    } else {
+        dbsc::refuse(&request.headers).into_response()
+    };
+    if channel == Channel::Cookie && !is_missing {
+        append(&mut response, cookies::clear(cookies::BOUND));
     }
-    // What is no page loses nobody their cookies: the next page shows whether the browser can sign again.
-    if is_api(path) || was_skipped || kind.from_elsewhere || !kind.navigation {
-        return dbsc::refuse(&request.headers).into_response();
-    }
-    see_other(&referring_path(&request))
+    response
 }
 
 /// What somebody is told who is signed in no longer.
