@@ -267,7 +267,7 @@ pub async fn mfa(
     (status = 200, body = TokenResponse, description = "Programs get the body; browsers an empty object and cookies"),
     (status = 400, description = "Not a refresh token of this server: `invalid_grant`; or `invalid_dpop_proof`, or \
         `use_dpop_nonce` with `DPoP-Nonce`"),
-    (status = 401, description = "The session is over; says why"),
+    (status = 401, description = "The session is over; says why. Or `other_browser`"),
     (status = 409, description = "A fresh pair is already there, or another tab won: look again")))]
 pub async fn refresh(
     State(state): State<AppState>,

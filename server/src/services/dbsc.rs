@@ -113,7 +113,11 @@ impl Backend {
             // Its first answer was lost.
             return Ok(Ok(self.seals.first_cookie(id, self.now())));
         }
-        if session.browser_key.is_some() {
+        if session
+            .browser_key
+            .as_ref()
+            .is_some_and(|key| key.point != registered.point)
+        {
             // Somebody was quicker with another key: the browser, or who reads its traffic.
             drop(tx);
             let other = OtherBrowser::of(&session, Refusal::OtherKey);

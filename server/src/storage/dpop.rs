@@ -10,7 +10,8 @@ statements! {
         (SELECT p.id FROM dpop_proofs p WHERE p.expires_at <= $1 ORDER BY p.expires_at LIMIT $2)";
 }
 
-/// Uses up a proof, to be remembered until nobody would accept it any more. Whether it was new: of many at once, on whatever node, one succeeds.
+/// Uses up a proof, to be remembered until nobody would accept it any more. Whether it was new: of many at once, on
+/// whatever node, one succeeds.
 ///
 /// # Errors
 /// When the database fails.
