@@ -51,7 +51,7 @@ fn Why(prompt: SignInPrompt) -> impl IntoView {
         } else {
             Tone::Neutral
         };
-        view! { <Message tone><p>{words::ending(&ending)}</p></Message> }
+        view! { <Message tone><p>{words::ending(&ending)}</p></Message> }.into_any()
     });
     let other_browser = prompt.other_browser.then(|| {
         view! {
@@ -59,10 +59,11 @@ fn Why(prompt: SignInPrompt) -> impl IntoView {
                 <p>"Please sign in again. Your sign-in is bound to one browser, and this one could not show that it is the same. That happens when its data was moved to another device or reset."</p>
             </Message>
         }
+        .into_any()
     });
     let signed_out = prompt
         .signed_out
-        .then(|| view! { <Message tone=Tone::Good><p>"You are signed out on this device."</p></Message> });
+        .then(|| view! { <Message tone=Tone::Good><p>"You are signed out on this device."</p></Message> }.into_any());
     let setup = prompt.needs_setup.then(|| {
         view! {
             <Message tone=Tone::Warning>
@@ -71,10 +72,5 @@ fn Why(prompt: SignInPrompt) -> impl IntoView {
         }
     });
     // The reason says more than the bare fact.
-    let why = match () {
-        () if ended.is_some() => ended.into_any(),
-        () if other_browser.is_some() => other_browser.into_any(),
-        () => signed_out.into_any(),
-    };
-    view! { {setup} {why} }.into_any()
+    view! { {setup} {ended.or(other_browser).or(signed_out)} }.into_any()
 }

@@ -69,11 +69,7 @@ pub fn refuse(headers: &HeaderMap) -> Problem {
 /// Writes down that a session was used in another browser, unless this network has had its refusals written down often
 /// enough for now.
 pub async fn note(state: &AppState, other: &OtherBrowser, from: &Circumstances, address: Option<ClientAddress>) {
-    let often_enough = address.is_some_and(|ClientAddress(address)| {
-        let checked = state.limits.check(LimitKind::Refusal, address, None, false);
-        checked.is_err()
-    });
-    if often_enough {
+    if !address.is_none_or(|ClientAddress(address)| state.limits.may_note_refusal(address)) {
         return;
     }
     // A refusal stays one even if it cannot be written down.

@@ -6,7 +6,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
 use super::AppState;
-use super::limits::LimitKind;
 use super::oauth::OAuthError;
 use super::refusal::Refusal as Problem;
 use crate::domain::audit::Circumstances;
@@ -137,12 +136,8 @@ pub async fn refuse(
     address: Option<ClientAddress>,
 ) -> Refused {
     let refusal = unproven.refusal;
-    let often_enough = || {
-        let checked =
-            address.map(|ClientAddress(address)| state.limits.check(LimitKind::Refusal, address, None, false));
-        checked.is_some_and(|checked| checked.is_err())
-    };
-    if refusal != Refusal::Nonce && !often_enough() {
+    let may_note = || address.is_none_or(|ClientAddress(address)| state.limits.may_note_refusal(address));
+    if refusal != Refusal::Nonce && may_note() {
         // A refusal stays one even if it cannot be written down.
         if let Err(error) = state.backend.record_unproven(&unproven, from).await {
             tracing::error!(%error, %refusal, "a refusal could not be written down");

@@ -136,6 +136,12 @@ impl Limits {
         }
     }
 
+    /// Whether one more refusal of this network is to be written down: what anybody can send must not fill the log.
+    #[must_use]
+    pub fn may_note_refusal(&self, address: IpAddr) -> bool {
+        self.check(LimitKind::Refusal, address, None, false).is_ok()
+    }
+
     /// Counts one try of this account from this network, and nothing else.
     ///
     /// # Errors

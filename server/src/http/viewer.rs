@@ -17,7 +17,6 @@ use tower_sessions::Session as WebSession;
 
 use super::client::ClientAddress;
 use super::error::Problem;
-use super::limits::LimitKind;
 use super::protect::{ACTIONS, RefusalSink as _, safe_return_path};
 use super::refusal::Refusal;
 use super::{AppState, cookies, dbsc, dpop};
@@ -309,7 +308,7 @@ async fn note_forgery(state: &AppState, request: &Parts, refusal: jwt::Refusal, 
     let Some(ClientAddress(address)) = request.extensions.get::<ClientAddress>() else {
         return;
     };
-    if refusal.is_forgery() && state.limits.check(LimitKind::Refusal, *address, None, false).is_ok() {
+    if refusal.is_forgery() && state.limits.may_note_refusal(*address) {
         state
             .backend
             .refused(Audited::AccessTokenRefused, from, refusal.as_str())

@@ -205,6 +205,15 @@ pub async fn is_bound(browser: &mut Browser) -> bool {
     list[0]["bound_to_key"].as_bool().expect("said")
 }
 
+/// A member who has just signed in, and the answer that offers the browser to bind its session.
+pub async fn offered_anew(name: &str) -> (TestApp, Person, BoundBrowser, Reply) {
+    let app = TestApp::start(name).await;
+    let person = app.add_person("max", &["member"], false).await;
+    let mut browser = BoundBrowser::new(&app);
+    let offer = browser.sign_in(&person).await;
+    (app, person, browser, offer)
+}
+
 /// A member whose browser's session is bound.
 pub async fn bound(name: &str) -> (TestApp, Person, BoundBrowser) {
     let app = TestApp::start(name).await;

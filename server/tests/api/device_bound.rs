@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::app::{ORIGIN, TestApp};
 use crate::binding::{
     BOUND, BoundBrowser, CHALLENGE, REGISTER, REGISTRATION, RENEW, RESPONSE, SESSION_ID, SESSIONS, bound, is_bound,
-    offered, refusals,
+    offered, offered_anew, refusals,
 };
 use crate::browser::{ACCESS, REFRESH};
 use crate::holder::Holder;
@@ -71,10 +71,7 @@ async fn r6_a_browser_that_can_binds_its_session_and_goes_on_for_hours() {
 
 #[tokio::test]
 async fn r6_each_bound_cookie_is_locked_to_this_host_and_ends_in_time() {
-    let app = TestApp::start("r6 cookies").await;
-    let person = app.add_person("max", &["member"], false).await;
-    let mut browser = BoundBrowser::new(&app);
-    let offer = browser.sign_in(&person).await;
+    let (_app, _, mut browser, offer) = offered_anew("r6 cookies").await;
     let first = browser.answer(&offer).await.expect(200);
     let next = browser.renew().await.expect(200);
     for (reply, minutes) in [(first, 1), (next, 10)] {
@@ -209,10 +206,7 @@ async fn r6_a_browser_that_lost_its_key_is_asked_once_more_and_then_to_sign_in()
 
 #[tokio::test]
 async fn r6_only_the_first_key_of_a_session_counts() {
-    let app = TestApp::start("r6 first key").await;
-    let max = app.add_person("max", &["member"], false).await;
-    let mut browser = BoundBrowser::new(&app);
-    let offer = browser.sign_in(&max).await;
+    let (app, _, mut browser, offer) = offered_anew("r6 first key").await;
     browser.answer(&offer).await.expect(200);
     let mut second = BoundBrowser {
         key: Key::es256(),
@@ -393,10 +387,7 @@ const FOREIGN: [&[(&str, &str)]; 5] = [
 
 #[tokio::test]
 async fn r6_another_site_binds_nothing_and_a_renewal_goes_by_its_signature_alone() {
-    let app = TestApp::start("r6 foreign").await;
-    let person = app.add_person("max", &["member"], false).await;
-    let mut browser = BoundBrowser::new(&app);
-    let offer = browser.sign_in(&person).await;
+    let (app, _, mut browser, offer) = offered_anew("r6 foreign").await;
     let proof = browser.registration(&offered(&offer).expect("an offer"));
     for headers in FOREIGN {
         let headers = [headers, &[(RESPONSE, &*proof)]].concat();
@@ -419,10 +410,7 @@ async fn r6_another_site_binds_nothing_and_a_renewal_goes_by_its_signature_alone
 /// Chromium has said so only for some time. A page of another site cannot add the header with the proof.
 #[tokio::test]
 async fn r6_a_browser_that_does_not_say_for_whom_it_asks_binds_its_session_too() {
-    let app = TestApp::start("r6 bare").await;
-    let person = app.add_person("max", &["member"], false).await;
-    let mut browser = BoundBrowser::new(&app);
-    let offer = browser.sign_in(&person).await;
+    let (app, _, mut browser, offer) = offered_anew("r6 bare").await;
     let proof = browser.registration(&offered(&offer).expect("an offer"));
     browser.post_bare(REGISTER, &[(RESPONSE, &proof)]).await.expect(200);
     assert_eq!(app.events("session_bound").await, 1);
@@ -431,10 +419,7 @@ async fn r6_a_browser_that_does_not_say_for_whom_it_asks_binds_its_session_too()
 
 #[tokio::test]
 async fn r6_what_is_signed_may_stand_in_quotes_as_the_draft_has_it() {
-    let app = TestApp::start("r6 quotes").await;
-    let person = app.add_person("max", &["member"], false).await;
-    let mut browser = BoundBrowser::new(&app);
-    let offer = browser.sign_in(&person).await;
+    let (_app, _, mut browser, offer) = offered_anew("r6 quotes").await;
     let proof = browser.registration(&offered(&offer).expect("an offer"));
     let quoted = format!("\"{proof}\"");
     browser.post(REGISTER, &[(RESPONSE, &quoted)]).await.expect(200);
@@ -475,10 +460,7 @@ async fn r6_switched_off_nothing_is_offered_and_bound_sessions_go_on_without_the
 
 #[tokio::test]
 async fn r6_a_browser_whose_answer_was_lost_may_register_its_key_again() {
-    let app = TestApp::start("r6 again").await;
-    let person = app.add_person("max", &["member"], false).await;
-    let mut browser = BoundBrowser::new(&app);
-    let offer = browser.sign_in(&person).await;
+    let (app, _, mut browser, offer) = offered_anew("r6 again").await;
     let mut lost = browser.clone();
     lost.answer(&offer).await.expect(200);
     app.pass(3);

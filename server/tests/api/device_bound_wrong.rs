@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::app::TestApp;
 use crate::binding::{
     BOUND, BoundBrowser, CHALLENGE, REGISTER, REGISTRATION, RENEW, RESPONSE, SESSION_ID, SESSIONS, bound, is_bound,
-    offered, refusals,
+    offered, offered_anew, refusals,
 };
 use crate::browser::{ACCESS, Browser, REFRESH};
 use crate::holder::ME;
@@ -344,10 +344,7 @@ async fn f67_a_browser_that_cannot_hold_a_key_is_unaffected() {
 #[tokio::test]
 async fn f67_a_session_whose_browser_never_signs_again_goes_on_unbound() {
     for keeps_the_cookie in [false, true] {
-        let app = TestApp::start("f67 lost answer").await;
-        let person = app.add_person("max", &["member"], false).await;
-        let mut browser = BoundBrowser::new(&app);
-        let offer = browser.sign_in(&person).await;
+        let (app, _, browser, offer) = offered_anew("f67 lost answer").await;
         let mut lost = browser.clone();
         lost.answer(&offer).await.expect(200);
         let mut browser = if keeps_the_cookie {

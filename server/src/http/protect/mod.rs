@@ -37,7 +37,7 @@ use crate::config::PublicUrl;
 use crate::domain::audit::{Circumstances, Kind};
 use crate::http::client::ClientAddress;
 use crate::http::error::Problem;
-use crate::http::limits::{LimitKind, Limits};
+use crate::http::limits::Limits;
 
 /// Hears of every refusal, so that it can be audited.
 #[async_trait]
@@ -96,14 +96,12 @@ impl Protection {
     ) -> impl Future<Output = ()> + Send + use<'a> {
         let circumstances = request.extensions().get::<Circumstances>().cloned().unwrap_or_default();
         let address = request.extensions().get::<ClientAddress>();
-        let often_enough = address.is_some_and(|ClientAddress(address)| {
-            self.limits.check(LimitKind::Refusal, *address, None, false).is_err()
-        });
+        let may_note = address.is_none_or(|ClientAddress(address)| self.limits.may_note_refusal(*address));
         async move {
-            if often_enough {
-                tracing::debug!(kind = kind.as_str(), reason, "refused, and written down often enough");
-            } else {
+            if may_note {
                 self.sink.refused(kind, &circumstances, reason).await;
+            } else {
+                tracing::debug!(kind = kind.as_str(), reason, "refused, and written down often enough");
             }
         }
     }
