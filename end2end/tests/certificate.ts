@@ -23,7 +23,9 @@ export class Certificate {
     const [cert, key] = [join(folder, "cert.pem"), join(folder, "key.pem")];
     const kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-sha256", "-days", "365"];
     const name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"];
-    await promisify(execFile)("openssl", [...kind, ...name, "-keyout", key, "-out", cert]);
+    // A server's own: verifiers refuse one that may sign others in its place.
+    const use = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    await promisify(execFile)("openssl", [...kind, ...name, ...use, "-keyout", key, "-out", cert]);
     return new Certificate(folder, cert, key, await readFile(cert, "utf8"));
   }
 

@@ -94,8 +94,8 @@ export class Site {
   admin!: Person;
   desk!: Visitor;
 
-  async open(browser: Browser, certificate?: Certificate): Promise<void> {
-    this.server = await Server.start({}, certificate);
+  async open(browser: Browser, certificate?: Certificate, changes: NodeJS.ProcessEnv = {}): Promise<void> {
+    this.server = await Server.start(changes, certificate);
     this.admin = new Person("ada", "Ada Admin");
     this.desk = await Visitor.arrive(browser, this.server);
     await this.desk.page.goto(await this.server.firstAdminLink());

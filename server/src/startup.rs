@@ -96,12 +96,14 @@ impl Application {
             let backend = backend.clone();
             async move { backend.follow_revocations().await }
         });
+        let telling = tokio::spawn(backend.clone().tell_logouts());
         let watching = tokio::spawn(watch(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
         sealing.abort();
         housekeeping.abort();
         following.abort();
+        telling.abort();
         watching.abort();
         if let Some(comparing) = comparing {
             comparing.abort();

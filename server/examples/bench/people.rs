@@ -54,6 +54,7 @@ async fn add_service(backend: &Backend) -> Result<String, Failure> {
         keys: None,
         access: Duration::from_mins(5),
         may_introspect: true,
+        logout_uri: None,
     };
     let AddClientOutcome::Added(added) = backend.add_client(new).await? else {
         return Err("the client was not added".into());

@@ -6,7 +6,8 @@
 //!     cargo run --package server --example orders
 //! ```
 //!
-//! The client needs the scope `revocations`. `ORDERS_AUDIENCE` is the issuer unless set otherwise, and the service
+//! The client needs the scope `revocations`, and to be told of ended sessions
+//! `--backchannel-logout-uri http://127.0.0.1:3100/logout`. `ORDERS_AUDIENCE` is the issuer unless set otherwise, and the service
 //! listens on `ORDERS_ADDRESS`, 127.0.0.1:3100 if not set. `ORDERS_URL` is where its clients reach it: without it, tokens that
 //! are bound to a key of their program are refused. Its requests go over plain HTTP on loopback; a service
 //! elsewhere gives `reqwest` TLS.
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use issuer::Issuer;
+use server::domain::client::ClientId;
 use server::domain::clock::{Clock, SystemClock};
 use server::domain::jwt::install_crypto;
 use server::verify::{BOUND, Checker, Expected};
@@ -30,9 +32,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
     let url = variable("ORDERS_ISSUER")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let client = variable("ORDERS_CLIENT_ID")?;
+    let client = ClientId::parse(&client).ok_or("ORDERS_CLIENT_ID is no client id")?;
     let issuer = Issuer::new(
         url.clone(),
-        variable("ORDERS_CLIENT_ID")?,
+        client.to_string(),
         variable("ORDERS_CLIENT_SECRET")?.into(),
         clock.clone(),
     )?;
@@ -48,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind(&address).await?;
     println!("Serving on http://{}", listener.local_addr()?);
     tokio::select! {
-        served = axum::serve(listener, shop::routes(checker.clone())) => served?,
+        served = axum::serve(listener, shop::routes(checker.clone(), client)) => served?,
         () = checker.follow() => {}
     }
     Ok(())

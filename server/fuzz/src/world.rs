@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use crate::domain::client::{ClientId, PublicKey, Scopes, parse_public_keys};
 use crate::domain::clock::Timestamp;
-use crate::domain::id::{SessionId, TokenId, UserId};
+use crate::domain::id::{EventId, SessionId, TokenId, UserId};
 use crate::domain::jwt::{
-    AccessClaims, Assertion, AssertionRefusal, ExpectedAssertion, Proven, ServiceClaims, Verifier, install_crypto,
+    AccessClaims, Assertion, AssertionRefusal, ExpectedAssertion, LogoutClaims, LogoutEvent, Proven, ServiceClaims,
+    Verifier, install_crypto,
 };
 use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyRecord, KeyRing, PublicKeys};
 use crate::domain::random::Random;
@@ -22,6 +23,8 @@ const ISSUER: &str = "https://mayfly.example";
 pub const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 /// Header of our tokens.
 pub const HEADER: &str = r#"{"alg":"EdDSA","kid":"k1","typ":"at+jwt"}"#;
+/// Header of our logout tokens.
+pub const LOGOUT_HEADER: &str = r#"{"alg":"EdDSA","kid":"k1","typ":"logout+jwt"}"#;
 /// Header of a client's assertion.
 pub const ASSERTION_HEADER: &str = r#"{"alg":"EdDSA","kid":"k1"}"#;
 
@@ -134,12 +137,12 @@ impl World {
         Assertion::parse(token)?.verify(&self.client, &self.client_keys, expected, NOW)
     }
 
-    /// Good claims of a person, of a service and of a client about itself: what the seeds hold.
+    /// Good claims of a person, of a service, of a client about itself and of a logout: what the seeds hold.
     ///
     /// # Panics
     /// Never: they are good.
     #[must_use]
-    pub fn good_claims(&self) -> [String; 3] {
+    pub fn good_claims(&self) -> [String; 4] {
         let token = |number| TokenId(uuid::Uuid::from_u128(number));
         let (now, client) = (NOW.as_seconds(), self.client.as_str());
         let person = AccessClaims {
@@ -169,6 +172,16 @@ impl World {
             nbf: now,
             exp: now + 300,
         };
+        let logout = LogoutClaims {
+            iss: ISSUER.to_owned(),
+            aud: ISSUER.to_owned(),
+            iat: now,
+            exp: now + 120,
+            jti: EventId(uuid::Uuid::from_u128(8)),
+            sub: UserId(uuid::Uuid::from_u128(1)),
+            sid: SessionId(uuid::Uuid::from_u128(2)),
+            events: LogoutEvent,
+        };
         let soon = now + 60;
         let assertion =
             format!(r#"{{"iss":"{client}","sub":"{client}","aud":"{ISSUER}","jti":"once","iat":{now},"exp":{soon}}}"#);
@@ -176,6 +189,7 @@ impl World {
             serde_json::to_string(&person).expect("JSON"),
             serde_json::to_string(&service).expect("JSON"),
             assertion,
+            serde_json::to_string(&logout).expect("JSON"),
         ]
     }
 }

@@ -6,20 +6,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fuzz::world::{ASSERTION_HEADER, HEADER, NOW, WORLD};
+use fuzz::world::{ASSERTION_HEADER, HEADER, LOGOUT_HEADER, NOW, WORLD};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-const SEEDS: [&[u8]; 3] = [
+const SEEDS: [&[u8]; 4] = [
     include_bytes!("../seeds/claims/person"),
     include_bytes!("../seeds/claims/service"),
     include_bytes!("../seeds/claims/assertion"),
+    include_bytes!("../seeds/claims/logout"),
 ];
 
 fn the_seeds_are_good() {
     for ((seed, header), claims) in SEEDS
         .iter()
-        .zip([HEADER, HEADER, ASSERTION_HEADER])
+        .zip([HEADER, HEADER, ASSERTION_HEADER, LOGOUT_HEADER])
         .zip(WORLD.good_claims())
     {
         let expected = format!("{header}\n{claims}");
@@ -53,6 +54,11 @@ fn believed(header: &[u8], claims: &[u8]) -> bool {
         let written = serde_json::to_value(read).expect("JSON");
         assert_eq!(as_set(written), as_set(json(claims)));
     }
+    let logout = WORLD.verifier.verify_logout(&WORLD.keys, &token, NOW);
+    if let Ok(read) = &logout {
+        assert_eq!(json(header), json(LOGOUT_HEADER.as_bytes()));
+        assert_eq!(serde_json::to_value(read).expect("JSON"), json(claims));
+    }
     let assertion = WORLD.prove(&WORLD.client_signer.sign(header, claims));
     if let Ok(proven) = &assertion {
         let signed = json(claims);
@@ -63,7 +69,7 @@ fn believed(header: &[u8], claims: &[u8]) -> bool {
         );
         assert!(proven.until > NOW && proven.until <= NOW.plus(Duration::from_mins(6)));
     }
-    person.is_ok() || service.is_ok() || assertion.is_ok()
+    person.is_ok() || service.is_ok() || logout.is_ok() || assertion.is_ok()
 }
 
 fuzz_target!(init: the_seeds_are_good(), |data: &[u8]| {

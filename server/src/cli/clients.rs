@@ -7,6 +7,8 @@ use clap::Subcommand;
 use secrecy::ExposeSecret;
 
 use super::CliError;
+use super::keys::shown;
+use crate::domain::backchannel_logout::{LogoutReceiver, LogoutUri};
 use crate::domain::client::{ClientId, ClientName, PublicKey, Scopes, check_access, parse_public_keys};
 use crate::services::Backend;
 use crate::services::oauth::{AddClientOutcome, NewClient};
@@ -30,6 +32,9 @@ pub(super) enum ClientsCommand {
         /// It may ask whether other tokens are good (RFC 7662).
         #[arg(long)]
         may_introspect: bool,
+        /// Where it is told of every ended session (OpenID Connect Back-Channel Logout 1.0).
+        #[arg(long)]
+        backchannel_logout_uri: Option<String>,
     },
     /// List them.
     List,
@@ -48,6 +53,7 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
             public_key,
             lifetime_seconds,
             may_introspect,
+            backchannel_logout_uri,
         } => {
             let new = NewClient {
                 name: ClientName::parse(&name)?,
@@ -55,9 +61,12 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
                 keys: public_key.as_deref().map(read_keys).transpose()?,
                 access: check_access(Duration::from_secs(lifetime_seconds))?,
                 may_introspect,
+                logout_uri: backchannel_logout_uri.as_deref().map(LogoutUri::parse).transpose()?,
             };
-            if new.scopes.is_empty() && !may_introspect {
-                return Err("a client without a --scope and without --may-introspect could do nothing".into());
+            if new.scopes.is_empty() && !may_introspect && new.logout_uri.is_none() {
+                return Err(
+                    "a client without --scope, --may-introspect and --backchannel-logout-uri could do nothing".into(),
+                );
             }
             match backend.add_client(new).await? {
                 AddClientOutcome::Added(added) => {
@@ -71,6 +80,7 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
             }
         }
         ClientsCommand::List => {
+            let receivers = backend.list_logout_receivers().await?;
             for client in backend.list_clients().await? {
                 println!(
                     "{}  {:8}  {:15}  {:3} s  {}  {:?}  scopes: {}",
@@ -82,6 +92,9 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
                     client.name.as_str(),
                     client.scopes,
                 );
+                if let Some(receiver) = receivers.iter().find(|receiver| receiver.client == client.id) {
+                    println!("    {}", told(receiver));
+                }
             }
         }
         ClientsCommand::Disable { client_id } => {
@@ -93,6 +106,20 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
         }
     }
     Ok(())
+}
+
+/// Where a service is told of ended sessions, and how it is doing.
+fn told(receiver: &LogoutReceiver) -> String {
+    match &receiver.outage {
+        None => format!("logouts to {}", receiver.uri),
+        Some(outage) => format!(
+            "logouts to {}: away since {}, {} tries, the last: {}",
+            receiver.uri,
+            shown(outage.since),
+            outage.tries,
+            outage.failure
+        ),
+    }
 }
 
 fn read_keys(path: &Path) -> Result<Vec<PublicKey>, CliError> {

@@ -123,6 +123,12 @@ kinds! {
     ClientAuthenticationFailed = "client_authentication_failed",
     /// A client got an access token.
     ServiceTokenIssued = "service_token_issued",
+    /// A service could not be told of ended sessions; it will be tried again.
+    LogoutsDelayed = "backchannel_logouts_delayed",
+    /// It was told all of them.
+    LogoutsResumed = "backchannel_logouts_resumed",
+    /// A service answered that it cannot act on the end of this session.
+    LogoutRefused = "backchannel_logout_refused",
     /// Ending many sessions at once began.
     MassRevocationBegun = "mass_revocation_begun",
     /// It is done.

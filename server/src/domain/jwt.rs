@@ -1,6 +1,6 @@
 //! Access tokens of people and of services: their claims, signing, and the strict verification around `jsonwebtoken`
-//! (TOKENS.md, section 4); the assertions that services prove themselves with (RFC 7523); signing security events
-//! (RFC 8417).
+//! (TOKENS.md, section 4); the assertions that services prove themselves with (RFC 7523); security events (RFC 8417) and
+//! logout tokens, which tell services of ended sessions.
 //!
 //! Owns steps 1 to 5 of the verification; step 6, revocation, needs state and is the caller's. Must not read
 //! a clock or choose a key by anything in the token but its exact `kid`. The library does the signatures and
@@ -9,6 +9,7 @@
 mod assertion;
 mod claims;
 mod compact;
+mod logout;
 mod service;
 mod verify;
 
@@ -17,9 +18,10 @@ pub use assertion::{Assertion, AssertionRefusal, ExpectedAssertion, Proven};
 pub use claims::{AccessClaims, Claim, Confirmation};
 pub(in crate::domain) use compact::Compact;
 pub use compact::MAX_TOKEN_BYTES;
+pub use logout::{LogoutClaims, LogoutEvent};
 pub use service::ServiceClaims;
 pub(in crate::domain) use verify::FORBIDDEN;
-pub use verify::{EitherClaims, MAX_TOLERANCE, Refusal, Verifier, key_id};
+pub use verify::{EitherClaims, LOGOUT_TOKEN_LIFE, MAX_TOLERANCE, Refusal, Verifier, key_id};
 
 use jsonwebtoken::Header;
 use secrecy::SecretString;
@@ -36,6 +38,8 @@ pub enum TokenKind {
     Access,
     /// A security event (RFC 8417): says what happened, opens nothing.
     SecurityEvent,
+    /// A logout token (OpenID Connect Back-Channel Logout 1.0): says which session ended, opens nothing.
+    Logout,
 }
 
 impl TokenKind {
@@ -45,6 +49,7 @@ impl TokenKind {
         match self {
             Self::Access => "at+jwt",
             Self::SecurityEvent => "secevent+jwt",
+            Self::Logout => "logout+jwt",
         }
     }
 }
@@ -90,6 +95,14 @@ pub fn sign_service(ring: &KeyRing, claims: &ServiceClaims) -> Result<SecretStri
 /// [`JwtError`], both infrastructure failures: the receiver asks again.
 pub fn sign_security_event(ring: &KeyRing, claims: &Value) -> Result<SecretString, JwtError> {
     sign(ring, TokenKind::SecurityEvent, claims)
+}
+
+/// Signs a logout token with the active key (OpenID Connect Back-Channel Logout 1.0, section 2.4).
+///
+/// # Errors
+/// [`JwtError`], both infrastructure failures: the receiver is told later.
+pub fn sign_logout(ring: &KeyRing, claims: &LogoutClaims) -> Result<SecretString, JwtError> {
+    sign(ring, TokenKind::Logout, claims)
 }
 
 fn sign(ring: &KeyRing, kind: TokenKind, claims: &impl Serialize) -> Result<SecretString, JwtError> {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod audit_seal;
+pub mod backchannel_logout;
 pub mod client;
 pub mod clock;
 pub mod cohort;

@@ -61,6 +61,16 @@ pub static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     all.filter(|kind| Meaning::of(*kind).is_some()).collect()
 });
 
+/// The kinds by which a session ended.
+pub static ENDS_OF_SESSIONS: LazyLock<Vec<Kind>> =
+    LazyLock::new(|| KINDS.iter().copied().filter(|kind| is_end_of_session(*kind)).collect());
+
+/// Whether a session ended by an event of this kind.
+#[must_use]
+pub fn is_end_of_session(kind: Kind) -> bool {
+    Meaning::of(kind) == Some(Meaning::SessionRevoked)
+}
+
 /// The claims of the security event token (RFC 8417, section 2.2): the same `jti` at every delivery, neither `exp` nor
 /// `sub` (SSF 1.0). None for events that do not concern a receiver.
 #[must_use]

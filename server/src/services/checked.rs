@@ -26,7 +26,7 @@ use super::revocations::BOUND;
 use super::sessions::Live;
 use super::{Backend, sha256};
 use crate::domain::clock::Timestamp;
-use crate::domain::jwt::{AccessClaims, MAX_TOKEN_BYTES, key_id};
+use crate::domain::jwt::{AccessClaims, MAX_TOKEN_BYTES, TokenKind, key_id};
 use crate::domain::revocation::{Presented, Verdict};
 use crate::domain::session::Standing;
 
@@ -99,7 +99,9 @@ impl Backend {
     /// Keeps the result of a complete check that let the token pass.
     pub(super) fn remember_check(&self, token: &str, claims: AccessClaims, live: &Arc<Live>, began: Began) {
         let is_settled = live.session.child_confirmed || claims.rg < live.session.generation;
-        let Ok(kid) = key_id(token) else { return };
+        let Ok(kid) = key_id(token, TokenKind::Access) else {
+            return;
+        };
         if !is_settled || !self.knows_revocations() {
             return;
         }

@@ -9,6 +9,7 @@ pub mod admin;
 pub mod audit;
 pub mod audit_checkpoint;
 pub mod audit_seal;
+pub mod backchannel_logout;
 pub mod bootstrap;
 mod checked;
 mod clock_watch;
@@ -135,6 +136,8 @@ pub struct Backend {
     clock_watch: tokio::sync::Mutex<Watch>,
     clock_jumped: clock_watch::Jumped,
     node_clock: node_clocks::NodeClock,
+    /// For telling services of ended sessions.
+    messenger: backchannel_logout::Messenger,
 }
 
 impl std::fmt::Debug for Backend {
@@ -186,6 +189,7 @@ impl Backend {
             clock_watch,
             clock_jumped: clock_watch::Jumped::default(),
             node_clock: node_clocks::NodeClock::new(node),
+            messenger: backchannel_logout::Messenger::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{Backend, ServiceError};
-use crate::domain::audit::Event;
+use crate::domain::audit::{Event, Kind};
 use crate::domain::client::ServiceClient;
 use crate::domain::id::EventId;
 use crate::domain::jwt::{JwtError, sign_security_event};
@@ -34,11 +34,11 @@ pub struct SecurityEvents {
 }
 
 /// What is waiting for a receiver.
-struct Waiting {
+pub(super) struct Waiting {
     /// With their places, in order.
-    events: Vec<(u64, Event)>,
+    pub(super) events: Vec<(u64, Event)>,
     /// Everything up to here was looked through.
-    until: u64,
+    pub(super) until: u64,
     /// There is nothing sealed behind it.
     is_end: bool,
 }
@@ -66,7 +66,8 @@ impl Backend {
             tx.commit().await?;
             return Ok(SecurityEvents::default());
         };
-        let waiting = look(&mut tx, noted, last).await?;
+        // As many as one answer holds twice over, so that a receiver that acknowledges everything gets a full answer again.
+        let waiting = look(&mut tx, noted, last, &KINDS, 2 * MOST_EVENTS).await?;
         drop(tx);
         let now = self.now();
         let events: Vec<(u64, EventId, Value)> = waiting
@@ -93,15 +94,19 @@ impl Backend {
     }
 }
 
-/// The first events behind a place that concern receivers: as many as one answer holds twice over, so that a receiver
-/// that acknowledges everything gets a full answer again.
-async fn look(tx: &mut Tx, after: u64, last: u64) -> Result<Waiting, ServiceError> {
-    let limit = 2 * MOST_EVENTS;
+/// The first events of these kinds behind a place, up to another, in the order of the seals; at most `limit`.
+pub(super) async fn look(
+    tx: &mut Tx,
+    after: u64,
+    last: u64,
+    kinds: &[Kind],
+    limit: usize,
+) -> Result<Waiting, ServiceError> {
     let (mut events, mut until) = (Vec::new(), after);
     for _ in 0..MOST_WINDOWS {
         let end = last.min(until.saturating_add(WINDOW));
         let room = u32::try_from(limit - events.len()).unwrap_or(u32::MAX);
-        let found = audit::list_sealed_of_kinds(tx, until, end, &KINDS, room).await?;
+        let found = audit::list_sealed_of_kinds(tx, until, end, kinds, room).await?;
         let is_full = found.len() == room as usize;
         events.extend(found);
         until = match events.last() {

@@ -26,6 +26,7 @@ pub mod dpop;
 pub mod event_streams;
 pub mod flows;
 pub mod keys;
+pub mod logout_receivers;
 pub mod nodes;
 pub mod one_time_links;
 pub mod policies;
@@ -237,6 +238,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
         devices::STATEMENTS,
         dpop::STATEMENTS,
         event_streams::STATEMENTS,
+        logout_receivers::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,
         nodes::STATEMENTS,

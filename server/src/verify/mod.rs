@@ -15,6 +15,7 @@ mod events;
 mod follower;
 mod keys;
 pub mod layer;
+pub mod logout;
 mod proofs;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use async_trait::async_trait;
 
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::dpop::{self, check_binding};
-use crate::domain::jwt::{AccessClaims, Refusal, Verifier, key_id};
+use crate::domain::jwt::{AccessClaims, LogoutClaims, Refusal, TokenKind, Verifier, key_id};
 use crate::domain::keys::PublicKeys;
 use crate::domain::policy::MAX_ACCESS;
 use crate::domain::revocation::{Presented, Verdict};
@@ -208,14 +209,24 @@ impl Checker {
         Ok(claims)
     }
 
+    /// Checks a logout token in the order of OpenID Connect Back-Channel Logout 1.0, section 2.6. `audience`: the id
+    /// of this service as a client. Nothing but the keys needs to be known.
+    ///
+    /// # Errors
+    /// [`Denied::Refused`], or [`Denied::Unknown`] if the keys cannot be read.
+    pub async fn check_logout(&self, token: &str, audience: &str) -> Result<LogoutClaims, Denied> {
+        let verifier = Verifier {
+            audience: audience.to_owned(),
+            ..self.verifier.clone()
+        };
+        let verify = |keys: &PublicKeys| verifier.verify_logout(keys, token, self.clock.now());
+        self.with_keys(token, TokenKind::Logout, verify).await
+    }
+
     async fn check_token(&self, token: &str) -> Result<AccessClaims, Denied> {
-        let kid = key_id(token).map_err(Denied::Refused)?;
-        let claims = match self.verify(token) {
-            // Perhaps a new key, read at most twice a minute whatever is sent here (J13).
-            Err(Refusal::KeyUnknown) if self.read_keys(Some(&kid)).await? => self.verify(token),
-            verified => verified,
-        }
-        .map_err(Denied::Refused)?;
+        let verify = |keys: &PublicKeys| self.verifier.verify_access(keys, token, self.clock.now());
+        let claims = self.with_keys(token, TokenKind::Access, verify).await?;
+        let kid = key_id(token, TokenKind::Access).map_err(Denied::Refused)?;
         let sub = claims.sub.to_string();
         let presented = Presented::of(&claims, &kid, &sub);
         match locked(&self.follower).verdict(&presented, self.clock.now()) {
@@ -231,9 +242,22 @@ impl Checker {
         locked(&self.follower).is_fresh(self.clock.now())
     }
 
-    fn verify(&self, token: &str) -> Result<AccessClaims, Refusal> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        self.verifier.verify_access(&keys, token, self.clock.now())
+    /// Verifies with the keys that are known, and once more with those that are published now if its key is not among
+    /// them.
+    async fn with_keys<C>(
+        &self,
+        token: &str,
+        kind: TokenKind,
+        verify: impl Fn(&PublicKeys) -> Result<C, Refusal>,
+    ) -> Result<C, Denied> {
+        let known = || self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let signed_with = key_id(token, kind).map_err(Denied::Refused)?;
+        match verify(&known()) {
+            // Perhaps a new key, read at most twice a minute whatever is sent here (J13).
+            Err(Refusal::KeyUnknown) if self.read_keys(Some(&signed_with)).await? => verify(&known()),
+            verified => verified,
+        }
+        .map_err(Denied::Refused)
     }
 
     /// Reads the published keys, for a key that is not known or because their time has come. Whether they were read

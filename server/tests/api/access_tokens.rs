@@ -70,6 +70,8 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     let signs = Service::with_key(&app, "signs", "read", Key::es256()).await;
     let resource_server = Service::resource_server(&app).await;
     let security_event = security_event(&app, &program, &person).await;
+    let ended = program.session_id.parse().expect("an id");
+    let logout_token = resource_server.logout_token(&person, ended);
     // Time for a refresh to be due, so that a token at its right door is exchanged.
     app.pass(60);
     // Good at this moment, for the one request that it is made for.
@@ -90,6 +92,7 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
         ("client secret", reader.secret.clone()),
         ("proof of possession", proof),
         ("security event", security_event),
+        ("logout token", logout_token),
     ];
     for (kind, secret) in &secrets {
         assert!(!secret.is_empty(), "{kind}");

@@ -24,6 +24,7 @@ mod abuse;
 mod access_tokens;
 mod architecture;
 mod authorization;
+mod backchannel_logout;
 mod checked_tokens;
 mod client_assertions;
 mod client_credentials;
@@ -62,6 +63,7 @@ mod session_ends;
 mod sessions;
 mod sign_in;
 mod silent_database;
+mod told;
 mod traceability;
 mod upgrade;
 

@@ -29,6 +29,8 @@ mod shop;
 /// A client without proxies, redirects or patience.
 pub fn http() -> Client {
     Client::builder()
+        // Plain HTTP on loopback: the list of authorities need not be read.
+        .tls_certs_only([])
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .timeout(Duration::from_secs(20))
@@ -98,6 +100,7 @@ impl Node {
                 keys: None,
                 access: LONGEST_ACCESS,
                 may_introspect: false,
+                logout_uri: None,
             })
             .await
             .expect("the database answers");
@@ -226,6 +229,10 @@ pub struct Shop {
     pub checker: Arc<Checker>,
     /// Where its protected route is.
     pub orders: String,
+    /// Where it is told of ended sessions.
+    pub logout: String,
+    /// Its id.
+    pub client: ClientId,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -254,7 +261,7 @@ impl Shop {
             Arc::new(issuer.expect("a client")),
             Arc::new(SystemClock),
         ));
-        let (url, serving) = serve(shop::routes(checker.clone())).await;
+        let (url, serving) = serve(shop::routes(checker.clone(), id.clone())).await;
         let following = tokio::spawn({
             let checker = checker.clone();
             async move { checker.follow().await }
@@ -262,6 +269,8 @@ impl Shop {
         let shop = Self {
             checker,
             orders: format!("{url}/orders"),
+            logout: format!("{url}/logout"),
+            client: id,
             tasks: vec![serving, following],
         };
         let ready = async {

@@ -12,15 +12,31 @@ use axum::http::{Method, Request};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use server::domain::audit::{Circumstances, Event, Kind};
+use server::domain::backchannel_logout;
 use server::domain::client::{ClientId, ClientName, Scopes, parse_public_keys};
+use server::domain::id::{EventId, SessionId};
+use server::domain::jwt::sign_logout;
+use server::services::Backend;
 use server::services::oauth::{AddClientOutcome, NewClient};
 
 use crate::app::{ORIGIN, TestApp};
 use crate::browser::encode;
+use crate::people::Person;
 use crate::reply::Reply;
 
 /// How long a service's tokens usually live.
 const USUAL: Duration = Duration::from_mins(5);
+
+/// What a client is told when this session ends, whether or not it has ended.
+pub fn logout_token(backend: &Backend, client: &ClientId, person: &Person, session: SessionId) -> String {
+    let (now, from) = (backend.now(), Circumstances::default());
+    let event = Event::new(EventId::new(now, backend.random()), now, Kind::SignedOut, &from);
+    let event = event.subject(person.id).session(session);
+    let claims = backchannel_logout::claims(&event, backend.issuer(), client, now).expect("an end");
+    let token = sign_logout(&backend.keys(), &claims).expect("signed");
+    token.expose_secret().to_owned()
+}
 
 /// Parameters of a form, or headers.
 pub type Pairs<'a> = [(&'a str, &'a str)];
@@ -181,6 +197,7 @@ impl Service {
             keys,
             access,
             may_introspect,
+            logout_uri: None,
         };
         let AddClientOutcome::Added(added) = app.backend().add_client(new).await.expect("the database answers") else {
             panic!("the name {name} is taken");
@@ -194,6 +211,12 @@ impl Service {
                 .unwrap_or_default(),
             key,
         }
+    }
+
+    /// What it is told when this session ends, whether or not it has ended.
+    pub fn logout_token(&self, person: &Person, session: SessionId) -> String {
+        let client = ClientId::parse(&self.client_id).expect("an id");
+        logout_token(self.app.backend(), &client, person, session)
     }
 
     /// `Authorization: Basic` with these words, each encoded as the standard says.

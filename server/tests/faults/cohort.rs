@@ -55,6 +55,7 @@ impl Shop {
             keys: None,
             access: LONGEST_ACCESS,
             may_introspect: false,
+            logout_uri: None,
         };
         let added = backend.add_client(new).await.expect("the database answers");
         backend.store().close().await;

@@ -22,10 +22,10 @@ use serde_json::{Value, json};
 use server::config::ForwardedHeader;
 use server::domain::client::{ClientId, PublicKey, Scopes, parse_public_keys};
 use server::domain::clock::Timestamp;
-use server::domain::id::{SessionId, TokenId, UserId};
+use server::domain::id::{EventId, SessionId, TokenId, UserId};
 use server::domain::jwt::{
-    AccessClaims, Assertion, AssertionRefusal, ExpectedAssertion, Proven, Refusal, ServiceClaims, Verifier,
-    install_crypto, key_id,
+    AccessClaims, Assertion, AssertionRefusal, ExpectedAssertion, LogoutClaims, LogoutEvent, Proven, Refusal,
+    ServiceClaims, TokenKind, Verifier, install_crypto, key_id,
 };
 use server::domain::keys::{Algorithm, KeyEncryptionKey, KeyRecord, KeyRing, PublicKeys};
 use server::domain::random::SystemRandom;
@@ -95,8 +95,11 @@ struct World {
     signer: Signer,
     /// Ours, and a stranger's that nobody believes, for parts of another origin.
     genuine: Vec<String>,
+    /// The same, with more logouts among them.
+    logouts: Vec<String>,
     person: String,
     service: String,
+    logout: String,
     assertion: String,
     keys: PublicKeys,
     verifier: Verifier,
@@ -110,6 +113,10 @@ const fn token_id(number: u128) -> TokenId {
 
 fn header() -> String {
     json!({ "alg": "EdDSA", "kid": "k1", "typ": "at+jwt" }).to_string()
+}
+
+fn logout_header() -> String {
+    json!({ "alg": "EdDSA", "kid": "k1", "typ": "logout+jwt" }).to_string()
 }
 
 fn person_claims(number: u128) -> String {
@@ -147,6 +154,20 @@ fn service_claims(client: &ClientId) -> String {
     serde_json::to_string(&claims).expect("JSON")
 }
 
+fn logout_claims() -> String {
+    let claims = LogoutClaims {
+        iss: ISSUER.to_owned(),
+        aud: ISSUER.to_owned(),
+        iat: NOW.as_seconds(),
+        exp: NOW.as_seconds() + 120,
+        jti: EventId(Uuid::from_u128(8)),
+        sub: UserId(Uuid::from_u128(1)),
+        sid: SessionId(Uuid::from_u128(2)),
+        events: LogoutEvent,
+    };
+    serde_json::to_string(&claims).expect("JSON")
+}
+
 fn assertion_claims(client: &ClientId) -> String {
     let (id, now) = (client.as_str(), NOW.as_seconds());
     json!({ "iss": id, "sub": id, "aud": ISSUER, "jti": "once", "iat": now, "exp": now + 60 }).to_string()
@@ -159,16 +180,24 @@ impl World {
         let client = ClientId::parse(&format!("svc-{}", BASE64URL_NOPAD.encode(&[5; 16]))).expect("an id");
         let person = signer.sign(header().as_bytes(), person_claims(1).as_bytes());
         let service = signer.sign(header().as_bytes(), service_claims(&client).as_bytes());
+        let logout = signer.sign(logout_header().as_bytes(), logout_claims().as_bytes());
         let assertion = own.sign(br#"{"alg":"EdDSA","kid":"k1"}"#, assertion_claims(&client).as_bytes());
         Self {
+            logouts: vec![
+                logout.clone(),
+                person.clone(),
+                stranger.sign(logout_header().as_bytes(), logout_claims().as_bytes()),
+            ],
             genuine: vec![
                 person.clone(),
                 service.clone(),
+                logout.clone(),
                 assertion.clone(),
                 stranger.sign(header().as_bytes(), person_claims(100).as_bytes()),
             ],
             person,
             service,
+            logout,
             assertion,
             keys: PublicKeys::read(json!({ "keys": [signer.jwk("k1")] }).to_string().as_bytes()).expect("a set"),
             verifier: Verifier {
@@ -219,19 +248,24 @@ fn f49_no_forged_access_token_is_believed() {
     let world = World::new();
     let deep = "accepted too_long parts base64 utf8 json duplicate_member header_forbidden header_unknown typ key_id \
                 key_unknown algorithm signature";
-    let said = fuzz("a person's token", 3_000, &forgeries(&world.genuine), |token| {
+    let said = fuzz("a person's token", 5_000, &forgeries(&world.genuine), |token| {
         let answer = world.verifier.verify_access(&world.keys, &token, NOW);
-        assert!(answer.is_err() || key_id(&token).as_deref() == Ok("k1"));
+        assert!(answer.is_err() || key_id(&token, TokenKind::Access).as_deref() == Ok("k1"));
         // The service's own token is genuine, but no person's: its claims say so.
         verdict(&token, &world.person, &answer.map_err(Refusal::as_str))
     });
     reached(&said, deep);
-    let said = fuzz("a service's token", 3_000, &forgeries(&world.genuine), |token| {
+    let said = fuzz("a service's token", 5_000, &forgeries(&world.genuine), |token| {
         let answer = world.verifier.verify_service(&world.keys, &token, NOW);
         verdict(&token, &world.service, &answer.map_err(Refusal::as_str))
     });
     reached(&said, deep);
-    let said = fuzz("an assertion", 3_000, &forgeries(&world.genuine), |token| {
+    let said = fuzz("a logout token", 5_000, &forgeries(&world.logouts), |token| {
+        let answer = world.verifier.verify_logout(&world.keys, &token, NOW);
+        verdict(&token, &world.logout, &answer.map_err(Refusal::as_str))
+    });
+    reached(&said, deep);
+    let said = fuzz("an assertion", 5_000, &forgeries(&world.genuine), |token| {
         let answer = world.prove(&token, &world.client_keys);
         verdict(&token, &world.assertion, &answer.map_err(AssertionRefusal::as_str))
     });
@@ -286,6 +320,19 @@ fn f49_what_our_own_key_signed_is_read_without_loss_or_refused() {
         }
     });
     reached(&said, deep);
+    let said = fuzz("a logout token's claims", 3_000, &changes(), |edits| {
+        let claims = change(logout_claims(), &edits);
+        let token = world.signer.sign(logout_header().as_bytes(), &claims);
+        match world.verifier.verify_logout(&world.keys, &token, NOW) {
+            Ok(read) => same(serde_json::to_value(read).expect("JSON"), &claims),
+            Err(refusal) => refusal.as_str().to_owned(),
+        }
+    });
+    reached(
+        &said,
+        "accepted utf8 json duplicate_member claim_missing claim_mistyped claim_unknown issuer audience expired \
+         issued_in_future lifetime",
+    );
     let keys = parse_public_keys(&world.signer.jwk("k1").to_string()).expect("a key");
     let said = fuzz("a client's claims", 3_000, &changes(), |edits| {
         let claims = change(assertion_claims(&world.client), &edits);

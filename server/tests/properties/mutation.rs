@@ -75,7 +75,7 @@ impl Edit {
 /// Changes to the JSON of a part, in names and values that mean something.
 pub fn edits() -> impl Strategy<Value = Edit> {
     let names = "alg typ kid crit b64 zip jwk jku x5u iss aud sub client_id sid rg jti iat nbf exp auth_time acr amr \
-                 roles scope cnf extra";
+                 roles scope cnf events nonce extra";
     let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
     prop_oneof![
         4 => (select(names), values()).prop_map(|(name, value)| Edit::Set(name, value)),

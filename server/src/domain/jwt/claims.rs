@@ -60,7 +60,7 @@ fn short(id: Uuid) -> String {
     BASE64URL_NOPAD.encode(id.as_bytes())
 }
 
-fn short_session<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn short_session<S: Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&short(id.0))
 }
 
@@ -88,6 +88,7 @@ pub enum Claim {
     Roles,
     Scope,
     Cnf,
+    Events,
 }
 
 impl Claim {
@@ -129,6 +130,7 @@ impl Claim {
             Self::Roles => "roles",
             Self::Scope => "scope",
             Self::Cnf => "cnf",
+            Self::Events => "events",
         }
     }
 }
@@ -190,6 +192,12 @@ pub(super) fn text(value: Value) -> Option<String> {
     }
 }
 
+/// An account in exactly the form in which we write it.
+pub(super) fn own_user(value: &Value) -> Option<UserId> {
+    let text = value.as_str()?;
+    text.parse::<UserId>().ok().filter(|id| id.to_string() == text)
+}
+
 impl AccessClaims {
     /// Every claim present, of its type, and no other one but `cnf`.
     pub(super) fn read(object: Map<String, Value>) -> Result<Self, Refusal> {
@@ -197,11 +205,7 @@ impl AccessClaims {
         let claims = Self {
             iss: reader.text(Claim::Iss)?,
             aud: reader.text(Claim::Aud)?,
-            // In exactly the form in which we write it.
-            sub: reader.take(Claim::Sub, |value| {
-                let text = text(value)?;
-                text.parse::<UserId>().ok().filter(|id| id.to_string() == text)
-            })?,
+            sub: reader.take(Claim::Sub, |value| own_user(&value))?,
             client_id: reader.text(Claim::ClientId)?,
             sid: SessionId(reader.short_id(Claim::Sid)?),
             rg: reader.take(Claim::Rg, |value| value.as_u64())?,

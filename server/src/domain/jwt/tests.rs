@@ -14,6 +14,7 @@ use crate::domain::keys::{KeyEncryptionKey, KeyRecord};
 use crate::domain::random::SystemRandom;
 
 mod corpus;
+mod logout;
 mod published;
 mod wycheproof;
 

@@ -8,12 +8,15 @@ use serde_json::{Map, Value};
 
 use super::claims::{AccessClaims, Claim};
 use super::compact::Compact;
+use super::logout::LogoutClaims;
 use super::service::ServiceClaims;
 use super::{TokenKind, library_algorithm};
 use crate::domain::client::LONGEST_ACCESS;
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::keys::{Algorithm, VerifyingKeys};
 
+/// Longest life of a logout token (OpenID Connect Back-Channel Logout 1.0, section 2.4).
+pub const LOGOUT_TOKEN_LIFE: Duration = Duration::from_mins(2);
 /// Most clock tolerance there can be, whatever the configuration says.
 pub const MAX_TOLERANCE: Duration = Duration::from_mins(2);
 const MAX_KEY_ID_LENGTH: usize = 64;
@@ -23,7 +26,7 @@ pub(in crate::domain) const FORBIDDEN: [&str; 10] = [
 ];
 const KNOWN: [&str; 3] = ["alg", "kid", "typ"];
 
-/// Why an access token is refused. A closed list, so that metrics stay bounded.
+/// Why a token of ours is refused. A closed list, so that metrics stay bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// More than 8 KiB.
@@ -42,7 +45,7 @@ pub enum Refusal {
     HeaderForbidden,
     /// A header member nobody knows.
     HeaderUnknown,
-    /// `typ` is not that of an access token.
+    /// `typ` is not that of the kind of token that belongs here.
     Typ,
     /// `kid` is missing, too long or of strange characters.
     KeyId,
@@ -163,7 +166,7 @@ impl Verifier {
         token: &str,
         now: Timestamp,
     ) -> Result<AccessClaims, Refusal> {
-        self.check_access(signed_claims(keys, token)?, now)
+        self.check_access(signed_claims(keys, token, TokenKind::Access)?, now)
     }
 
     /// The same for a service's token. A person's is none, and the other way round (RFC 9700, section 4.15).
@@ -176,7 +179,7 @@ impl Verifier {
         token: &str,
         now: Timestamp,
     ) -> Result<ServiceClaims, Refusal> {
-        self.check_service(signed_claims(keys, token)?, now)
+        self.check_service(signed_claims(keys, token, TokenKind::Access)?, now)
     }
 
     /// The same for a token that may be a person's or a service's.
@@ -189,13 +192,31 @@ impl Verifier {
         token: &str,
         now: Timestamp,
     ) -> Result<EitherClaims, Refusal> {
-        let claims = signed_claims(keys, token)?;
+        let claims = signed_claims(keys, token, TokenKind::Access)?;
         // Only a person's names a session, and must.
         if claims.contains_key("sid") {
             self.check_access(claims, now).map(EitherClaims::Person)
         } else {
             self.check_service(claims, now).map(EitherClaims::Service)
         }
+    }
+
+    /// The same for a logout token, for the service that it is told to: `audience` is then the service's id as a client
+    /// (OpenID Connect Back-Channel Logout 1.0, section 2.6).
+    ///
+    /// # Errors
+    /// The first [`Refusal`] met.
+    pub fn verify_logout(
+        &self,
+        keys: &dyn VerifyingKeys,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<LogoutClaims, Refusal> {
+        let claims = LogoutClaims::read(signed_claims(keys, token, TokenKind::Logout)?)?;
+        self.check_names(&claims.iss, &claims.aud)?;
+        // It has no `nbf`: none is later than any.
+        self.check_times([claims.iat, 0, claims.exp], LOGOUT_TOKEN_LIFE, now)?;
+        Ok(claims)
     }
 
     fn check_access(&self, claims: Map<String, Value>, now: Timestamp) -> Result<AccessClaims, Refusal> {
@@ -250,10 +271,10 @@ impl Verifier {
     }
 }
 
-/// Steps 1 to 3: what an access token of ours claims.
-fn signed_claims(keys: &dyn VerifyingKeys, token: &str) -> Result<Map<String, Value>, Refusal> {
+/// Steps 1 to 3: what a token of ours claims, if it is of that kind.
+fn signed_claims(keys: &dyn VerifyingKeys, token: &str, kind: TokenKind) -> Result<Map<String, Value>, Refusal> {
     let token = Compact::parse(token)?;
-    let key = check_header(&token.header, TokenKind::Access, keys)?;
+    let key = check_header(&token.header, kind, keys)?;
     check_signature(&token, key)?;
     Ok(token.claims)
 }
@@ -272,12 +293,12 @@ pub(super) fn check_header<'r>(
     Ok(key)
 }
 
-/// The id of the key that an access token names, for looking it up. Nothing of the token is to be trusted yet.
+/// The id of the key that a token of this kind names, for looking it up. Nothing of the token is to be trusted yet.
 ///
 /// # Errors
 /// The first [`Refusal`] of steps 1 and 2 met.
-pub fn key_id(token: &str) -> Result<String, Refusal> {
-    check_members(&Compact::parse(token)?.header, TokenKind::Access).map(str::to_owned)
+pub fn key_id(token: &str, kind: TokenKind) -> Result<String, Refusal> {
+    check_members(&Compact::parse(token)?.header, kind).map(str::to_owned)
 }
 
 /// The members of a header but for what the key says about them; its `kid`.

@@ -41,6 +41,10 @@ pub struct Metadata {
     introspection_endpoint_auth_signing_alg_values_supported: [&'static str; 3],
     /// RFC 9449, section 5.1.
     dpop_signing_alg_values_supported: [&'static str; 3],
+    /// OpenID Connect Back-Channel Logout 1.0, section 2.1.
+    backchannel_logout_supported: bool,
+    /// Each logout token names its session.
+    backchannel_logout_session_supported: bool,
 }
 
 /// What this server can do for other software (RFC 8414).
@@ -64,6 +68,8 @@ pub async fn metadata(State(state): State<AppState>) -> impl IntoResponse {
         introspection_endpoint_auth_methods_supported: METHODS,
         introspection_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
         dpop_signing_alg_values_supported: dpop::ALGORITHMS,
+        backchannel_logout_supported: true,
+        backchannel_logout_session_supported: true,
     };
     ([(CACHE_CONTROL, "public, max-age=300")], Json(document))
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::audit::{Circumstances, Kind};
+use crate::domain::backchannel_logout::LogoutUri;
 use crate::domain::client::{
     Authentication, ClientId, ClientName, ClientStatus, PublicKey, Scopes, ServiceClient, new_client_secret,
 };
 use crate::services::{Backend, ServiceError, sha256};
-use crate::storage::{audit, clients};
+use crate::storage::{audit, clients, logout_receivers};
 
 /// A client that is to be added.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct NewClient {
     pub access: Duration,
     /// It may ask whether other tokens are good.
     pub may_introspect: bool,
+    /// Where it is told of ended sessions, if it is.
+    pub logout_uri: Option<LogoutUri>,
 }
 
 /// A client that was added.
@@ -74,11 +77,16 @@ impl Backend {
             .fact("authentication", client.authentication.as_str())
             .fact("scopes", client.scopes.to_string())
             .fact("access_s", client.access.as_secs())
-            .fact("may_introspect", client.may_introspect);
+            .fact("may_introspect", client.may_introspect)
+            .fact("logout_uri", new.logout_uri.as_ref().map(LogoutUri::as_str));
         let mut tx = self.store.write().await?;
         match clients::insert_client(&mut tx, &client).await {
             Err(error) if error.is_unique_violation() => return Ok(AddClientOutcome::NameTaken),
             inserted => inserted?,
+        }
+        if let Some(uri) = &new.logout_uri {
+            let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
+            logout_receivers::insert_logout_receiver(&mut tx, &client.id, uri, last, now).await?;
         }
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;

@@ -1,0 +1,203 @@
+//! A service that is told of ended sessions, independent of the product: a port on loopback that keeps what arrives and
+//! answers as the test wants.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use serde_json::Value;
+use server::domain::backchannel_logout::{LogoutReceiver, LogoutUri};
+use server::domain::client::{ClientId, ClientName, LONGEST_ACCESS, Scopes};
+use server::services::backchannel_logout::TellOutcome;
+use server::services::oauth::{AddClientOutcome, NewClient};
+use server::startup::checkpoint_path;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::access_tokens::claims;
+use crate::app::TestApp;
+
+/// How it answers.
+#[derive(Clone, Copy, Debug)]
+pub enum Manner {
+    /// With this status.
+    Status(u16),
+    /// To another place.
+    Redirect(&'static str),
+    /// Not at all.
+    Never,
+}
+
+/// What arrived.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// Headers of the request.
+    pub headers: HeaderMap,
+    body: String,
+}
+
+impl Arrived {
+    /// The one token in the form.
+    pub fn token(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/x-www-form-urlencoded");
+        let fields: Vec<_> = form_urlencoded::parse(self.body.as_bytes()).into_owned().collect();
+        let [(name, token)] = &fields[..] else {
+            panic!("one parameter: {fields:?}")
+        };
+        assert_eq!(name, "logout_token");
+        token.clone()
+    }
+
+    /// What it says.
+    pub fn claims(&self) -> Value {
+        claims(&self.token())
+    }
+}
+
+#[derive(Clone, Default)]
+struct Desk {
+    arrived: Arc<Mutex<Vec<Arrived>>>,
+    /// The next answers; then 200.
+    manners: Arc<Mutex<VecDeque<Manner>>>,
+}
+
+impl Desk {
+    async fn take(self, headers: HeaderMap, body: Bytes) -> Response {
+        let body = String::from_utf8(body.to_vec()).expect("text");
+        locked(&self.arrived).push(Arrived { headers, body });
+        let manner = locked(&self.manners).pop_front().unwrap_or(Manner::Status(200));
+        match manner {
+            Manner::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
+            Manner::Redirect(to) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
+            Manner::Never => std::future::pending().await,
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A service of the test's own behind a port, independent of the product.
+pub struct Told {
+    app: TestApp,
+    /// As a client.
+    pub id: ClientId,
+    desk: Desk,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Told {
+    /// A new one that is told from now on.
+    pub async fn begin(app: &TestApp, name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let uri = format!("http://{}/logout?from=mayfly", listener.local_addr().expect("bound"));
+        let desk = Desk::default();
+        let taking = desk.clone();
+        let elsewhere = desk.clone();
+        let routes = Router::new()
+            .route("/logout", post(move |headers, body| taking.take(headers, body)))
+            .route("/elsewhere", post(move |headers, body| elsewhere.take(headers, body)));
+        let serving = tokio::spawn(async move { axum::serve(listener, routes).await.expect("serves") });
+        Self {
+            app: app.clone(),
+            id: add(app, name, &uri).await,
+            desk,
+            serving,
+        }
+    }
+
+    /// How it will answer, before it goes back to 200.
+    pub fn will_answer(&self, manners: impl IntoIterator<Item = Manner>) {
+        locked(&self.desk.manners).extend(manners);
+    }
+
+    /// What arrived since the last look.
+    pub fn heard(&self) -> Vec<Arrived> {
+        std::mem::take(&mut *locked(&self.desk.arrived))
+    }
+
+    /// The sessions in it.
+    pub fn sessions(&self) -> Vec<String> {
+        let text = |claims: &Value| claims["sid"].as_str().expect("a session").to_owned();
+        self.heard().iter().map(|arrived| text(&arrived.claims())).collect()
+    }
+
+    /// How the product sees it.
+    pub async fn receiver(&self) -> LogoutReceiver {
+        let all = self
+            .app
+            .backend()
+            .list_logout_receivers()
+            .await
+            .expect("the database answers");
+        all.into_iter()
+            .find(|receiver| receiver.client == self.id)
+            .expect("it is told")
+    }
+
+    /// One turn. What has happened is sealed before.
+    pub async fn turn(&self) -> TellOutcome {
+        seal(&self.app).await;
+        let receiver = self.receiver().await;
+        self.app
+            .backend()
+            .tell_logouts_to(receiver)
+            .await
+            .expect("the database answers")
+    }
+
+    /// Answers 200 again from now on.
+    pub fn is_well_again(&self) {
+        locked(&self.desk.manners).clear();
+    }
+
+    /// Its port is closed.
+    pub async fn close(&self) {
+        self.serving.abort();
+        while !self.serving.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A turn after which it was told so many.
+    #[track_caller]
+    pub fn told(outcome: TellOutcome) -> usize {
+        match outcome {
+            TellOutcome::Told(told) => told.endings,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Seals what has happened.
+pub async fn seal(app: &TestApp) {
+    let checkpoint = checkpoint_path(&app.settings(&[]));
+    app.backend().seal_audit(&checkpoint).await.expect("sealed");
+}
+
+/// A client that is told there.
+pub async fn add(app: &TestApp, name: &str, uri: &str) -> ClientId {
+    let new = NewClient {
+        name: ClientName::parse(name).expect("a name"),
+        scopes: Scopes::default(),
+        keys: None,
+        access: LONGEST_ACCESS,
+        may_introspect: false,
+        logout_uri: Some(LogoutUri::parse(uri).expect("an address")),
+    };
+    match app.backend().add_client(new).await.expect("the database answers") {
+        AddClientOutcome::Added(client) => client.id,
+        AddClientOutcome::NameTaken => panic!("{name} is there already"),
+    }
+}
