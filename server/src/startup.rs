@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use secrecy::ExposeSecret;
+use tokio::sync::oneshot;
 
 use crate::cli::CliError;
 use crate::config::{LogFormat, Settings};
@@ -25,6 +26,8 @@ use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store, keys};
 
+/// For telling services of ended sessions, when the server ends.
+const LAST_TURNS: Duration = Duration::from_secs(2);
 /// For sealing the last events when the server ends.
 const LAST_SEAL: Duration = Duration::from_secs(2);
 
@@ -96,20 +99,25 @@ impl Application {
             let backend = backend.clone();
             async move { backend.follow_revocations().await }
         });
-        let telling = tokio::spawn(backend.clone().tell_logouts());
+        let (stop_telling, stopped) = oneshot::channel::<()>();
+        let mut telling = tokio::spawn(backend.clone().tell_logouts(async move { drop(stopped.await) }));
         let watching = tokio::spawn(watch(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
         sealing.abort();
         housekeeping.abort();
         following.abort();
-        telling.abort();
         watching.abort();
         if let Some(comparing) = comparing {
             comparing.abort();
             if let Err(error) = backend.leave_nodes().await {
                 tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
             }
+        }
+        drop(stop_telling);
+        if tokio::time::timeout(LAST_TURNS, &mut telling).await.is_err() {
+            tracing::warn!("services were still being told of ended sessions; they will be told again");
+            telling.abort();
         }
         // What happened last would else be without a seal for as long as no server runs.
         match tokio::time::timeout(LAST_SEAL, backend.seal_last(&checkpoint)).await {

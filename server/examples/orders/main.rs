@@ -9,8 +9,7 @@
 //! The client needs the scope `revocations`, and to be told of ended sessions
 //! `--backchannel-logout-uri http://127.0.0.1:3100/logout`. `ORDERS_AUDIENCE` is the issuer unless set otherwise, and the service
 //! listens on `ORDERS_ADDRESS`, 127.0.0.1:3100 if not set. `ORDERS_URL` is where its clients reach it: without it, tokens that
-//! are bound to a key of their program are refused. Its requests go over plain HTTP on loopback; a service
-//! elsewhere gives `reqwest` TLS.
+//! are bound to a key of their program are refused.
 
 mod issuer;
 mod shop;

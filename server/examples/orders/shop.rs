@@ -17,13 +17,19 @@ use server::verify::Checker;
 use server::verify::layer::require_token;
 use server::verify::logout;
 
-/// What the shop itself keeps for each session of Mayfly: here how often it came, in a real shop its basket.
+/// What the shop itself keeps for each session of Mayfly: here how often it came, in a real shop its basket. Bounded: a
+/// session that ends is told, but a request that was let in just before may come after that.
 #[derive(Clone, Default)]
 struct Visits(Arc<Mutex<HashMap<SessionId, u32>>>);
+
+const MOST_VISITORS: usize = 10_000;
 
 impl Visits {
     fn one_more(&self, session: SessionId) -> u32 {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST_VISITORS && !kept.contains_key(&session) {
+            kept.clear();
+        }
         let visits = kept.entry(session).or_default();
         *visits += 1;
         *visits

@@ -36,6 +36,13 @@ pub(super) enum ClientsCommand {
         #[arg(long)]
         backchannel_logout_uri: Option<String>,
     },
+    /// Have one be told of ended sessions at another address, from where it was left off.
+    LogoutUri {
+        /// Its id, as `list` shows it.
+        client_id: String,
+        /// The address, or `none`: it is told nothing any more.
+        uri: String,
+    },
     /// List them.
     List,
     /// Disable one for good: its tokens are refused from now on.
@@ -97,8 +104,19 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
                 }
             }
         }
+        ClientsCommand::LogoutUri { client_id, uri } => {
+            let id = parsed(&client_id)?;
+            let uri = (uri != "none").then(|| LogoutUri::parse(&uri)).transpose()?;
+            if !backend.set_logout_uri(&id, uri.as_ref()).await? {
+                return Err("there is no active client of that id".into());
+            }
+            match uri {
+                Some(uri) => println!("{id} is told of ended sessions at {uri}."),
+                None => println!("{id} is told of no ended sessions any more."),
+            }
+        }
         ClientsCommand::Disable { client_id } => {
-            let id = ClientId::parse(&client_id).ok_or("this is no client id; `mayfly clients list` shows them")?;
+            let id = parsed(&client_id)?;
             if !backend.disable_client(&id).await? {
                 return Err("there is no active client of that id".into());
             }
@@ -108,13 +126,17 @@ pub(super) async fn execute(command: ClientsCommand, backend: &Backend) -> Resul
     Ok(())
 }
 
+fn parsed(id: &str) -> Result<ClientId, &'static str> {
+    ClientId::parse(id).ok_or("this is no client id; `mayfly clients list` shows them")
+}
+
 /// Where a service is told of ended sessions, and how it is doing.
 fn told(receiver: &LogoutReceiver) -> String {
     match &receiver.outage {
-        None => format!("logouts to {}", receiver.uri),
+        None => format!("logouts to {}", receiver.uri.as_str()),
         Some(outage) => format!(
             "logouts to {}: away since {}, {} tries, the last: {}",
-            receiver.uri,
+            receiver.uri.as_str(),
             shown(outage.since),
             outage.tries,
             outage.failure

@@ -60,7 +60,8 @@ fn said(done: &Recovery) -> String {
     text.push_str(
         "Nobody can know what was changed since. Do these again: passwords that were changed, people and clients that \
          were\ndisabled, roles that were taken away, limits that were tightened, recovery codes that were used or \
-         renewed.\nMove `audit-checkpoint` away in the data folders of further nodes, or each goes on speaking against the log.\n\
+         renewed.\nServices that keep sessions of their own have to drop those that are younger than the copy: their ends \
+         cannot be told.\nMove `audit-checkpoint` away in the data folders of further nodes, or each goes on speaking against the log.\n\
          If a server was running on this database, restart it.\n",
     );
     text

@@ -117,17 +117,19 @@ kinds! {
     RevokedTokensCounted = "revoked_tokens_counted",
     /// A client was added: other software that gets tokens in its own name.
     ClientAdded = "client_added",
+    /// Where it is told of ended sessions changed.
+    ClientChanged = "client_changed",
     /// It gets no more tokens, and those it has are refused.
     ClientDisabled = "client_disabled",
     /// Somebody who is not that client, or no longer, claimed to be it.
     ClientAuthenticationFailed = "client_authentication_failed",
     /// A client got an access token.
     ServiceTokenIssued = "service_token_issued",
-    /// A service could not be told of ended sessions; it will be tried again.
+    /// A service could not be told of ended sessions for some seconds; it is tried again.
     LogoutsDelayed = "backchannel_logouts_delayed",
-    /// It was told all of them.
+    /// It takes them again.
     LogoutsResumed = "backchannel_logouts_resumed",
-    /// A service answered that it cannot act on the end of this session.
+    /// A service did not take the end of this session, though it took others, and is not told of it again.
     LogoutRefused = "backchannel_logout_refused",
     /// Ending many sessions at once began.
     MassRevocationBegun = "mass_revocation_begun",
@@ -139,6 +141,8 @@ kinds! {
     ServerStarted = "sys_startup",
     /// A handler panicked.
     HandlerPanicked = "sys_crash",
+    /// Something that this version does not know: a newer one wrote it, and then somebody went back.
+    Newer = "of_a_newer_version",
 }
 
 /// How an act went.

@@ -6,7 +6,7 @@
 
 mod messenger;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::security_events::look;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::backchannel_logout::{Answer, CLAIM, LogoutReceiver, Outage, claims};
+use crate::domain::backchannel_logout::{Answer, CLAIM, LogoutReceiver, Outage, Verdict, claims};
 use crate::domain::client::ClientId;
 use crate::domain::jwt::{JwtError, sign_logout};
 use crate::domain::security_event::ENDS_OF_SESSIONS;
@@ -29,26 +29,32 @@ pub(super) use messenger::Messenger;
 const LOOK: Duration = Duration::from_secs(1);
 /// Most endings told in one turn.
 const MOST_ENDINGS: usize = 100;
-/// Of these so many at once.
+/// Of these so many at once, after the first.
 const AT_ONCE: usize = 8;
+/// So many are tried if none of them is taken: a service in trouble is left in peace.
+const MOST_IN_VAIN: usize = 1 + AT_ONCE;
 /// So long a turn takes at most: well within the claim. Whoever has not answered by then is asked again.
 const TURN: Duration = Duration::from_secs(10);
+/// So many seals that do not concern a service are looked through again after a restart, rather than written down.
+const WORTH_NOTING: u64 = 1000;
 
 /// What came of a turn.
 #[derive(Debug)]
 pub enum TellOutcome {
-    /// Nothing was waiting, it is not time, or another node is at it.
-    Nothing,
-    /// It took what it was told.
+    /// Nothing was waiting up to this place.
+    Nothing(u64),
+    /// It is not time, or another node is at it.
+    NotNow,
+    /// It took what it was told, or what it did not take was passed over.
     Told(Told),
-    /// The service is away; what came before was told.
+    /// Something has to be tried again; what came before is done.
     Away,
 }
 
 /// A turn that went well.
 #[derive(Debug)]
 pub struct Told {
-    /// So many endings were told, or were refused for good.
+    /// So many endings are done.
     pub endings: usize,
     /// The service as it is now.
     pub receiver: LogoutReceiver,
@@ -63,48 +69,55 @@ struct Ending {
 }
 
 impl Backend {
-    /// Tells services of ended sessions for as long as the server runs; one that is slow or away holds up no other.
-    pub async fn tell_logouts(self: Arc<Self>) {
+    /// Tells services of ended sessions until it is to end, and then lets turns under way come to an end; one service that
+    /// is slow or away holds up no other.
+    pub async fn tell_logouts(self: Arc<Self>, end: impl Future<Output = ()>) {
         let mut every = tokio::time::interval(LOOK);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut turns = JoinSet::new();
-        let mut under_way: HashMap<ClientId, AbortHandle> = HashMap::new();
-        let mut failing = false;
+        let mut end = std::pin::pin!(end);
+        let mut turns = Turns::default();
         loop {
-            every.tick().await;
-            while turns.try_join_next().is_some() {}
-            under_way.retain(|_, turn| !turn.is_finished());
-            let receivers = self.list_logout_receivers().await;
-            if let Err(error) = &receivers
-                && !failing
-            {
-                tracing::error!(%error, "services could not be told of ended sessions; will try again");
-            }
-            failing = receivers.is_err();
-            for receiver in receivers.unwrap_or_default() {
-                let client = receiver.client.clone();
-                under_way.entry(client).or_insert_with(|| {
-                    let backend = self.clone();
-                    turns.spawn(async move { backend.tell_all(receiver).await })
-                });
+            tokio::select! {
+                () = &mut end => break,
+                Some(done) = turns.under_way.join_next_with_id() => turns.note(done),
+                _ = every.tick() => {
+                    let found = self.begin_turns(&mut turns).await;
+                    turns.note_look(found.as_ref().err());
+                }
             }
         }
+        while turns.under_way.join_next().await.is_some() {}
     }
 
-    /// Turn after turn, while there is more and the service takes it.
-    async fn tell_all(&self, mut receiver: LogoutReceiver) {
-        let client = receiver.client.clone();
+    async fn begin_turns(self: &Arc<Self>, turns: &mut Turns) -> Result<(), ServiceError> {
+        let mut tx = self.store.read().await?;
+        let receivers = logout_receivers::list_logout_receivers(&mut tx).await?;
+        let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
+        drop(tx);
+        for mut receiver in receivers {
+            let looked = turns.looked.get(&receiver.client).copied().unwrap_or(0);
+            // A database that went back in time has its places anew.
+            if looked <= last {
+                receiver.looked_until = receiver.noted.max(looked);
+            }
+            if receiver.looked_until < last && !turns.of.contains_key(&receiver.client) {
+                let client = receiver.client.clone();
+                let backend = self.clone();
+                let turn = turns.under_way.spawn(async move { backend.tell_all(receiver).await });
+                turns.of.insert(client, turn);
+            }
+        }
+        Ok(())
+    }
+
+    /// Turn after turn, while there is more and the service takes it. The place up to which nothing waits, if one is
+    /// known.
+    async fn tell_all(&self, mut receiver: LogoutReceiver) -> Result<Option<u64>, ServiceError> {
         loop {
-            match self.tell_logouts_to(receiver).await {
-                Ok(TellOutcome::Told(told)) => {
-                    tracing::debug!(%client, told = told.endings, "a service was told of ended sessions");
-                    receiver = told.receiver;
-                }
-                Ok(TellOutcome::Nothing | TellOutcome::Away) => return,
-                Err(error) => {
-                    tracing::error!(%client, %error, "a service could not be told of ended sessions; will try again");
-                    return;
-                }
+            match self.tell_logouts_to(receiver).await? {
+                TellOutcome::Told(told) => receiver = told.receiver,
+                TellOutcome::Nothing(until) => return Ok(Some(until)),
+                TellOutcome::NotNow | TellOutcome::Away => return Ok(None),
             }
         }
     }
@@ -124,11 +137,11 @@ impl Backend {
     /// Infrastructure; nothing is lost, whatever was not written down is told again.
     pub async fn tell_logouts_to(&self, receiver: LogoutReceiver) -> Result<TellOutcome, ServiceError> {
         if !receiver.is_due(self.now()) {
-            return Ok(TellOutcome::Nothing);
+            return Ok(TellOutcome::NotNow);
         }
         let mut tx = self.store.read().await?;
         let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
-        let waiting = look(&mut tx, receiver.noted, last, &ENDS_OF_SESSIONS, MOST_ENDINGS).await?;
+        let waiting = look(&mut tx, receiver.looked_until, last, &ENDS_OF_SESSIONS, MOST_ENDINGS).await?;
         drop(tx);
         let (keys, now) = (self.keys(), self.now());
         let endings = waiting.events.into_iter().filter_map(|(seq, event)| {
@@ -137,20 +150,20 @@ impl Backend {
         });
         let endings = endings.collect::<Result<Vec<_>, JwtError>>()?;
         if endings.is_empty() {
-            if waiting.until > receiver.noted {
-                self.pass_over(&receiver, waiting.until).await?;
+            if waiting.until > receiver.noted + WORTH_NOTING {
+                self.pass_by(&receiver, waiting.until).await?;
             }
-            return Ok(TellOutcome::Nothing);
+            return Ok(TellOutcome::Nothing(waiting.until));
         }
         let Some(held) = self.claim(receiver).await? else {
-            return Ok(TellOutcome::Nothing);
+            return Ok(TellOutcome::NotNow);
         };
         let answers = self.deliver(&held, &endings).await;
-        self.settle(held, &endings, waiting.until, answers).await
+        self.settle(held, &endings, waiting.until, &answers).await
     }
 
     /// Nothing up to there concerns the service.
-    async fn pass_over(&self, receiver: &LogoutReceiver, until: u64) -> Result<(), ServiceError> {
+    async fn pass_by(&self, receiver: &LogoutReceiver, until: u64) -> Result<(), ServiceError> {
         let mut tx = self.store.write().await?;
         let outage = receiver.outage.as_ref();
         // Another node may have been faster; then its place holds.
@@ -169,23 +182,28 @@ impl Backend {
         }))
     }
 
-    /// The answers to the first of them, in their order, up to the first that is not final or the end of the turn.
+    /// The answers to the first of them, in their order: up to the first that nobody is there for, until too many were
+    /// in vain, or to the end of the turn.
     async fn deliver(&self, to: &LogoutReceiver, endings: &[Ending]) -> Vec<Answer> {
-        // A service that was away is asked once, not eight times.
-        let at_once = if to.outage.is_some() { 1 } else { AT_ONCE };
         let mut answers = Vec::new();
         let told = async {
+            let client = match self.messenger.client(&to.uri).await {
+                Ok(client) => client,
+                Err(failure) => return answers.push(Answer::Away(failure)),
+            };
             let telling: Vec<_> = endings
                 .iter()
-                .map(|ending| self.messenger.tell(&to.uri, &ending.token))
+                .map(|ending| messenger::tell(&client, &to.uri, &ending.token))
                 .collect();
-            let mut coming = stream::iter(telling).buffered(at_once);
-            while let Some(answer) = coming.next().await {
-                let is_final = !matches!(answer, Answer::Away(_));
+            let mut telling = telling.into_iter();
+            // One alone first: whoever is away is asked once, not eight times.
+            if let Some(first) = telling.next() {
+                answers.push(first.await);
+            }
+            let mut coming = stream::iter(telling).buffered(AT_ONCE);
+            while !is_enough(&answers) {
+                let Some(answer) = coming.next().await else { break };
                 answers.push(answer);
-                if !is_final {
-                    break;
-                }
             }
         };
         if tokio::time::timeout(TURN, told).await.is_err() && answers.is_empty() {
@@ -194,38 +212,34 @@ impl Backend {
         answers
     }
 
-    /// Writes down what was told, refused, or is to be tried again.
+    /// Writes down what is done, what was passed over, and what is to be tried again.
     async fn settle(
         &self,
         held: LogoutReceiver,
         endings: &[Ending],
         until: u64,
-        answers: Vec<Answer>,
+        answers: &[Answer],
     ) -> Result<TellOutcome, ServiceError> {
-        let (now, mut written, mut done, mut failure) = (self.now(), Vec::new(), 0, None);
-        for (answer, ending) in answers.into_iter().zip(endings) {
-            match answer {
-                Answer::Taken => done += 1,
-                Answer::Refused => {
-                    done += 1;
-                    written.push(self.refused_event(&held.client, &ending.event));
-                }
-                Answer::Away(why) => failure = Some(why),
-            }
-        }
+        let now = self.now();
+        let Verdict {
+            done,
+            passed_over,
+            outage,
+        } = Verdict::of(answers, held.outage.as_ref(), now);
         let noted = match done {
             0 => held.noted,
             _ if done == endings.len() => until,
             _ => endings[done - 1].seq,
         };
-        // Told something in this turn: another outage, not the same.
-        let before = held.outage.as_ref().filter(|_| done == 0);
-        let outage = failure.map(|failure| Outage::after(before, failure, now));
+        let mut written: Vec<Event> = passed_over
+            .into_iter()
+            .map(|at| self.refused_event(&held.client, &endings[at].event))
+            .collect();
         written.extend(self.turned_event(&held, outage.as_ref()));
         let mut tx = self.store.write().await?;
         if !logout_receivers::settle_logout_receiver(&mut tx, &held, noted, outage.as_ref(), now).await? {
             // The claim ran out and another node went on: what it writes down holds.
-            return Ok(TellOutcome::Nothing);
+            return Ok(TellOutcome::NotNow);
         }
         audit::append_events(&mut tx, &written).await?;
         tx.commit().await?;
@@ -236,6 +250,7 @@ impl Backend {
             endings: done,
             receiver: LogoutReceiver {
                 noted,
+                looked_until: noted,
                 claimed_until: now,
                 outage,
                 ..held
@@ -243,28 +258,31 @@ impl Backend {
         }))
     }
 
-    /// That a service went away, or came back.
+    /// That a service is away for longer than a moment, or came back after that.
     fn turned_event(&self, held: &LogoutReceiver, outage: Option<&Outage>) -> Option<Event> {
         let about = |kind| {
             self.event(kind, &Circumstances::default())
                 .fact("client_id", held.client.as_str())
         };
-        match (&held.outage, outage) {
-            (None, Some(Outage { failure, .. })) => {
+        let noted = |outage: Option<&Outage>| outage.is_some_and(Outage::is_noted);
+        match (noted(held.outage.as_ref()), outage) {
+            (false, Some(outage)) if outage.is_noted() => {
+                let failure = outage.failure.as_str();
                 tracing::error!(client = %held.client, failure, "a service cannot be told of ended sessions; will try again");
                 let event = about(Kind::LogoutsDelayed).outcome(Outcome::Failure);
-                Some(event.fact("failure", failure.as_str()))
+                Some(event.fact("failure", failure))
             }
-            (Some(Outage { tries, .. }), None) => {
-                tracing::info!(client = %held.client, tries, "a service is told of ended sessions again");
-                Some(about(Kind::LogoutsResumed).fact("tries", *tries))
+            (true, after) if !noted(after) => {
+                tracing::info!(client = %held.client, "a service takes the ends of sessions again");
+                let tries = held.outage.as_ref().map(|outage| outage.tries);
+                Some(about(Kind::LogoutsResumed).fact("tries", tries))
             }
             _ => None,
         }
     }
 
     fn refused_event(&self, client: &ClientId, ending: &Event) -> Event {
-        tracing::warn!(%client, event = %ending.id, "a service cannot act on the end of a session");
+        tracing::warn!(%client, event = %ending.id, "a service did not take the end of a session");
         let event = self
             .event(Kind::LogoutRefused, &Circumstances::default())
             .outcome(Outcome::Failure)
@@ -276,5 +294,55 @@ impl Backend {
             Some(session) => event.session(session),
             None => event,
         }
+    }
+}
+
+/// Further ones would only be in vain.
+fn is_enough(answers: &[Answer]) -> bool {
+    let is_trouble = |answer: &Answer| matches!(answer, Answer::NotTaken(_));
+    matches!(answers.last(), Some(Answer::Away(_))) || answers.len() >= MOST_IN_VAIN && answers.iter().all(is_trouble)
+}
+
+/// What [`Backend::tell_logouts`] has under way and remembers.
+#[derive(Default)]
+struct Turns {
+    under_way: JoinSet<Result<Option<u64>, ServiceError>>,
+    of: HashMap<ClientId, AbortHandle>,
+    /// Nothing waits for them up to these places.
+    looked: HashMap<ClientId, u64>,
+    /// Said once: whose turns fail, and whether looking does.
+    failing: HashSet<ClientId>,
+    is_blind: bool,
+}
+
+type Done = Result<(tokio::task::Id, Result<Option<u64>, ServiceError>), tokio::task::JoinError>;
+
+impl Turns {
+    fn note(&mut self, done: Done) {
+        let id = done.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+        let client = self.of.iter().find(|(_, turn)| turn.id() == id);
+        let Some(client) = client.map(|(client, _)| client.clone()) else {
+            return;
+        };
+        self.of.remove(&client);
+        let error = match done {
+            Ok((_, Ok(looked))) => {
+                self.failing.remove(&client);
+                self.looked.extend(looked.map(|until| (client, until)));
+                return;
+            }
+            Ok((_, Err(error))) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if self.failing.insert(client.clone()) {
+            tracing::error!(%client, error, "a service could not be told of ended sessions; will try again");
+        }
+    }
+
+    fn note_look(&mut self, failure: Option<&ServiceError>) {
+        if let Some(error) = failure.filter(|_| !self.is_blind) {
+            tracing::error!(%error, "services cannot be told of ended sessions; will try again");
+        }
+        self.is_blind = failure.is_some();
     }
 }

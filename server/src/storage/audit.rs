@@ -7,6 +7,7 @@ mod search;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::columns::{Table, bigint};
@@ -129,10 +130,17 @@ impl TryFrom<EventRow> for Event {
 
     fn try_from(row: EventRow) -> Result<Self, StorageError> {
         let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Denied];
+        let mut facts: Map<String, Value> = serde_json::from_str(&row.facts).map_err(|_| TABLE.impossible("facts"))?;
+        let known = Kind::ALL.iter().copied().find(|kind| kind.as_str() == row.kind);
+        // The log has to be readable after going back to an older version, too (F77).
+        let kind = known.unwrap_or_else(|| {
+            facts.insert("kind".to_owned(), row.kind.into());
+            Kind::Newer
+        });
         Ok(Self {
             id: EventId(row.id),
             at: Timestamp::from_millis(row.at),
-            kind: TABLE.word("kind", &row.kind, Kind::ALL, Kind::as_str)?,
+            kind,
             outcome: TABLE.word("outcome", &row.outcome, &outcomes, Outcome::as_str)?,
             actor_id: row.actor_id.map(UserId),
             subject_id: row.subject_id.map(UserId),
@@ -142,7 +150,7 @@ impl TryFrom<EventRow> for Event {
             user_agent: row.user_agent,
             request_id: row.request_id,
             reason: row.reason,
-            facts: serde_json::from_str(&row.facts).map_err(|_| TABLE.impossible("facts"))?,
+            facts,
             changes: serde_json::from_str(&row.changes).map_err(|_| TABLE.impossible("changes"))?,
         })
     }

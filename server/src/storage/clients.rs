@@ -27,6 +27,7 @@ statements! {
     INSERT_CLIENT = concat!("INSERT INTO clients (", client_columns!(), ") \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)");
     LIST_CLIENTS = concat!("SELECT ", client_columns!(), " FROM clients ORDER BY created_at, client_id");
+    IS_ACTIVE = "SELECT COUNT(*) FROM clients WHERE client_id = $1 AND status = 'active'";
     DISABLE_CLIENT = "UPDATE clients SET status = 'disabled' WHERE client_id = $1 AND status = 'active'";
     CONSUME_ASSERTION = "INSERT INTO client_assertions (client_id, jti, expires_at) VALUES ($1, $2, $3) \
         ON CONFLICT (client_id, jti) DO NOTHING";
@@ -111,6 +112,18 @@ pub async fn list_clients(tx: &mut Tx) -> Result<Vec<ServiceClient>, StorageErro
         .fetch_all(connection)
         .await)?;
     rows.into_iter().map(ServiceClient::try_from).collect()
+}
+
+/// Whether there is such a client that gets tokens.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_active(tx: &mut Tx, id: &ClientId) -> Result<bool, StorageError> {
+    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(IS_ACTIVE)
+        .bind(id.as_str())
+        .fetch_one(connection)
+        .await)?;
+    Ok(count == 1)
 }
 
 /// Disables a client for good; its tokens are refused. Whether it was active.

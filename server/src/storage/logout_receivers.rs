@@ -10,8 +10,12 @@ use crate::domain::clock::Timestamp;
 const TABLE: Table = Table("logout_receivers");
 
 statements! {
-    INSERT_RECEIVER = "INSERT INTO logout_receivers (client_id, uri, noted_seq, claimed_until, tries, created_at) \
-        VALUES ($1, $2, $3, $4, 0, $4)";
+    // At another address it may be well: it is tried at once, and told all that has waited.
+    PUT_RECEIVER = "INSERT INTO logout_receivers (client_id, uri, noted_seq, claimed_until, tries, created_at) \
+        VALUES ($1, $2, $3, $4, 0, $4) ON CONFLICT (client_id) DO UPDATE SET uri = excluded.uri, tries = 0, \
+        failing_since = NULL, retry_at = NULL, failure = NULL";
+    DELETE_RECEIVER = "DELETE FROM logout_receivers WHERE client_id = $1";
+    FIND_URI = "SELECT uri FROM logout_receivers WHERE client_id = $1";
     LIST_RECEIVERS = "SELECT r.client_id, r.uri, r.noted_seq, r.claimed_until, r.tries, r.failing_since, r.retry_at, \
         r.failure FROM logout_receivers r JOIN clients c ON c.client_id = r.client_id \
         WHERE c.status = 'active' ORDER BY r.client_id";
@@ -49,28 +53,31 @@ impl TryFrom<Row> for LogoutReceiver {
             (None, None, None) => None,
             _ => return Err(TABLE.impossible("failure")),
         };
+        let noted = TABLE.count("noted_seq", row.noted_seq)?;
         Ok(Self {
             client: ClientId::parse(&row.client_id).ok_or_else(|| TABLE.impossible("client_id"))?,
             uri: LogoutUri::parse(&row.uri).map_err(|_| TABLE.impossible("uri"))?,
-            noted: TABLE.count("noted_seq", row.noted_seq)?,
+            noted,
+            looked_until: noted,
             claimed_until: Timestamp::from_millis(row.claimed_until),
             outage,
         })
     }
 }
 
-/// Has a client be told of what is sealed after this place.
+/// Has a client be told at this address: of what is sealed after this place, if it is new, and else of all that it was not
+/// told yet.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn insert_logout_receiver(
+pub async fn put_logout_receiver(
     tx: &mut Tx,
     client: &ClientId,
     uri: &LogoutUri,
     after: u64,
     now: Timestamp,
 ) -> Result<(), StorageError> {
-    on_backend!(tx, |connection| sqlx::query(INSERT_RECEIVER)
+    on_backend!(tx, |connection| sqlx::query(PUT_RECEIVER)
         .bind(client.as_str())
         .bind(uri.as_str())
         .bind(bigint(after))
@@ -79,6 +86,32 @@ pub async fn insert_logout_receiver(
         .await
         .map(drop))?;
     Ok(())
+}
+
+/// Has a client be told nothing any more.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete_logout_receiver(tx: &mut Tx, client: &ClientId) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(DELETE_RECEIVER)
+        .bind(client.as_str())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// Where a client is told, if it is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_logout_uri(tx: &mut Tx, client: &ClientId) -> Result<Option<LogoutUri>, StorageError> {
+    let uri: Option<String> = on_backend!(tx, |connection| sqlx::query_scalar(FIND_URI)
+        .bind(client.as_str())
+        .fetch_optional(connection)
+        .await)?;
+    uri.map(|uri| LogoutUri::parse(&uri).map_err(|_| TABLE.impossible("uri")))
+        .transpose()
 }
 
 /// All that are told: operators add a handful. Those of disabled clients are not among them.

@@ -7,7 +7,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use serde_json::json;
@@ -18,14 +19,14 @@ use crate::domain::jwt::{LogoutClaims, MAX_TOKEN_BYTES};
 
 /// A token, and the name of its parameter.
 const MOST_BYTES: usize = MAX_TOKEN_BYTES + 64;
-/// OpenID Connect Back-Channel Logout 1.0, section 2.8: in every answer.
-const NEVER_KEPT: [(axum::http::HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
-
 /// A route that takes logout tokens for this service and calls `end` with each good one: 200 once `end` is done, 400 for
 /// every other token. 503 if it cannot be told whether it is good, or `end` fails: then the issuer comes again.
 ///
+/// Beside it [`Checker::follow`] has to run, or [`Checker::follow_keys`].
+///
 /// `end` ends whatever the service itself keeps of that session, and may be called twice with the same `jti`. The session
-/// need not be known here: people who never came are told of, too.
+/// need not be known here: people who never came are told of, too. When a person shows a factor again (step-up), the session
+/// goes on under a new id, and the old one is told as ended.
 pub fn route<S, F, Ended, E>(checker: Arc<Checker>, client: ClientId, end: F) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -44,20 +45,30 @@ where
                 return later();
             }
             Err(denied) => {
-                tracing::warn!(%denied, "a logout token was refused");
+                tracing::debug!(%denied, "a logout token was refused");
                 return refuse("the logout token is not good here and now");
             }
         };
         let session = claims.sid;
         match end(claims).await {
-            Ok(()) => (StatusCode::OK, NEVER_KEPT).into_response(),
+            Ok(()) => StatusCode::OK.into_response(),
             Err(error) => {
                 tracing::error!(%error, %session, "a session could not be ended");
                 later()
             }
         }
     };
-    post(handler).layer(DefaultBodyLimit::max(MOST_BYTES))
+    post(handler)
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+        .layer(map_response(never_kept))
+}
+
+/// Section 2.8: in every answer.
+async fn never_kept(mut answer: Response) -> Response {
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// The one parameter of that name.
@@ -75,9 +86,9 @@ fn logout_token(headers: &HeaderMap, body: &[u8]) -> Option<String> {
 /// Section 2.8, with an error of RFC 6749.
 fn refuse(description: &'static str) -> Response {
     let body = json!({ "error": "invalid_request", "error_description": description });
-    (StatusCode::BAD_REQUEST, NEVER_KEPT, Json(body)).into_response()
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
 }
 
 fn later() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, NEVER_KEPT, [(RETRY_AFTER, "1")]).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")]).into_response()
 }

@@ -210,17 +210,22 @@ impl Checker {
     }
 
     /// Checks a logout token in the order of OpenID Connect Back-Channel Logout 1.0, section 2.6. `audience`: the id
-    /// of this service as a client. Nothing but the keys needs to be known.
+    /// of this service as a client. Of revocations nothing needs to be known, so a service that only hears logouts runs
+    /// [`Checker::follow_keys`] alone.
     ///
     /// # Errors
-    /// [`Denied::Refused`], or [`Denied::Unknown`] if the keys cannot be read.
+    /// [`Denied::Refused`], or [`Denied::Unknown`] if its key is not known: it may be a new one that could not be read yet,
+    /// and a logout that is refused does not come again.
     pub async fn check_logout(&self, token: &str, audience: &str) -> Result<LogoutClaims, Denied> {
         let verifier = Verifier {
             audience: audience.to_owned(),
             ..self.verifier.clone()
         };
         let verify = |keys: &PublicKeys| verifier.verify_logout(keys, token, self.clock.now());
-        self.with_keys(token, TokenKind::Logout, verify).await
+        match self.with_keys(token, TokenKind::Logout, verify).await {
+            Err(Denied::Refused(Refusal::KeyUnknown)) => Err(Denied::Unknown("its key is not known")),
+            checked => checked,
+        }
     }
 
     async fn check_token(&self, token: &str) -> Result<AccessClaims, Denied> {
@@ -306,7 +311,8 @@ impl Checker {
         tokio::join!(self.follow_feed(), self.follow_keys());
     }
 
-    async fn follow_keys(&self) {
+    /// Follows the keys alone, for as long as the service runs.
+    pub async fn follow_keys(&self) {
         loop {
             let pause = match self.read_keys(None).await {
                 Ok(true) => KEYS_MAX_AGE,

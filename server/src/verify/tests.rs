@@ -9,8 +9,8 @@ use super::events::{Event, Reader};
 use super::*;
 use crate::domain::clock::ManualClock;
 use crate::domain::dpop::Thumbprint;
-use crate::domain::id::{SessionId, TokenId, UserId};
-use crate::domain::jwt::{Confirmation, install_crypto, sign_access};
+use crate::domain::id::{EventId, SessionId, TokenId, UserId};
+use crate::domain::jwt::{Confirmation, LogoutEvent, install_crypto, sign_access, sign_logout};
 use crate::domain::keys::{Algorithm, JwksError, KeyEncryptionKey, KeyRecord, KeyRing, VerifyingKeys as _};
 use crate::domain::random::Random;
 
@@ -185,6 +185,42 @@ async fn a_good_token_passes_a_revoked_one_and_old_knowledge_do_not() {
         Err(Denied::Revoked),
         "known for certain, however old"
     );
+}
+
+#[tokio::test]
+async fn r16_a_logout_whose_key_cannot_be_read_is_never_refused_for_good() {
+    let shop = "svc-AAAAAAAAAAAAAAAAAAAAAA";
+    let world = World::new();
+    let claims = LogoutClaims {
+        iss: "https://id.example".into(),
+        aud: shop.into(),
+        iat: NOW.as_seconds(),
+        exp: NOW.as_seconds() + 120,
+        jti: EventId::new(NOW, &Counting(AtomicU32::new(9))),
+        sub: world.user,
+        sid: world.session,
+        events: LogoutEvent,
+    };
+    let signed = sign_logout(&world.ring, &claims).expect("signs");
+    let token = signed.expose_secret();
+    // Keys of another past, as after a recovery, and an issuer that is not back yet.
+    let old = json!({ "keys": [] }).to_string().into_bytes();
+    let new = std::mem::replace(&mut *locked(&world.issuer.keys), Ok(old));
+    world.checker.read_keys(None).await.expect("read");
+    *locked(&world.issuer.keys) = Err(TransportError::Status(502));
+    for _ in 0..3 {
+        let checked = world.checker.check_logout(token, shop).await;
+        assert!(matches!(checked, Err(Denied::Unknown(_))), "{checked:?}");
+        world.clock.advance(Duration::from_secs(1));
+    }
+    *locked(&world.issuer.keys) = new;
+    world.clock.advance(Duration::from_secs(30));
+    assert_eq!(world.checker.check_logout(token, shop).await, Ok(claims));
+    // What is wrong in itself is refused, and a person's token is no logout.
+    let others = world.checker.check_logout(token, "svc-AAAAAAAAAAAAAAAAAAAAAQ").await;
+    assert_eq!(others, Err(Denied::Refused(Refusal::Audience)));
+    let persons = world.checker.check_logout(&world.token(1), shop).await;
+    assert_eq!(persons, Err(Denied::Refused(Refusal::Typ)));
 }
 
 #[tokio::test]

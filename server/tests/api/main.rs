@@ -25,6 +25,7 @@ mod access_tokens;
 mod architecture;
 mod authorization;
 mod backchannel_logout;
+mod backchannel_logout_away;
 mod checked_tokens;
 mod client_assertions;
 mod client_credentials;

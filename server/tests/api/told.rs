@@ -1,7 +1,7 @@
 //! A service that is told of ended sessions, independent of the product: a port on loopback that keeps what arrives and
 //! answers as the test wants.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -12,6 +12,7 @@ use axum::routing::post;
 use serde_json::Value;
 use server::domain::backchannel_logout::{LogoutReceiver, LogoutUri};
 use server::domain::client::{ClientId, ClientName, LONGEST_ACCESS, Scopes};
+use server::domain::id::SessionId;
 use server::services::backchannel_logout::TellOutcome;
 use server::services::oauth::{AddClientOutcome, NewClient};
 use server::startup::checkpoint_path;
@@ -20,6 +21,8 @@ use tokio::task::JoinHandle;
 
 use crate::access_tokens::claims;
 use crate::app::TestApp;
+use crate::people::Person;
+use crate::program::Program;
 
 /// How it answers.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,11 @@ impl Arrived {
     pub fn claims(&self) -> Value {
         claims(&self.token())
     }
+
+    /// The session it names.
+    pub fn session(&self) -> String {
+        self.claims()["sid"].as_str().expect("a session").to_owned()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -63,13 +71,18 @@ struct Desk {
     arrived: Arc<Mutex<Vec<Arrived>>>,
     /// The next answers; then 200.
     manners: Arc<Mutex<VecDeque<Manner>>>,
+    /// Always answered so, by session.
+    never_taken: Arc<Mutex<HashMap<String, u16>>>,
 }
 
 impl Desk {
     async fn take(self, headers: HeaderMap, body: Bytes) -> Response {
         let body = String::from_utf8(body.to_vec()).expect("text");
-        locked(&self.arrived).push(Arrived { headers, body });
-        let manner = locked(&self.manners).pop_front().unwrap_or(Manner::Status(200));
+        let arrived = Arrived { headers, body };
+        let session = arrived.session();
+        locked(&self.arrived).push(arrived);
+        let usual = locked(&self.never_taken).get(&session).copied().unwrap_or(200);
+        let manner = locked(&self.manners).pop_front().unwrap_or(Manner::Status(usual));
         match manner {
             Manner::Status(status) => StatusCode::from_u16(status).expect("a status").into_response(),
             Manner::Redirect(to) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
@@ -129,8 +142,12 @@ impl Told {
 
     /// The sessions in it.
     pub fn sessions(&self) -> Vec<String> {
-        let text = |claims: &Value| claims["sid"].as_str().expect("a session").to_owned();
-        self.heard().iter().map(|arrived| text(&arrived.claims())).collect()
+        self.heard().iter().map(Arrived::session).collect()
+    }
+
+    /// It never takes the end of this session.
+    pub fn will_never_take(&self, session: &str, status: u16) {
+        locked(&self.desk.never_taken).insert(session.to_owned(), status);
     }
 
     /// How the product sees it.
@@ -200,4 +217,16 @@ pub async fn add(app: &TestApp, name: &str, uri: &str) -> ClientId {
         AddClientOutcome::Added(client) => client.id,
         AddClientOutcome::NameTaken => panic!("{name} is there already"),
     }
+}
+
+/// A session as tokens name it.
+pub fn short(id: &str) -> String {
+    id.parse::<SessionId>().expect("an id").to_short()
+}
+
+/// Somebody signs in once more and the new session is ended; its name in tokens.
+pub async fn end_one(app: &TestApp, person: &Person, owner: &Program) -> String {
+    let other = Program::signed_in(app, person).await;
+    assert!(owner.end(&other.session_id).await.status.is_success());
+    short(&other.session_id)
 }

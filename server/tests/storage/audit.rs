@@ -140,6 +140,30 @@ async fn an_event_comes_back_as_it_was_written_whatever_a_stranger_sent() {
     assert_eq!(found.user_agent.as_deref(), Some("a\u{FFFD}b"));
 }
 
+/// After going back to an older version the log still has to be read, with whatever the newer one wrote into it.
+#[tokio::test]
+async fn f77_an_event_of_a_kind_that_only_a_newer_version_knows_can_be_read() {
+    let database = Database::new().await;
+    append(&database, &[event(2)]).await;
+    let columns = "at, outcome, actor_id, subject_id, session_id, device_id, address, user_agent, request_id, reason, \
+                   facts, changes";
+    let id = if on_postgres() {
+        "gen_random_uuid()"
+    } else {
+        "randomblob(16)"
+    };
+    let newer = format!(
+        "INSERT INTO audit_events (id, kind, {columns}) SELECT {id}, 'moon_landed', {columns} FROM audit_events"
+    );
+    database.tamper(&newer).await.expect("written");
+    let page = list_events(&mut database.read().await, &EventFilter::default(), None, 10)
+        .await
+        .expect("reads");
+    let newer: Vec<_> = page.iter().filter(|event| event.kind == Kind::Newer).collect();
+    assert_eq!((page.len(), newer.len()), (2, 1), "{page:?}");
+    assert_eq!(newer[0].facts["kind"], "moon_landed");
+}
+
 #[tokio::test]
 async fn pages_of_the_log_have_no_gaps_and_no_doubles_under_every_filter() {
     let database = Database::new().await;

@@ -1,65 +1,89 @@
 //! The one way in which this server asks others anything: a form, over TLS or on this machine.
 
-use std::sync::{Mutex, PoisonError};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::Client;
 use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::OnceCell;
 
 use crate::domain::backchannel_logout::{Answer, LogoutUri};
 
-/// The longest wait for an answer, of it for the connection.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(3)];
-/// A connection that nothing was said on is closed after so long.
-const QUIET: Duration = Duration::from_secs(30);
+/// The longest wait for an answer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(5);
+/// Of it, for the connection.
+const LONGEST_CONNECT: Duration = Duration::from_secs(3);
+/// A connection is used again within a turn only: many servers close theirs after some seconds, and what is sent into
+/// one that closes looks like a service that is away.
+const QUIET: Duration = Duration::from_secs(1);
 /// Of an answer's body so much is read, so that its connection can be used again.
 const MOST_BYTES: usize = 4096;
 
-/// Delivers logout tokens. Made when first used: a server without services to tell needs no list of certificate
-/// authorities.
+/// Delivers logout tokens. Made when first used: only TLS needs the machine's certificate authorities, and a server
+/// without services to tell needs nothing.
 #[derive(Debug, Default)]
-pub(in crate::services) struct Messenger(Mutex<Option<Client>>);
+pub(in crate::services) struct Messenger {
+    /// On this machine.
+    plain: OnceCell<Client>,
+    over_tls: OnceCell<Client>,
+}
 
 impl Messenger {
-    /// The machine's own certificate authorities (`SSL_CERT_FILE` names others); no proxy, no redirects.
-    fn client(&self) -> Result<Client, reqwest::Error> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = &*kept {
-            return Ok(client.clone());
-        }
-        let client = Client::builder()
+    /// What to tell a service with. Otherwise what is missing, in a few words.
+    pub(super) async fn client(&self, uri: &LogoutUri) -> Result<Client, String> {
+        let client = if uri.is_plain() {
+            self.plain.get_or_try_init(|| build(for_this_machine)).await
+        } else {
+            // The machine's own authorities; `SSL_CERT_FILE` names others.
+            self.over_tls.get_or_try_init(|| build(|builder| builder)).await
+        };
+        client.cloned()
+    }
+}
+
+/// Whatever a resolver thinks of the name, nothing leaves the machine in the clear.
+fn for_this_machine(builder: ClientBuilder) -> ClientBuilder {
+    let here = [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+    ];
+    builder.tls_certs_only([]).resolve_to_addrs("localhost", &here)
+}
+
+/// Without proxies and redirects. Reading the authorities takes a while, so not among other work.
+async fn build(change: fn(ClientBuilder) -> ClientBuilder) -> Result<Client, String> {
+    let building = tokio::task::spawn_blocking(move || {
+        let builder = Client::builder()
             .user_agent("mayfly")
             .no_proxy()
             .redirect(Policy::none())
-            .timeout(PATIENCE[0])
-            .connect_timeout(PATIENCE[1])
-            .pool_idle_timeout(QUIET)
-            .build()?;
-        Ok(kept.insert(client).clone())
-    }
+            .timeout(LONGEST_ANSWER)
+            .connect_timeout(LONGEST_CONNECT)
+            .pool_idle_timeout(QUIET);
+        change(builder).build().map_err(|error| in_words(&error))
+    });
+    building.await.unwrap_or_else(|error| Err(error.to_string()))
+}
 
-    /// Delivers one (OpenID Connect Back-Channel Logout 1.0, section 2.5).
-    pub(super) async fn tell(&self, uri: &LogoutUri, token: &SecretString) -> Answer {
-        self.post(uri, token)
-            .await
-            .unwrap_or_else(|error| Answer::Away(in_words(&error)))
-    }
-
-    async fn post(&self, uri: &LogoutUri, token: &SecretString) -> Result<Answer, reqwest::Error> {
-        let form = [("logout_token", token.expose_secret())];
-        let mut response = self.client()?.post(uri.as_str()).form(&form).send().await?;
-        let answer = Answer::of(response.status().as_u16());
-        let mut read = 0;
-        // The status says it all; what cannot be read of the rest changes nothing.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            read += chunk.len();
-            if read > MOST_BYTES {
-                break;
-            }
+/// Delivers one (OpenID Connect Back-Channel Logout 1.0, section 2.5).
+pub(super) async fn tell(client: &Client, uri: &LogoutUri, token: &SecretString) -> Answer {
+    let form = [("logout_token", token.expose_secret())];
+    let mut response = match client.post(uri.as_str()).form(&form).send().await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => return Answer::Away(in_words(&error)),
+        Err(error) => return Answer::NotTaken(in_words(&error)),
+    };
+    let answer = Answer::of(response.status().as_u16());
+    let mut read = 0;
+    // The status says it all; what cannot be read of the rest changes nothing.
+    while let Ok(Some(chunk)) = response.chunk().await {
+        read += chunk.len();
+        if read > MOST_BYTES {
+            break;
         }
-        Ok(answer)
     }
+    answer
 }
 
 /// What went wrong, down to its cause, without the address.

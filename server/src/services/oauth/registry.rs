@@ -78,7 +78,7 @@ impl Backend {
             .fact("scopes", client.scopes.to_string())
             .fact("access_s", client.access.as_secs())
             .fact("may_introspect", client.may_introspect)
-            .fact("logout_uri", new.logout_uri.as_ref().map(LogoutUri::as_str));
+            .fact("logout_uri", new.logout_uri.as_ref().map(LogoutUri::to_string));
         let mut tx = self.store.write().await?;
         match clients::insert_client(&mut tx, &client).await {
             Err(error) if error.is_unique_violation() => return Ok(AddClientOutcome::NameTaken),
@@ -86,7 +86,7 @@ impl Backend {
         }
         if let Some(uri) = &new.logout_uri {
             let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
-            logout_receivers::insert_logout_receiver(&mut tx, &client.id, uri, last, now).await?;
+            logout_receivers::put_logout_receiver(&mut tx, &client.id, uri, last, now).await?;
         }
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
@@ -100,6 +100,32 @@ impl Backend {
     pub async fn list_clients(&self) -> Result<Vec<ServiceClient>, ServiceError> {
         let mut tx = self.store.read().await?;
         Ok(clients::list_clients(&mut tx).await?)
+    }
+
+    /// Has a client be told of ended sessions at another address, or nowhere. Whether there is such a client, active.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn set_logout_uri(&self, id: &ClientId, uri: Option<&LogoutUri>) -> Result<bool, ServiceError> {
+        let mut tx = self.store.write().await?;
+        if !clients::is_active(&mut tx, id).await? {
+            return Ok(false);
+        }
+        let before = logout_receivers::find_logout_uri(&mut tx, id).await?;
+        if let Some(uri) = uri {
+            let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
+            logout_receivers::put_logout_receiver(&mut tx, id, uri, last, self.now()).await?;
+        } else {
+            logout_receivers::delete_logout_receiver(&mut tx, id).await?;
+        }
+        let shown = |uri: Option<&LogoutUri>| uri.map(LogoutUri::to_string);
+        let event = self
+            .event(Kind::ClientChanged, &Circumstances::default())
+            .fact("client_id", id.as_str())
+            .change("logout_uri", shown(before.as_ref()), shown(uri));
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Disables a client for good: it gets no more tokens, and those it has are refused from now on. Whether it was

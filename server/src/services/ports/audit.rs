@@ -36,7 +36,11 @@ impl Audit for Visit {
             rows: page.events.iter().map(|stored| row(stored, &page.names)).collect(),
             next: page.next.map(|(at, id)| format!("{}.{id}", at.as_millis())),
             filter,
-            kinds: Kind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect(),
+            kinds: Kind::ALL
+                .iter()
+                .filter(|kind| **kind != Kind::Newer)
+                .map(|kind| kind.as_str().to_owned())
+                .collect(),
             sealed_until: page.sealed_until.map(Timestamp::as_millis),
             is_contradicted: page.is_contradicted,
         })
