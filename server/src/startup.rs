@@ -91,6 +91,8 @@ impl Application {
         if has_others {
             // Before anything is cleared away by this node's clock.
             backend.join_nodes().await?;
+        } else {
+            backend.take_over_telling().await?;
         }
         let checkpoint = checkpoint_path(&self.state.settings);
         let sealing = tokio::spawn(seal(backend.clone(), checkpoint.clone()));

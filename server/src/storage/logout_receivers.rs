@@ -22,6 +22,7 @@ statements! {
     CLAIM = "UPDATE logout_receivers SET claimed_until = $4 \
         WHERE client_id = $1 AND noted_seq = $2 AND claimed_until = $3 \
         AND EXISTS (SELECT 1 FROM clients c WHERE c.client_id = $1 AND c.status = 'active')";
+    RELEASE_ALL = "UPDATE logout_receivers SET claimed_until = $1 WHERE claimed_until > $1";
     // Whoever holds the claim; without one (nothing had to be told), whoever read the row last.
     SETTLE = "UPDATE logout_receivers SET noted_seq = $4, claimed_until = $5, tries = $6, failing_since = $7, \
         retry_at = $8, failure = $9 WHERE client_id = $1 AND noted_seq = $2 AND claimed_until = $3";
@@ -140,6 +141,19 @@ pub async fn claim_logout_receiver(tx: &mut Tx, read: &LogoutReceiver, until: Ti
         .await
         .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
+}
+
+/// Nobody is telling any of them: for the start of a node that has no others.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release_logout_receivers(tx: &mut Tx, now: Timestamp) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(RELEASE_ALL)
+        .bind(now.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
 }
 
 /// Writes down how far it was told and how it is, and lets go of it. Whether it is still as it was read or claimed.

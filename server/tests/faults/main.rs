@@ -21,6 +21,7 @@ mod cohort;
 mod disk;
 mod kills;
 mod locked;
+mod logouts;
 mod network;
 mod points;
 mod soak;

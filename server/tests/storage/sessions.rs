@@ -345,6 +345,30 @@ async fn f52_an_ending_and_a_rotation_at_once_leave_it_ended() {
 }
 
 #[tokio::test]
+async fn r6_of_many_keys_at_once_a_session_is_bound_to_one() {
+    let native = Session {
+        client: Client::Native,
+        ..session(2)
+    };
+    let database = with_sessions(&[session(1), native]).await;
+    let point = |number: usize| [&[4][..], &[u8::try_from(number).expect("small"); 64]].concat();
+    let bound = at_once(&database.store, 16, async move |tx, number| {
+        bind_browser(tx, id(1), &point(number)).await.expect("writes")
+    });
+    assert_eq!(bound.await, 1);
+    let mut tx = database.write().await;
+    assert!(!bind_browser(&mut tx, id(1), &point(99)).await.expect("writes"));
+    assert!(
+        !bind_browser(&mut tx, id(2), &point(1)).await.expect("writes"),
+        "no browser"
+    );
+    assert!(
+        !bind_browser(&mut tx, id(3), &point(1)).await.expect("writes"),
+        "nobody"
+    );
+}
+
+#[tokio::test]
 async fn the_child_is_handed_out_again_five_times_until_it_is_confirmed() {
     let fresh = Session {
         child_confirmed: false,
