@@ -129,7 +129,7 @@ kinds! {
     LogoutsDelayed = "backchannel_logouts_delayed",
     /// It takes them again.
     LogoutsResumed = "backchannel_logouts_resumed",
-    /// A service did not take the end of this session, though it took others, and is not told of it again.
+    /// A service never took the end of this session, and is not told of it again.
     LogoutRefused = "backchannel_logout_refused",
     /// Ending many sessions at once began.
     MassRevocationBegun = "mass_revocation_begun",

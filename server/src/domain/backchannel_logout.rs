@@ -3,6 +3,7 @@
 //!
 //! Pure: must not know how anything is delivered, nor where it is kept how far a service was told.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use url::{Host, Url};
 use super::audit::Event;
 use super::client::ClientId;
 use super::clock::Timestamp;
+use super::id::EventId;
 use super::jwt::{LOGOUT_TOKEN_LIFE, LogoutClaims, LogoutEvent};
 use super::security_event::is_end_of_session;
 
@@ -20,15 +22,18 @@ const MOST_URI_CHARS: usize = 512;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// After so many tries one after another a service is said to be away, and an ending that is not taken is passed over if
-/// later ones are.
-pub const PATIENCE: u32 = 4;
-/// A service that says of an ending that it could not act on it is asked again for so long: longer than anybody keeps a
-/// copy of published keys, which is what it may lack.
-const REFUSED_FOR: Duration = Duration::from_mins(10);
-/// So long a node has for what it took upon itself to tell; then another may. Ten seconds of work, and a minute by which
-/// the clocks of two nodes may differ (F18).
-pub const CLAIM: Duration = Duration::from_secs(75);
+/// After so many tries one after another a service is said to be away.
+const NOTED_AFTER: u32 = 4;
+/// An ending that is not taken in so many tries, in each of which a later one was, is passed over: about five minutes.
+const MOST_ALONE: u32 = 10;
+/// So is one that was refused so often in a row: about ten minutes, longer than anybody keeps a copy of published keys,
+/// which is what the service may lack.
+const MOST_REFUSALS: u32 = 15;
+/// So long a turn of telling takes at most: two answers that never come, one after the other, and what comes behind them.
+pub const TURN: Duration = Duration::from_secs(12);
+/// So long a node has for what it took upon itself to tell; then another may. A turn, and by how much the clocks of two
+/// nodes may differ.
+pub const CLAIM: Duration = TURN.saturating_add(APART);
 /// Moments further ahead than they could be, and this, were written before the clock was set back. Clocks of nodes may
 /// differ by so much.
 const APART: Duration = Duration::from_mins(2);
@@ -127,19 +132,69 @@ impl Answer {
     #[must_use]
     pub fn of(status: u16) -> Self {
         match status {
-            200..=299 => Self::Taken,
+            200 | 204 => Self::Taken,
             400 => Self::Refused,
             _ => Self::NotTaken(format!("status {status}")),
         }
     }
+
+    /// Why it was not taken.
+    fn failure(&self) -> Option<String> {
+        match self {
+            Self::Taken => None,
+            Self::Refused => Some("status 400".to_owned()),
+            Self::NotTaken(failure) | Self::Away(failure) => Some(failure.clone()),
+        }
+    }
 }
 
-/// What becomes of endings after the answers to the first of them, in their order.
+/// What a node remembers of the endings that a service did not take; bounded by what is told in one turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts(HashMap<EventId, Attempt>);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Attempt {
+    /// Tries in which it was not taken though a later one was.
+    alone: u32,
+    /// Refusals in a row.
+    refusals: u32,
+}
+
+impl Attempt {
+    const fn is_in_vain(self) -> bool {
+        self.alone >= MOST_ALONE || self.refusals >= MOST_REFUSALS
+    }
+}
+
+impl Attempts {
+    fn note(&mut self, asked: &[(EventId, Option<Answer>)]) {
+        let before = std::mem::take(&mut self.0);
+        let last_taken = asked.iter().rposition(|(_, answer)| *answer == Some(Answer::Taken));
+        for (at, (id, answer)) in asked.iter().enumerate() {
+            let mut attempt = before.get(id).copied().unwrap_or_default();
+            match answer {
+                Some(Answer::Taken) => continue,
+                Some(Answer::Refused) => attempt.refusals += 1,
+                Some(Answer::NotTaken(_)) => attempt.refusals = 0,
+                Some(Answer::Away(_)) | None => {}
+            }
+            let is_answered = matches!(answer, Some(Answer::Refused | Answer::NotTaken(_)));
+            attempt.alone += u32::from(is_answered && Some(at) < last_taken);
+            self.0.insert(*id, attempt);
+        }
+    }
+
+    fn is_in_vain(&self, id: EventId) -> bool {
+        self.0.get(&id).is_some_and(|attempt| attempt.is_in_vain())
+    }
+}
+
+/// What becomes of endings after a try, in their order.
 ///
-/// Whatever is not taken is tried again, together with all that comes after it. If that goes on for [`PATIENCE`] tries
-/// while later endings are taken, it is the ending and not the service: then it is passed over, so that it does not hold
-/// up the others for ever. So is what a service has refused (400) for [`REFUSED_FOR`] while it took nothing. For a
-/// service that is away, or in trouble of its own, everything waits for as long as it takes.
+/// Whatever is not taken is tried again, together with all that comes after it, so the later ones are told meanwhile. An
+/// ending that keeps failing while later ones are taken ([`MOST_ALONE`]), or keeps being refused ([`MOST_REFUSALS`]), is
+/// passed over in the end, so that it does not hold up the others for ever. For a service that is away, or in trouble of
+/// its own, everything waits for as long as it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// So many of them are done.
@@ -151,31 +206,40 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// `outage`: as it was before.
+    /// `asked`: the answers, none where there was not even the time to ask. `outage`: as it was before.
     #[must_use]
-    pub fn of(answers: &[Answer], outage: Option<&Outage>, now: Timestamp) -> Self {
-        let last_taken = answers.iter().rposition(|answer| *answer == Answer::Taken);
-        let has_lasted = outage.is_some_and(|outage| outage.tries + 1 >= PATIENCE);
-        let is_refused_for_good = outage.is_some_and(|outage| now.since(outage.since) >= REFUSED_FOR);
-        let (mut done, mut failure) = (last_taken.filter(|_| has_lasted).map_or(0, |last| last + 1), None);
-        for answer in &answers[done..] {
-            failure = match answer {
-                Answer::Taken => None,
-                Answer::Refused => Some("status 400".to_owned()),
-                Answer::NotTaken(failure) | Answer::Away(failure) => Some(failure.clone()),
-            };
-            if failure.is_some() && !(*answer == Answer::Refused && is_refused_for_good) {
-                break;
-            }
-            done += 1;
-        }
-        let is_not_taken = |at: &usize| answers[*at] != Answer::Taken;
+    pub fn of(
+        asked: &[(EventId, Option<Answer>)],
+        attempts: &mut Attempts,
+        outage: Option<&Outage>,
+        now: Timestamp,
+    ) -> Self {
+        attempts.note(asked);
+        let is_taken = |answer: &Option<Answer>| *answer == Some(Answer::Taken);
+        let takes_some = asked.iter().any(|(_, answer)| is_taken(answer));
+        let is_done = |(id, answer): &(EventId, Option<Answer>)| is_taken(answer) || attempts.is_in_vain(*id);
+        let done = asked.iter().position(|one| !is_done(one)).unwrap_or(asked.len());
+        let failure = match asked.get(done) {
+            Some((_, Some(answer))) => answer.failure(),
+            // Refused to the last: that is how it is doing.
+            None if !takes_some => asked.last().and_then(|(_, answer)| answer.as_ref()?.failure()),
+            Some((_, None)) | None => None,
+        };
         // If the service took something and got further, another ending fails now: that is counted anew.
-        let before = outage.filter(|_| done == 0 || last_taken.is_none());
+        let before = outage.filter(|_| done == 0 || !takes_some);
+        let passed_over = (0..done).filter(|at| !is_taken(&asked[*at].1)).collect();
+        attempts
+            .0
+            .retain(|id, _| asked[done..].iter().any(|(waiting, _)| waiting == id));
         Self {
             done,
-            passed_over: (0..done).filter(is_not_taken).collect(),
-            outage: failure.map(|failure| Outage::after(before, failure, now)),
+            passed_over,
+            outage: match failure {
+                Some(failure) => Some(Outage::after(before, failure, now)),
+                // Nothing was learned.
+                None if done == 0 => outage.cloned(),
+                None => None,
+            },
         }
     }
 }
@@ -210,7 +274,7 @@ impl Outage {
     /// It has lasted: no longer a moment that nobody needs to know of.
     #[must_use]
     pub const fn is_noted(&self) -> bool {
-        self.tries >= PATIENCE
+        self.tries >= NOTED_AFTER
     }
 }
 
@@ -324,15 +388,16 @@ mod tests {
         ] {
             assert_eq!(receiver.is_due(at(now)), is_due, "{now}");
         }
-        (receiver.outage, receiver.claimed_until) = (None, at(75));
-        for (now, is_due) in [(0, false), (74, false), (75, true), (-120, false), (-121, true)] {
+        // One that is as far ahead does not take over from a node that has just begun.
+        (receiver.outage, receiver.claimed_until) = (None, at(132));
+        for (now, is_due) in [(0, false), (120 + 11, false), (132, true), (-120, false), (-121, true)] {
             assert_eq!(receiver.is_due(at(now)), is_due, "{now}");
         }
     }
 
     #[test]
     fn r16_a_service_takes_it_or_does_not() {
-        for status in [200, 202, 204] {
+        for status in [200, 204] {
             assert_eq!(Answer::of(status), Answer::Taken, "{status}");
         }
         assert_eq!(Answer::of(400), Answer::Refused);
@@ -343,73 +408,111 @@ mod tests {
         }
     }
 
-    /// `+` is taken, `4` is refused, `-` is in trouble, `x` is that nobody is there.
-    fn answers(signs: &str) -> Vec<Answer> {
-        let one = |sign| match sign {
-            '+' => Answer::Taken,
-            '4' => Answer::Refused,
-            '-' => Answer::NotTaken("status 500".to_owned()),
-            _ => Answer::Away("refused".to_owned()),
+    /// `+` is taken, `4` is refused, `-` is in trouble, `x` is that nobody is there, and `.` that there was no time to ask.
+    fn asked(signs: &str) -> Vec<(EventId, Option<Answer>)> {
+        let one = |(at, sign)| {
+            let answer = match sign {
+                '+' => Some(Answer::Taken),
+                '4' => Some(Answer::Refused),
+                '-' => Some(Answer::NotTaken("status 500".to_owned())),
+                'x' => Some(Answer::Away("refused".to_owned())),
+                _ => None,
+            };
+            (EventId(uuid::Uuid::from_u128(at)), answer)
         };
-        signs.chars().map(one).collect()
+        (0..).zip(signs.chars()).map(one).collect()
+    }
+
+    /// What comes of the same answers again and again, up to the try in which something is passed over, or a hundred.
+    fn again_and_again(signs: &str) -> (u32, Verdict, Attempts) {
+        let (mut attempts, mut outage) = (Attempts::default(), None);
+        for tries in 1.. {
+            let verdict = Verdict::of(&asked(signs), &mut attempts, outage.as_ref(), at(0));
+            if verdict.done > 0 || tries == 100 {
+                return (tries, verdict, attempts);
+            }
+            outage = verdict.outage;
+        }
+        unreachable!("it ends after a hundred")
     }
 
     #[test]
-    fn r16_an_ending_that_is_not_taken_is_passed_over_only_if_it_keeps_failing_while_later_ones_are_taken() {
-        // Answers, tries before and for how many seconds, then: done, passed over, tries after.
-        type Row = (&'static str, u32, i64, usize, &'static [usize], u32);
-        let table: [Row; 25] = [
-            ("", 0, 0, 0, &[], 0),
-            ("+", 0, 0, 1, &[], 0),
-            ("+++", 7, 100, 3, &[], 0),
-            ("-", 0, 0, 0, &[], 1),
-            ("-", 3, 7, 0, &[], 4),
-            ("---", 5000, 86_400, 0, &[], 5001),
-            ("x", 5000, 86_400, 0, &[], 5001),
-            ("++-", 0, 0, 2, &[], 1),
-            ("++x", 9, 100, 2, &[], 1),
-            ("-++", 0, 0, 0, &[], 1),
-            ("-++", 2, 3, 0, &[], 3),
-            ("-++", 3, 7, 3, &[0], 0),
-            ("--+", 50, 100, 3, &[0, 1], 0),
-            ("-+-", 3, 7, 2, &[0], 1),
-            ("-+-+x", 3, 7, 4, &[0, 2], 1),
-            ("+-+", 0, 0, 1, &[], 1),
-            // Refused: as everything else, but for ten minutes at most.
-            ("4", 0, 0, 0, &[], 1),
-            ("4++", 2, 3, 0, &[], 3),
-            ("4++", 3, 7, 3, &[0], 0),
-            ("444", 20, 599, 0, &[], 21),
-            ("444", 20, 600, 3, &[0, 1, 2], 21),
-            ("44-4", 20, 600, 2, &[0, 1], 21),
-            ("44x", 20, 600, 2, &[0, 1], 21),
-            ("44+4", 20, 600, 4, &[0, 1, 3], 1),
-            ("-44", 20, 600, 0, &[], 21),
+    fn r16_an_ending_is_passed_over_only_if_it_keeps_failing_while_later_ones_are_taken_or_keeps_being_refused() {
+        // The same answers each time, then: in which try anything is done, how many, which were passed over.
+        let table: [(&str, u32, usize, &[usize]); 20] = [
+            ("+", 1, 1, &[]),
+            ("+++", 1, 3, &[]),
+            ("++-", 1, 2, &[]),
+            ("+-+", 1, 1, &[]),
+            ("++x", 1, 2, &[]),
+            ("+..", 1, 1, &[]),
+            ("-", 100, 0, &[]),
+            ("---", 100, 0, &[]),
+            ("x", 100, 0, &[]),
+            ("x++", 100, 0, &[]),
+            (".", 100, 0, &[]),
+            ("-++", 10, 3, &[0]),
+            ("-.+", 10, 1, &[0]),
+            ("--+", 10, 3, &[0, 1]),
+            ("-+-", 10, 2, &[0]),
+            ("4++", 10, 3, &[0]),
+            ("4", 15, 1, &[0]),
+            ("444", 15, 3, &[0, 1, 2]),
+            ("44-4", 15, 2, &[0, 1]),
+            ("-44", 100, 0, &[]),
         ];
-        for (signs, tries, lasted, done, passed_over, then) in table {
-            let before = (tries > 0).then(|| Outage {
-                tries,
-                since: at(-lasted),
-                retry_at: at(0),
-                failure: "status 503".to_owned(),
-            });
-            let verdict = Verdict::of(&answers(signs), before.as_ref(), at(0));
-            let outage = verdict.outage.as_ref();
+        for (signs, tries, done, passed_over) in table {
+            let (tried, verdict, attempts) = again_and_again(signs);
             assert_eq!(
-                (
-                    verdict.done,
-                    verdict.passed_over.as_slice(),
-                    outage.map_or(0, |outage| outage.tries)
-                ),
-                (done, passed_over, then),
-                "{signs} after {tries} tries in {lasted} s"
+                (tried, verdict.done, verdict.passed_over.as_slice()),
+                (tries, done, passed_over),
+                "{signs}"
             );
-            let since = if then > 1 { at(-lasted) } else { at(0) };
             assert!(
-                outage.is_none_or(|outage| outage.since == since),
-                "{signs} after {tries}"
+                attempts.0.len() <= signs.len() - done,
+                "{signs}: nothing is kept for ever"
             );
         }
+    }
+
+    #[test]
+    fn r16_each_ending_has_its_own_tries_whatever_went_wrong_before() {
+        let (mut attempts, mut outage) = (Attempts::default(), None);
+        // Nobody is there for long, then half of the answers are trouble, as behind a balancer with one server down.
+        for signs in ["x..."; 50].into_iter().chain(["-+-+"]) {
+            let verdict = Verdict::of(&asked(signs), &mut attempts, outage.as_ref(), at(0));
+            assert_eq!((verdict.done, verdict.passed_over.len()), (0, 0), "{signs}");
+            outage = verdict.outage;
+        }
+        assert_eq!(outage.as_ref().map(|outage| outage.tries), Some(51));
+        let verdict = Verdict::of(&asked("++-+"), &mut attempts, outage.as_ref(), at(5));
+        assert_eq!((verdict.done, verdict.passed_over.len()), (2, 0));
+        let anew = verdict.outage.expect("the third");
+        assert_eq!(
+            (anew.tries, anew.since),
+            (1, at(5)),
+            "another ending fails: counted anew"
+        );
+        // Refusals count in a row only, and trouble in between is none.
+        let mut attempts = Attempts::default();
+        for round in 0..3 {
+            for _ in 0..14 {
+                let verdict = Verdict::of(&asked("44"), &mut attempts, None, at(0));
+                assert_eq!(verdict.done, 0, "{round}");
+            }
+            assert_eq!(Verdict::of(&asked("--"), &mut attempts, None, at(0)).done, 0);
+        }
+        // Nothing was asked: nothing changes.
+        let before = Outage::after(None, "status 500".to_owned(), at(0));
+        let verdict = Verdict::of(&asked(".."), &mut attempts, Some(&before), at(9));
+        assert_eq!((verdict.done, verdict.outage), (0, Some(before)));
+    }
+
+    #[test]
+    fn r16_a_service_that_refuses_everything_stays_away_after_what_was_passed_over() {
+        let (_, verdict, _) = again_and_again("444");
+        let outage = verdict.outage.expect("it took nothing");
+        assert_eq!((outage.tries, outage.failure.as_str()), (15, "status 400"));
     }
 
     #[test]

@@ -7,23 +7,25 @@
 mod messenger;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::security_events::look;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::backchannel_logout::{Answer, CLAIM, LogoutReceiver, Outage, Verdict, claims};
+use crate::domain::backchannel_logout::{Answer, Attempts, CLAIM, LogoutReceiver, Outage, TURN, Verdict, claims};
 use crate::domain::client::ClientId;
 use crate::domain::jwt::{JwtError, sign_logout};
 use crate::domain::security_event::ENDS_OF_SESSIONS;
 use crate::storage::{audit, logout_receivers};
 
-pub(super) use messenger::Messenger;
+use messenger::Messenger;
 
 /// The pause between two looks. New events are sealed every few seconds.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,12 +33,34 @@ const LOOK: Duration = Duration::from_secs(1);
 const MOST_ENDINGS: usize = 100;
 /// Of these so many at once, after the first.
 const AT_ONCE: usize = 8;
-/// So many are tried if none of them is taken: a service in trouble is left in peace.
-const MOST_IN_VAIN: usize = 1 + AT_ONCE;
-/// So long a turn takes at most: well within the claim. Whoever has not answered by then is asked again.
-const TURN: Duration = Duration::from_secs(10);
 /// So many seals that do not concern a service are looked through again after a restart, rather than written down.
 const WORTH_NOTING: u64 = 1000;
+
+/// What the turns of this node share.
+#[derive(Debug)]
+pub(super) struct Telling {
+    messenger: Messenger,
+    /// Of endings that were not taken.
+    attempts: Mutex<HashMap<ClientId, Attempts>>,
+    /// The server ends: turns come to an end with what they have.
+    is_ending: watch::Sender<bool>,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        Self {
+            messenger: Messenger::default(),
+            attempts: Mutex::default(),
+            is_ending: watch::channel(false).0,
+        }
+    }
+}
+
+impl Telling {
+    fn attempts(&self) -> MutexGuard<'_, HashMap<ClientId, Attempts>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What came of a turn.
 #[derive(Debug)]
@@ -74,32 +98,39 @@ impl Backend {
     pub async fn tell_logouts(self: Arc<Self>, end: impl Future<Output = ()>) {
         let mut every = tokio::time::interval(LOOK);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut end = std::pin::pin!(end);
+        let mut end = pin!(end);
         let mut turns = Turns::default();
         loop {
             tokio::select! {
                 () = &mut end => break,
                 Some(done) = turns.under_way.join_next_with_id() => turns.note(done),
                 _ = every.tick() => {
-                    let found = self.begin_turns(&mut turns).await;
+                    let found = tokio::select! {
+                        () = &mut end => break,
+                        found = self.begin_turns(&mut turns) => found,
+                    };
                     turns.note_look(found.as_ref().err());
                 }
             }
         }
+        self.telling.is_ending.send_replace(true);
         while turns.under_way.join_next().await.is_some() {}
     }
 
     async fn begin_turns(self: &Arc<Self>, turns: &mut Turns) -> Result<(), ServiceError> {
+        // By a clock that is known to be wrong nobody's claim holds, and no token would be good.
+        if !self.may_clear_away() {
+            return Ok(());
+        }
         let mut tx = self.store.read().await?;
         let receivers = logout_receivers::list_logout_receivers(&mut tx).await?;
         let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
         drop(tx);
         for mut receiver in receivers {
-            let looked = turns.looked.get(&receiver.client).copied().unwrap_or(0);
             // A database that went back in time has its places anew.
-            if looked <= last {
-                receiver.looked_until = receiver.noted.max(looked);
-            }
+            turns.looked.retain(|_, looked| *looked <= last);
+            let looked = turns.looked.get(&receiver.client).copied().unwrap_or(0);
+            receiver.looked_until = receiver.noted.max(looked);
             if receiver.looked_until < last && !turns.of.contains_key(&receiver.client) {
                 let client = receiver.client.clone();
                 let backend = self.clone();
@@ -114,6 +145,9 @@ impl Backend {
     /// known.
     async fn tell_all(&self, mut receiver: LogoutReceiver) -> Result<Option<u64>, ServiceError> {
         loop {
+            if *self.telling.is_ending.borrow() {
+                return Ok(None);
+            }
             match self.tell_logouts_to(receiver).await? {
                 TellOutcome::Told(told) => receiver = told.receiver,
                 TellOutcome::Nothing(until) => return Ok(Some(until)),
@@ -169,7 +203,7 @@ impl Backend {
             return Ok(TellOutcome::NotNow);
         };
         let answers = self.deliver(&held, &endings).await;
-        self.settle(held, &endings, waiting.until, &answers).await
+        self.settle(held, &endings, waiting.until, answers).await
     }
 
     /// Nothing up to there concerns the service.
@@ -192,32 +226,41 @@ impl Backend {
         }))
     }
 
-    /// The answers to the first of them, in their order: up to the first that nobody is there for, until too many were
-    /// in vain, or to the end of the turn.
-    async fn deliver(&self, to: &LogoutReceiver, endings: &[Ending]) -> Vec<Answer> {
-        let mut answers = Vec::new();
+    /// The answers, in the order of the endings; none where there was not even the time to ask, or nobody to be asked.
+    async fn deliver(&self, to: &LogoutReceiver, endings: &[Ending]) -> Vec<Option<Answer>> {
+        let mut answers = vec![None; endings.len()];
         let told = async {
-            let client = match self.messenger.client(&to.uri).await {
+            let client = match self.telling.messenger.client(&to.uri).await {
                 Ok(client) => client,
-                Err(failure) => return answers.push(Answer::Away(failure)),
+                Err(failure) => return answers[0] = Some(Answer::Away(failure)),
             };
             let telling: Vec<_> = endings
                 .iter()
-                .map(|ending| messenger::tell(&client, &to.uri, &ending.token))
+                .enumerate()
+                .map(|(at, ending)| {
+                    let told = messenger::tell(&client, &to.uri, &ending.token);
+                    async move { (at, told.await) }
+                })
                 .collect();
             let mut telling = telling.into_iter();
             // One alone first: whoever is away is asked once, not eight times.
-            if let Some(first) = telling.next() {
-                answers.push(first.await);
-            }
-            let mut coming = stream::iter(telling).buffered(AT_ONCE);
-            while !is_enough(&answers) {
-                let Some(answer) = coming.next().await else { break };
-                answers.push(answer);
+            let Some(first) = telling.next() else { return };
+            let first = stream::once(first);
+            // In the order in which they come: one that takes its time holds up no other.
+            let rest = stream::iter(telling).buffer_unordered(AT_ONCE);
+            let mut coming = pin!(first.chain(rest));
+            while let Some((at, answer)) = coming.next().await {
+                let is_away = matches!(answer, Answer::Away(_));
+                answers[at] = Some(answer);
+                if is_away {
+                    break;
+                }
             }
         };
-        if tokio::time::timeout(TURN, told).await.is_err() && answers.is_empty() {
-            answers.push(Answer::Away("no answer in time".to_owned()));
+        let mut ending = self.telling.is_ending.subscribe();
+        tokio::select! {
+            _ = tokio::time::timeout(TURN, told) => {}
+            _ = ending.wait_for(|is_ending| *is_ending) => {}
         }
         answers
     }
@@ -228,14 +271,16 @@ impl Backend {
         held: LogoutReceiver,
         endings: &[Ending],
         until: u64,
-        answers: &[Answer],
+        answers: Vec<Option<Answer>>,
     ) -> Result<TellOutcome, ServiceError> {
         let now = self.now();
+        let asked: Vec<_> = endings.iter().map(|ending| ending.event.id).zip(answers).collect();
+        let mut attempts = self.telling.attempts().remove(&held.client).unwrap_or_default();
         let Verdict {
             done,
             passed_over,
             outage,
-        } = Verdict::of(answers, held.outage.as_ref(), now);
+        } = Verdict::of(&asked, &mut attempts, held.outage.as_ref(), now);
         let noted = match done {
             0 => held.noted,
             _ if done == endings.len() => until,
@@ -253,8 +298,12 @@ impl Backend {
         }
         audit::append_events(&mut tx, &written).await?;
         tx.commit().await?;
+        self.telling.attempts().insert(held.client.clone(), attempts);
         if outage.is_some() {
             return Ok(TellOutcome::Away);
+        }
+        if done == 0 {
+            return Ok(TellOutcome::NotNow);
         }
         Ok(TellOutcome::Told(Told {
             endings: done,
@@ -307,12 +356,6 @@ impl Backend {
     }
 }
 
-/// Further ones would only be in vain.
-fn is_enough(answers: &[Answer]) -> bool {
-    let is_trouble = |answer: &Answer| matches!(answer, Answer::NotTaken(_));
-    matches!(answers.last(), Some(Answer::Away(_))) || answers.len() >= MOST_IN_VAIN && answers.iter().all(is_trouble)
-}
-
 /// What [`Backend::tell_logouts`] has under way and remembers.
 #[derive(Default)]
 struct Turns {
@@ -354,5 +397,9 @@ impl Turns {
             tracing::error!(%error, "services cannot be told of ended sessions; will try again");
         }
         self.is_blind = failure.is_some();
+        if self.is_blind {
+            // Perhaps another database answers next time.
+            self.looked.clear();
+        }
     }
 }

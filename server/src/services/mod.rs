@@ -137,7 +137,7 @@ pub struct Backend {
     clock_jumped: clock_watch::Jumped,
     node_clock: node_clocks::NodeClock,
     /// For telling services of ended sessions.
-    messenger: backchannel_logout::Messenger,
+    telling: backchannel_logout::Telling,
 }
 
 impl std::fmt::Debug for Backend {
@@ -189,7 +189,7 @@ impl Backend {
             clock_watch,
             clock_jumped: clock_watch::Jumped::default(),
             node_clock: node_clocks::NodeClock::new(node),
-            messenger: backchannel_logout::Messenger::default(),
+            telling: backchannel_logout::Telling::default(),
         }
     }
 

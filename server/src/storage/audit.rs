@@ -125,6 +125,9 @@ impl From<EventRow> for AuditRow {
     }
 }
 
+/// The fact that says what an event of a newer version calls itself.
+const NEWER_KIND: &str = "newer_kind";
+
 impl TryFrom<EventRow> for Event {
     type Error = StorageError;
 
@@ -134,7 +137,7 @@ impl TryFrom<EventRow> for Event {
         let known = Kind::ALL.iter().copied().find(|kind| kind.as_str() == row.kind);
         // The log has to be readable after going back to an older version, too (F77).
         let kind = known.unwrap_or_else(|| {
-            facts.insert("kind".to_owned(), row.kind.into());
+            facts.insert(NEWER_KIND.to_owned(), row.kind.into());
             Kind::Newer
         });
         Ok(Self {

@@ -10,10 +10,12 @@ use crate::domain::clock::Timestamp;
 const TABLE: Table = Table("logout_receivers");
 
 statements! {
-    // At another address it may be well: it is tried at once, and told all that has waited.
+    // At another address it may be well: it is tried at once, and told all that has waited. Whoever is telling it at the old
+    // one holds nothing any more.
     PUT_RECEIVER = "INSERT INTO logout_receivers (client_id, uri, noted_seq, claimed_until, tries, created_at) \
-        VALUES ($1, $2, $3, $4, 0, $4) ON CONFLICT (client_id) DO UPDATE SET uri = excluded.uri, tries = 0, \
-        failing_since = NULL, retry_at = NULL, failure = NULL";
+        VALUES ($1, $2, $3, $4, 0, $4) ON CONFLICT (client_id) DO UPDATE SET uri = excluded.uri, \
+        claimed_until = excluded.claimed_until, tries = 0, failing_since = NULL, retry_at = NULL, \
+        failure = NULL";
     DELETE_RECEIVER = "DELETE FROM logout_receivers WHERE client_id = $1";
     FIND_URI = "SELECT uri FROM logout_receivers WHERE client_id = $1";
     LIST_RECEIVERS = "SELECT r.client_id, r.uri, r.noted_seq, r.claimed_until, r.tries, r.failing_since, r.retry_at, \

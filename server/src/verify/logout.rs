@@ -31,8 +31,8 @@ pub fn route<S, F, Ended, E>(checker: Arc<Checker>, client: ClientId, end: F) ->
 where
     S: Clone + Send + Sync + 'static,
     F: Fn(LogoutClaims) -> Ended + Clone + Send + Sync + 'static,
-    Ended: Future<Output = Result<(), E>> + Send,
-    E: Display,
+    Ended: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
 {
     let handler = async move |headers: HeaderMap, body: Result<Bytes, axum::extract::rejection::BytesRejection>| {
         let Some(token) = body.ok().and_then(|body| logout_token(&headers, &body)) else {
@@ -41,7 +41,7 @@ where
         let claims = match checker.check_logout(&token, client.as_str()).await {
             Ok(claims) => claims,
             Err(denied @ Denied::Unknown(_)) => {
-                tracing::warn!(%denied, "a logout token could not be checked");
+                tracing::debug!(%denied, "a logout token could not be checked");
                 return later();
             }
             Err(denied) => {
@@ -50,7 +50,12 @@ where
             }
         };
         let session = claims.sid;
-        match end(claims).await {
+        // It goes on even if the issuer does not wait for it.
+        let ended = tokio::spawn(end(claims)).await;
+        match ended
+            .map_err(|error| error.to_string())
+            .and_then(|ended| ended.map_err(|error| error.to_string()))
+        {
             Ok(()) => StatusCode::OK.into_response(),
             Err(error) => {
                 tracing::error!(%error, %session, "a session could not be ended");

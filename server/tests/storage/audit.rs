@@ -161,7 +161,7 @@ async fn f77_an_event_of_a_kind_that_only_a_newer_version_knows_can_be_read() {
         .expect("reads");
     let newer: Vec<_> = page.iter().filter(|event| event.kind == Kind::Newer).collect();
     assert_eq!((page.len(), newer.len()), (2, 1), "{page:?}");
-    assert_eq!(newer[0].facts["kind"], "moon_landed");
+    assert_eq!(newer[0].facts["newer_kind"], "moon_landed");
 }
 
 #[tokio::test]

@@ -17,13 +17,14 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(3);
 /// A connection is used again within a turn only: many servers close theirs after some seconds, and what is sent into
 /// one that closes looks like a service that is away.
 const QUIET: Duration = Duration::from_secs(1);
-/// Of an answer's body so much is read, so that its connection can be used again.
+/// Of an answer's body so much is read, and for so long, so that its connection can be used again.
 const MOST_BYTES: usize = 4096;
+const LONGEST_BODY: Duration = Duration::from_millis(200);
 
 /// Delivers logout tokens. Made when first used: only TLS needs the machine's certificate authorities, and a server
 /// without services to tell needs nothing.
 #[derive(Debug, Default)]
-pub(in crate::services) struct Messenger {
+pub(super) struct Messenger {
     /// On this machine.
     plain: OnceCell<Client>,
     over_tls: OnceCell<Client>,
@@ -75,14 +76,17 @@ pub(super) async fn tell(client: &Client, uri: &LogoutUri, token: &SecretString)
         Err(error) => return Answer::NotTaken(in_words(&error)),
     };
     let answer = Answer::of(response.status().as_u16());
-    let mut read = 0;
     // The status says it all; what cannot be read of the rest changes nothing.
-    while let Ok(Some(chunk)) = response.chunk().await {
-        read += chunk.len();
-        if read > MOST_BYTES {
-            break;
+    let rest = async {
+        let mut read = 0;
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            if read > MOST_BYTES {
+                break;
+            }
         }
-    }
+    };
+    drop(tokio::time::timeout(LONGEST_BODY, rest).await);
     answer
 }
 

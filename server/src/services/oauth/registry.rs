@@ -112,6 +112,9 @@ impl Backend {
             return Ok(false);
         }
         let before = logout_receivers::find_logout_uri(&mut tx, id).await?;
+        if before.as_ref() == uri {
+            return Ok(true);
+        }
         if let Some(uri) = uri {
             let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
             logout_receivers::put_logout_receiver(&mut tx, id, uri, last, self.now()).await?;
@@ -119,10 +122,13 @@ impl Backend {
             logout_receivers::delete_logout_receiver(&mut tx, id).await?;
         }
         let shown = |uri: Option<&LogoutUri>| uri.map(LogoutUri::to_string);
+        let (before, after) = (shown(before.as_ref()), shown(uri));
         let event = self
             .event(Kind::ClientChanged, &Circumstances::default())
             .fact("client_id", id.as_str())
-            .change("logout_uri", shown(before.as_ref()), shown(uri));
+            // Which is not shown.
+            .fact("only_query_changed", before == after)
+            .change("logout_uri", before, after);
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
         Ok(true)

@@ -87,7 +87,10 @@ fn search(filter: &AuditFilter) -> Option<Search> {
     let trimmed = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
     let kind = match trimmed(&filter.kind) {
         None => None,
-        Some(name) => Some(Kind::ALL.iter().copied().find(|kind| kind.as_str() == name)?),
+        Some(name) => {
+            let known = |kind: &Kind| kind.as_str() == name && *kind != Kind::Newer;
+            Some(Kind::ALL.iter().copied().find(known)?)
+        }
     };
     let outcome = match filter.outcome.trim() {
         "" => None,
