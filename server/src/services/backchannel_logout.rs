@@ -126,9 +126,9 @@ impl Backend {
         let receivers = logout_receivers::list_logout_receivers(&mut tx).await?;
         let last = audit::last_seal(&mut tx).await?.map_or(0, |seal| seal.seq);
         drop(tx);
+        // A database that went back in time has its places anew.
+        turns.looked.retain(|_, looked| *looked <= last);
         for mut receiver in receivers {
-            // A database that went back in time has its places anew.
-            turns.looked.retain(|_, looked| *looked <= last);
             let looked = turns.looked.get(&receiver.client).copied().unwrap_or(0);
             receiver.looked_until = receiver.noted.max(looked);
             if receiver.looked_until < last && !turns.of.contains_key(&receiver.client) {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use server::domain::clock::{Clock as _, SystemClock};
 use server::services::backchannel_logout::TellOutcome;
 
 use crate::app::TestApp;
@@ -364,4 +365,26 @@ async fn r16_a_service_that_moves_while_it_is_told_goes_on_at_its_new_address() 
     // The turn that was under way has nothing to say any more.
     assert!(matches!(outcome, Ok(TellOutcome::NotNow)), "{outcome:?}");
     assert_eq!(old.receiver().await.outage, None);
+}
+
+#[tokio::test]
+async fn f18_a_node_whose_clock_is_wrong_tells_nobody_and_a_right_one_does() {
+    let now = SystemClock.now();
+    let right = TestApp::start_at("r16 wrong clock", now).await;
+    let wrong = right.beside_at(now.plus(Duration::from_mins(10))).await;
+    let shop = Told::begin(&right, "shop").await;
+    let (person, owner) = right.add_program("ann").await;
+    let ended = end_one(&right, &person, &owner).await;
+    seal(&right).await;
+    let telling = |app: &TestApp, end| app.state_of_handlers().backend.clone().tell_logouts(end);
+    let a_while = || tokio::time::sleep(Duration::from_millis(2500));
+    // An embedded database has one node.
+    if right.backend().store().is_postgres() {
+        assert!(right.backend().compare_clocks().await.expect("the database answers"));
+        assert!(!wrong.backend().compare_clocks().await.expect("the database answers"));
+        telling(&wrong, a_while()).await;
+        assert!(shop.heard().is_empty());
+    }
+    telling(&right, a_while()).await;
+    assert_eq!(shop.sessions(), [ended]);
 }
