@@ -217,11 +217,11 @@ impl Session {
         self.ending.is_none() && key.is_some_and(|key| key.proved_at.is_none() && key.point == point)
     }
 
-    /// Whether its tokens are worth nothing without a key: its program's, or its browser's.
+    /// Whether its tokens are worth nothing without a key: its program's, or its browser's if browsers are asked for theirs.
     #[must_use]
-    pub fn is_bound(&self) -> bool {
-        let in_browser = self.browser_key.as_ref().is_some_and(|key| key.proved_at.is_some());
-        self.jkt.is_some() || in_browser
+    pub fn is_bound(&self, asks_browsers: bool) -> bool {
+        let by_browser = self.browser_key.as_ref().is_some_and(|key| key.proved_at.is_some());
+        self.jkt.is_some() || asks_browsers && by_browser
     }
 
     /// The session under the policies in force: a tighter policy applies at once, a looser one does not

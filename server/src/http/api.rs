@@ -124,7 +124,7 @@ pub struct EndedResponse {
     ended: u32,
 }
 
-fn response(session: &Session, current: SessionId) -> SessionResponse {
+fn response(session: &Session, current: SessionId, asks_browsers: bool) -> SessionResponse {
     SessionResponse {
         id: session.id.to_string(),
         current: session.id == current,
@@ -139,7 +139,7 @@ fn response(session: &Session, current: SessionId) -> SessionResponse {
         absolute_expires_at: session.absolute_expires_at.as_millis(),
         acr: acr(&session.amr),
         amr: session.amr.split(' ').map(str::to_owned).collect(),
-        bound_to_key: session.is_bound(),
+        bound_to_key: session.is_bound(asks_browsers),
     }
 }
 
@@ -222,7 +222,7 @@ pub async fn list_sessions(
     Ok(Json(
         living
             .iter()
-            .map(|session| response(session, live.session.id))
+            .map(|session| response(session, live.session.id, state.backend.binds_browsers()))
             .collect(),
     ))
 }

@@ -205,6 +205,12 @@ impl Backend {
         self.clock.now()
     }
 
+    /// Whether bound sessions of browsers are used with their key or not at all.
+    #[must_use]
+    pub const fn binds_browsers(&self) -> bool {
+        self.binds_browsers
+    }
+
     /// Randomness.
     #[must_use]
     pub fn random(&self) -> &dyn Random {

@@ -445,6 +445,11 @@ async fn r6_switched_off_nothing_is_offered_and_bound_sessions_go_on_without_the
         browser.browser.open("/").await.expect(200);
         browser.browser.fetch_empty(Method::GET, SESSIONS).await.expect(200);
     }
+    let page = browser.browser.get("/").await.expect(200);
+    assert!(
+        !page.body.contains("bound to a key"),
+        "nor does anybody say that they are bound"
+    );
     let mut new = BoundBrowser::new(&off);
     let signed_in = new.sign_in(&person).await.expect(303);
     assert_eq!(offered(&signed_in), None);

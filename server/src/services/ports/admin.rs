@@ -274,7 +274,7 @@ impl Admin for Visit {
             is_viewer: id == live.user.id,
             sessions: living
                 .iter()
-                .map(|session| view::living(session, Some(live.session.id)))
+                .map(|session| view::living(session, Some(live.session.id), self.backend.binds_browsers()))
                 .collect(),
             ended: ended.iter().filter_map(view::ended).collect(),
             all_roles: self.backend.role_names().await.map_err(page_fault)?,

@@ -16,7 +16,7 @@ impl Devices for Visit {
         Ok(DeviceList {
             living: living
                 .iter()
-                .map(|session| view::living(session, Some(live.session.id)))
+                .map(|session| view::living(session, Some(live.session.id), self.backend.binds_browsers()))
                 .collect(),
             ended: ended.iter().filter_map(view::ended).collect(),
             notice: self.notice().await?,

@@ -74,7 +74,7 @@ fn methods(amr: &str) -> String {
     words.join(" and ")
 }
 
-pub(super) fn living(session: &Session, current: Option<SessionId>) -> SessionView {
+pub(super) fn living(session: &Session, current: Option<SessionId>, asks_browsers: bool) -> SessionView {
     let described = describe(&session.user_agent);
     let idle_end = session.idle_expires_at();
     SessionView {
@@ -86,7 +86,7 @@ pub(super) fn living(session: &Session, current: Option<SessionId>) -> SessionVi
         started_at: session.started_at.as_millis(),
         last_active_at: session.last_active_at.as_millis(),
         signed_in_with: methods(&session.amr),
-        bound_to_key: session.is_bound(),
+        bound_to_key: session.is_bound(asks_browsers),
         ends_at: idle_end.min(session.absolute_expires_at).as_millis(),
         ends_idle: idle_end < session.absolute_expires_at,
         idle_limit_s: seconds(session.idle),
