@@ -19,6 +19,7 @@ use crate::domain::jwt::{LogoutClaims, MAX_TOKEN_BYTES};
 
 /// A token, and the name of its parameter.
 const MOST_BYTES: usize = MAX_TOKEN_BYTES + 64;
+
 /// A route that takes logout tokens for this service and calls `end` with each good one: 200 once `end` is done, 400 for
 /// every other token. 503 if it cannot be told whether it is good, or `end` fails: then the issuer comes again.
 ///
