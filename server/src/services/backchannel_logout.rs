@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, stream};
 use secrecy::SecretString;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 
 use super::security_events::look;
 use super::{Backend, ServiceError};
@@ -131,11 +131,11 @@ impl Backend {
         for mut receiver in receivers {
             let looked = turns.looked.get(&receiver.client).copied().unwrap_or(0);
             receiver.looked_until = receiver.noted.max(looked);
-            if receiver.looked_until < last && !turns.of.contains_key(&receiver.client) {
-                let client = receiver.client.clone();
-                let backend = self.clone();
+            let is_busy = turns.of.values().any(|client| *client == receiver.client);
+            if receiver.looked_until < last && !is_busy {
+                let (client, backend) = (receiver.client.clone(), self.clone());
                 let turn = turns.under_way.spawn(async move { backend.tell_all(receiver).await });
-                turns.of.insert(client, turn);
+                turns.of.insert(turn.id(), client);
             }
         }
         Ok(())
@@ -360,7 +360,8 @@ impl Backend {
 #[derive(Default)]
 struct Turns {
     under_way: JoinSet<Result<Option<u64>, ServiceError>>,
-    of: HashMap<ClientId, AbortHandle>,
+    /// Whose they are: one at a time for each.
+    of: HashMap<task::Id, ClientId>,
     /// Nothing waits for them up to these places.
     looked: HashMap<ClientId, u64>,
     /// Said once: whose turns fail, and whether looking does.
@@ -368,16 +369,13 @@ struct Turns {
     is_blind: bool,
 }
 
-type Done = Result<(tokio::task::Id, Result<Option<u64>, ServiceError>), tokio::task::JoinError>;
+/// A turn that came to an end, or panicked.
+type Done = Result<(task::Id, Result<Option<u64>, ServiceError>), JoinError>;
 
 impl Turns {
     fn note(&mut self, done: Done) {
-        let id = done.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
-        let client = self.of.iter().find(|(_, turn)| turn.id() == id);
-        let Some(client) = client.map(|(client, _)| client.clone()) else {
-            return;
-        };
-        self.of.remove(&client);
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(client) = self.of.remove(&id) else { return };
         let error = match done {
             Ok((_, Ok(looked))) => {
                 self.failing.remove(&client);

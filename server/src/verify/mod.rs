@@ -1,4 +1,5 @@
-//! For other services in Rust: checks people's access tokens completely and by itself, revocations included.
+//! For other services in Rust: checks people's access tokens completely and by itself, revocations included; and takes
+//! the logout tokens that tell it of ended sessions ([`logout`]).
 //!
 //! [`Checker::check`] is the strict verification of TOKENS.md §4: the token itself as our own server judges it
 //! (`domain::jwt`), against the published keys; then revocation, from what the feed has told. A service runs
@@ -222,7 +223,8 @@ impl Checker {
             ..self.verifier.clone()
         };
         let verify = |keys: &PublicKeys| verifier.verify_logout(keys, token, self.clock.now());
-        match self.with_keys(token, TokenKind::Logout, verify).await {
+        let kid = key_id(token, TokenKind::Logout).map_err(Denied::Refused)?;
+        match self.with_keys(&kid, verify).await {
             Err(Denied::Refused(Refusal::KeyUnknown)) => Err(Denied::Unknown("its key is not known")),
             checked => checked,
         }
@@ -230,8 +232,8 @@ impl Checker {
 
     async fn check_token(&self, token: &str) -> Result<AccessClaims, Denied> {
         let verify = |keys: &PublicKeys| self.verifier.verify_access(keys, token, self.clock.now());
-        let claims = self.with_keys(token, TokenKind::Access, verify).await?;
         let kid = key_id(token, TokenKind::Access).map_err(Denied::Refused)?;
+        let claims = self.with_keys(&kid, verify).await?;
         let sub = claims.sub.to_string();
         let presented = Presented::of(&claims, &kid, &sub);
         match locked(&self.follower).verdict(&presented, self.clock.now()) {
@@ -247,19 +249,13 @@ impl Checker {
         locked(&self.follower).is_fresh(self.clock.now())
     }
 
-    /// Verifies with the keys that are known, and once more with those that are published now if its key is not among
+    /// Verifies with the keys that are known, and once more with those that are published now if this one is not among
     /// them.
-    async fn with_keys<C>(
-        &self,
-        token: &str,
-        kind: TokenKind,
-        verify: impl Fn(&PublicKeys) -> Result<C, Refusal>,
-    ) -> Result<C, Denied> {
+    async fn with_keys<C>(&self, kid: &str, verify: impl Fn(&PublicKeys) -> Result<C, Refusal>) -> Result<C, Denied> {
         let known = || self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let signed_with = key_id(token, kind).map_err(Denied::Refused)?;
         match verify(&known()) {
             // Perhaps a new key, read at most twice a minute whatever is sent here (J13).
-            Err(Refusal::KeyUnknown) if self.read_keys(Some(&signed_with)).await? => verify(&known()),
+            Err(Refusal::KeyUnknown) if self.read_keys(Some(kid)).await? => verify(&known()),
             verified => verified,
         }
         .map_err(Denied::Refused)

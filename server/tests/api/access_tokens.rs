@@ -45,8 +45,7 @@ async fn security_event(app: &TestApp, program: &Program, person: &Person) -> St
     post_text(app, "/oauth/events", &headers, now).await.expect(200);
     let other = Program::signed_in(app, person).await;
     assert!(program.end(&other.session_id).await.status.is_success());
-    let checkpoint = server::startup::checkpoint_path(&app.settings(&[]));
-    app.backend().seal_audit(&checkpoint).await.expect("sealed");
+    app.seal().await;
     let told = post_text(app, "/oauth/events", &headers, now).await.expect(200).json();
     let mut sets = told["sets"].as_object().expect("by id").values();
     let set = sets.next().and_then(Value::as_str).expect("one").to_owned();

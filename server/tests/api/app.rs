@@ -18,7 +18,7 @@ use server::domain::keys::KeyEncryptionKey;
 use server::domain::random::Random;
 use server::http::listen;
 use server::services::{Backend, sha256};
-use server::startup::Application;
+use server::startup::{Application, checkpoint_path};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
@@ -267,6 +267,12 @@ impl TestApp {
     /// The services, for what no request can do.
     pub fn backend(&self) -> &Backend {
         &self.state_of_handlers().backend
+    }
+
+    /// Seals what has happened, as the program does every few seconds.
+    pub async fn seal(&self) {
+        let checkpoint = checkpoint_path(&self.settings(&[]));
+        self.backend().seal_audit(&checkpoint).await.expect("sealed");
     }
 
     /// What the handlers share.

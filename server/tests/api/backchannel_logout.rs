@@ -8,14 +8,14 @@ use server::domain::client::ClientId;
 use server::domain::id::SessionId;
 use server::services::backchannel_logout::TellOutcome;
 
-use crate::access_tokens::{claims, header};
 use crate::app::{ORIGIN, TestApp};
 use crate::browser::Browser;
 use crate::node::{Node, Remote, Shop, http};
 use crate::people::{Admin, Member};
 use crate::program::Program;
+use crate::security_events::opened;
 use crate::service::logout_token;
-use crate::told::{Manner, Told, end_one, seal, short};
+use crate::told::{Manner, Told, end_one, receivers, short, tell};
 
 #[tokio::test]
 async fn r16_the_end_of_a_session_is_told_as_the_standard_says() {
@@ -35,7 +35,8 @@ async fn r16_the_end_of_a_session_is_told_as_the_standard_says() {
         assert!(!arrived.headers.contains_key(name), "{name}");
     }
     let token = arrived.token();
-    let (header, claims) = (header(&token), claims(&token));
+    // The published key of that name made the signature.
+    let (header, claims) = opened(&app, &token).await;
     assert_eq!(header["typ"], "logout+jwt");
     assert_eq!(header.as_object().map(serde_json::Map::len), Some(3), "{header}");
     let now = app.now().as_seconds();
@@ -45,19 +46,6 @@ async fn r16_the_end_of_a_session_is_told_as_the_standard_says() {
         "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
     });
     assert_eq!(claims, expected);
-    // The published key of that name made the signature.
-    let keys = Browser::new(&app)
-        .get("/.well-known/jwks.json")
-        .await
-        .expect(200)
-        .json();
-    let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_value(keys).expect("keys");
-    let key = keys.find(header["kid"].as_str().expect("a kid")).expect("published");
-    let key = jsonwebtoken::DecodingKey::from_jwk(key).expect("a key");
-    let (message, signature) = token.rsplit_once('.').expect("three parts");
-    let verified = jsonwebtoken::crypto::verify(signature, message.as_bytes(), &key, jsonwebtoken::Algorithm::ES256);
-    assert_eq!(verified.ok(), Some(true));
-
     assert!(matches!(shop.turn().await, TellOutcome::Nothing(_)), "once");
     assert!(shop.heard().is_empty());
     let metadata = Browser::new(&app)
@@ -100,18 +88,7 @@ async fn r16_every_way_in_which_a_session_ends_is_told() {
     // An administrator, by disabling the account.
     let (dora, disabled) = app.add_program("dora").await;
     let mut admin = Admin::sign_in(&app).await;
-    let id = dora.id.to_string();
-    admin
-        .browser
-        .open(&format!("/admin/people/{id}/disable"))
-        .await
-        .expect(200);
-    let fields = [("person_id", id.as_str()), ("reason", "left the company")];
-    admin
-        .browser
-        .submit_and_follow("disable_person", &fields)
-        .await
-        .expect(200);
+    admin.disable(&dora).await;
     expected.push(short(&disabled.session_id));
     // Time, without anybody looking.
     let (_, idle) = app.add_program("eve").await;
@@ -166,11 +143,7 @@ async fn r16_a_service_that_moves_is_told_at_its_new_address_what_it_missed() {
     assert_eq!(app.events("client_changed").await, 1);
     let said = app.command(&["clients", "logout-uri", id, "none"], &[]).await;
     assert!(said.status.success(), "{said:?}");
-    let all = app
-        .backend()
-        .list_logout_receivers()
-        .await
-        .expect("the database answers");
+    let all = receivers(&app).await;
     assert_eq!(
         all.iter().map(|receiver| &receiver.client).collect::<Vec<_>>(),
         [&new.id]
@@ -183,7 +156,7 @@ async fn r16_a_disabled_client_is_told_nothing_and_a_new_one_nothing_of_what_was
     let shop = Told::begin(&app, "shop").await;
     let (person, owner) = app.add_program("ann").await;
     end_one(&app, &person, &owner).await;
-    seal(&app).await;
+    app.seal().await;
     let receiver = shop.receiver().await;
     let newer = Told::begin(&app, "newer").await;
     assert!(
@@ -193,21 +166,13 @@ async fn r16_a_disabled_client_is_told_nothing_and_a_new_one_nothing_of_what_was
             .expect("the database answers")
     );
     assert!(matches!(newer.turn().await, TellOutcome::Nothing(_)));
-    let all = app
-        .backend()
-        .list_logout_receivers()
-        .await
-        .expect("the database answers");
+    let all = receivers(&app).await;
     assert_eq!(
         all.iter().map(|receiver| &receiver.client).collect::<Vec<_>>(),
         [&newer.id]
     );
     // A node that read it just before.
-    let outcome = app
-        .backend()
-        .tell_logouts_to(receiver)
-        .await
-        .expect("the database answers");
+    let outcome = tell(&app, receiver).await;
     assert!(matches!(outcome, TellOutcome::NotNow), "{outcome:?}");
     assert!(shop.heard().is_empty() && newer.heard().is_empty());
 }

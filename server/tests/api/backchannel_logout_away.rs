@@ -9,7 +9,7 @@ use server::services::backchannel_logout::TellOutcome;
 
 use crate::app::TestApp;
 use crate::program::Program;
-use crate::told::{Arrived, Manner, Told, add, end_one, seal};
+use crate::told::{Arrived, Manner, Told, add, end_one, receivers, tell};
 
 #[tokio::test]
 async fn f11_a_service_that_was_away_for_an_hour_is_told_everything_once_and_nobody_waited_for_it() {
@@ -151,7 +151,7 @@ async fn f18_nodes_whose_clocks_differ_leave_a_service_to_the_one_that_tells_it(
     let shop = Told::begin(&app, "shop").await;
     let (person, owner) = app.add_program("ann").await;
     end_one(&app, &person, &owner).await;
-    seal(&app).await;
+    app.seal().await;
     let (behind, ahead) = (
         app.beside_at(app.now().minus(Duration::from_mins(1))).await,
         app.beside_at(app.now().plus(Duration::from_mins(1))).await,
@@ -164,11 +164,7 @@ async fn f18_nodes_whose_clocks_differ_leave_a_service_to_the_one_that_tells_it(
         }
         for node in [&behind, &ahead] {
             let receiver = shop.receiver().await;
-            let outcome = node
-                .backend()
-                .tell_logouts_to(receiver)
-                .await
-                .expect("the database answers");
+            let outcome = tell(node, receiver).await;
             assert!(matches!(outcome, TellOutcome::NotNow), "{outcome:?}");
         }
     };
@@ -217,7 +213,7 @@ async fn r16_of_several_that_would_tell_at_the_same_moment_one_does() {
     for _ in 0..5 {
         ended.push(end_one(&app, &person, &owner).await);
     }
-    seal(&app).await;
+    app.seal().await;
     let receiver = shop.receiver().await;
     let turns = (0..8).map(|_| app.backend().tell_logouts_to(receiver.clone()));
     let outcomes = join_all(turns).await;
@@ -238,7 +234,7 @@ async fn f11_what_was_told_by_a_node_that_died_is_told_again_under_the_same_id()
     let shop = Told::begin(&app, "shop").await;
     let (person, owner) = app.add_program("ann").await;
     let ended = end_one(&app, &person, &owner).await;
-    seal(&app).await;
+    app.seal().await;
     shop.will_answer([Manner::Never]);
     let receiver = shop.receiver().await;
     let dying = app.backend().tell_logouts_to(receiver);
@@ -287,22 +283,14 @@ async fn r16_an_outage_of_the_database_loses_no_logout() {
     let shop = Told::begin(&app, "shop").await;
     let (person, owner) = app.add_program("ann").await;
     let ended = end_one(&app, &person, &owner).await;
-    seal(&app).await;
+    app.seal().await;
     let receiver = shop.receiver().await;
     app.backend().store().close().await;
     assert!(app.backend().tell_logouts_to(receiver).await.is_err());
     let app = app.restart().await;
-    let receivers = app
-        .backend()
-        .list_logout_receivers()
-        .await
-        .expect("the database answers");
+    let receivers = receivers(&app).await;
     let receiver = receivers.into_iter().next().expect("one");
-    let outcome = app
-        .backend()
-        .tell_logouts_to(receiver)
-        .await
-        .expect("the database answers");
+    let outcome = tell(&app, receiver).await;
     assert_eq!(Told::told(outcome), 1);
     assert_eq!(shop.sessions(), [ended]);
 }
@@ -314,21 +302,14 @@ async fn l5_why_a_service_is_away_does_not_repeat_its_address() {
     let id = add(&app, "gone", "http://127.0.0.1:9/logout?key=abracadabra").await;
     let (person, owner) = app.add_program("ann").await;
     end_one(&app, &person, &owner).await;
-    seal(&app).await;
+    app.seal().await;
     for _ in 0..4 {
-        let receivers = app
-            .backend()
-            .list_logout_receivers()
-            .await
-            .expect("the database answers");
+        let receivers = receivers(&app).await;
         let receiver = receivers
             .into_iter()
             .find(|receiver| receiver.client == id)
             .expect("one");
-        app.backend()
-            .tell_logouts_to(receiver)
-            .await
-            .expect("the database answers");
+        tell(&app, receiver).await;
         app.pass(60);
     }
     let rows = app.rows("SELECT failure FROM logout_receivers").await;
@@ -348,7 +329,7 @@ async fn r16_a_service_that_moves_while_it_is_told_goes_on_at_its_new_address() 
     let (old, new) = (Told::begin(&app, "old").await, Told::begin(&app, "new").await);
     let (person, owner) = app.add_program("ann").await;
     let ended = end_one(&app, &person, &owner).await;
-    seal(&app).await;
+    app.seal().await;
     old.will_answer([Manner::Never]);
     let turn = app.backend().tell_logouts_to(old.receiver().await);
     let moves = async {
@@ -375,7 +356,7 @@ async fn f18_a_node_whose_clock_is_wrong_tells_nobody_and_a_right_one_does() {
     let shop = Told::begin(&right, "shop").await;
     let (person, owner) = right.add_program("ann").await;
     let ended = end_one(&right, &person, &owner).await;
-    seal(&right).await;
+    right.seal().await;
     let telling = |app: &TestApp, end| app.state_of_handlers().backend.clone().tell_logouts(end);
     let a_while = || tokio::time::sleep(Duration::from_millis(2500));
     // An embedded database has one node.

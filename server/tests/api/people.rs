@@ -81,6 +81,18 @@ impl Admin {
         Self { person, browser }
     }
 
+    /// Opens the form and disables an account.
+    pub async fn disable(&mut self, person: &Person) {
+        let id = person.id.to_string();
+        self.browser
+            .open(&format!("/admin/people/{id}/disable"))
+            .await
+            .expect(200);
+        let fields = [("person_id", id.as_str()), ("reason", "left the company")];
+        let disabled = self.browser.submit_and_follow("disable_person", &fields);
+        disabled.await.expect(200);
+    }
+
     /// Opens the form and invites; the link that the page shows once.
     pub async fn invite(&mut self, username: &str, roles: &[&str]) -> String {
         self.browser.open("/admin/people/new").await.expect(200);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use server::startup::checkpoint_path;
 
 use crate::app::{ORIGIN, TestApp};
 use crate::browser::Browser;
@@ -43,7 +42,7 @@ impl Receiver {
 
     /// What it is told, by `jti`, without waiting. What has happened is sealed before.
     async fn fetch(&self, members: &Value) -> BTreeMap<String, String> {
-        seal(&self.app).await;
+        self.app.seal().await;
         let mut body = json!({ "returnImmediately": true });
         body.as_object_mut()
             .expect("an object")
@@ -64,13 +63,8 @@ async fn get_json(app: &TestApp, path: &str) -> Value {
     Browser::new(app).get(path).await.expect(200).json()
 }
 
-async fn seal(app: &TestApp) {
-    let checkpoint = checkpoint_path(&app.settings(&[]));
-    app.backend().seal_audit(&checkpoint).await.expect("sealed");
-}
-
-/// Header and claims of a set whose signature a key of the published set made.
-async fn opened(app: &TestApp, set: &str) -> (Value, Value) {
+/// Header and claims of a token of ours whose signature a key of the published set made.
+pub async fn opened(app: &TestApp, set: &str) -> (Value, Value) {
     let jwks = get_json(app, "/.well-known/jwks.json").await;
     let header = jsonwebtoken::decode_header(set).expect("a header");
     let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_value(jwks).expect("keys");
@@ -142,12 +136,7 @@ async fn r15_changed_credentials_and_disabled_accounts_are_told() {
         ("new_password", "another quiet evening in May"),
     ];
     browser.submit_and_follow("change_password", &fields).await.expect(200);
-    let id = person.id.to_string();
-    let path = format!("/admin/people/{id}/disable");
-    admin.browser.open(&path).await.expect(200);
-    let fields = [("person_id", id.as_str()), ("reason", "left the company")];
-    let disabled = admin.browser.submit_and_follow("disable_person", &fields);
-    disabled.await.expect(200);
+    admin.disable(&person).await;
     let mut told = Vec::new();
     for set in receiver.fetch(&json!({})).await.values() {
         let (_, claims) = opened(&app, set).await;
@@ -295,7 +284,7 @@ async fn f11_a_receiver_that_was_away_for_an_hour_hears_everything_once_and_nobo
         ended.push(device.session_id);
         device = next;
         app.pass(120);
-        seal(&app).await;
+        app.seal().await;
     }
     // What waits is the log itself: nothing was put aside for the receiver.
     let kept = app.rows("SELECT client_id, noted_seq FROM event_streams").await;

@@ -167,18 +167,7 @@ async fn s7_disabling_a_person_ends_every_session_at_once() {
     let mut admin = Admin::sign_in(&app).await;
     let member = Member::sign_in(&app, "max").await;
     let mut program = Program::signed_in(&app, &member.person).await;
-    let id = member.person.id.to_string();
-    admin
-        .browser
-        .open(&format!("/admin/people/{id}/disable"))
-        .await
-        .expect(200);
-    let fields = [("person_id", id.as_str()), ("reason", "left the company")];
-    admin
-        .browser
-        .submit_and_follow("disable_person", &fields)
-        .await
-        .expect(200);
+    admin.disable(&member.person).await;
 
     is_dead(&member.browser).await;
     program.sessions().await.expect(401);
@@ -191,6 +180,7 @@ async fn s7_disabling_a_person_ends_every_session_at_once() {
         "the answer does not say that the account exists"
     );
 
+    let id = member.person.id.to_string();
     let page = admin.browser.open(&format!("/admin/people/{id}")).await.expect(200);
     assert!(page.body.contains("enable_person"));
     admin

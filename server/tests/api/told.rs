@@ -15,7 +15,6 @@ use server::domain::client::{ClientId, ClientName, LONGEST_ACCESS, Scopes};
 use server::domain::id::SessionId;
 use server::services::backchannel_logout::TellOutcome;
 use server::services::oauth::{AddClientOutcome, NewClient};
-use server::startup::checkpoint_path;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -152,12 +151,7 @@ impl Told {
 
     /// How the product sees it.
     pub async fn receiver(&self) -> LogoutReceiver {
-        let all = self
-            .app
-            .backend()
-            .list_logout_receivers()
-            .await
-            .expect("the database answers");
+        let all = receivers(&self.app).await;
         all.into_iter()
             .find(|receiver| receiver.client == self.id)
             .expect("it is told")
@@ -165,13 +159,8 @@ impl Told {
 
     /// One turn. What has happened is sealed before.
     pub async fn turn(&self) -> TellOutcome {
-        seal(&self.app).await;
-        let receiver = self.receiver().await;
-        self.app
-            .backend()
-            .tell_logouts_to(receiver)
-            .await
-            .expect("the database answers")
+        self.app.seal().await;
+        tell(&self.app, self.receiver().await).await
     }
 
     /// Answers 200 again from now on.
@@ -197,10 +186,16 @@ impl Told {
     }
 }
 
-/// Seals what has happened.
-pub async fn seal(app: &TestApp) {
-    let checkpoint = checkpoint_path(&app.settings(&[]));
-    app.backend().seal_audit(&checkpoint).await.expect("sealed");
+/// All that are told, as the product sees them.
+pub async fn receivers(app: &TestApp) -> Vec<LogoutReceiver> {
+    let all = app.backend().list_logout_receivers().await;
+    all.expect("the database answers")
+}
+
+/// One turn for this one, as it was read.
+pub async fn tell(app: &TestApp, receiver: LogoutReceiver) -> TellOutcome {
+    let told = app.backend().tell_logouts_to(receiver).await;
+    told.expect("the database answers")
 }
 
 /// A client that is told there.
