@@ -402,7 +402,7 @@ mod tests {
         }
         assert_eq!(Answer::of(400), Answer::Refused);
         for status in [
-            100, 199, 300, 301, 302, 307, 308, 401, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504,
+            100, 199, 201, 202, 206, 300, 301, 302, 307, 308, 401, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504,
         ] {
             assert_eq!(Answer::of(status), Answer::NotTaken(format!("status {status}")));
         }
