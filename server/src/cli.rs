@@ -2,6 +2,7 @@
 
 mod clients;
 mod keys;
+mod mail;
 mod recover;
 mod sessions;
 
@@ -61,6 +62,9 @@ enum Command {
     /// Keys of tokens; while the server runs or while it does not.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Mails: whether they arrive, and what waits.
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Sessions; while the server runs or while it does not.
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
@@ -169,6 +173,12 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             let said = keys::execute(command, &backend).await?;
             backend.store().close().await;
             print!("{said}");
+        }
+        Command::Mail(command) => {
+            let backend = startup::open_backend(&settings, clock, random).await?;
+            let said = mail::execute(command, &backend).await;
+            backend.store().close().await;
+            print!("{}", said?);
         }
         Command::Clients(command) => {
             clients::execute(command, &open_beside(&settings, clock, random).await?).await?;

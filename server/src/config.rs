@@ -7,6 +7,7 @@
 //! whose content is the value (mounted secrets).
 
 mod environment;
+mod mail;
 mod public_url;
 mod show;
 mod validate;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use mail::Mail;
 pub use public_url::PublicUrl;
 
 use crate::domain::keys::Algorithm;
@@ -91,6 +93,8 @@ pub struct Settings {
     pub secrets: Secrets,
     /// Rates.
     pub limits: LimitSettings,
+    /// Mails.
+    pub mail: Mail,
     /// Log lines.
     pub log: Log,
 }
@@ -107,6 +111,7 @@ impl Default for Settings {
             password: Password::default(),
             secrets: Secrets::default(),
             limits: LimitSettings::default(),
+            mail: Mail::default(),
             log: Log::default(),
         }
     }
@@ -392,7 +397,7 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretStr
 fn shape(error: &figment::Error) -> String {
     let one = |error: figment::Error| {
         let path = error.path.join(".");
-        if path.starts_with("secrets") || path == "database.url" {
+        if path.starts_with("secrets") || path == "database.url" || path == "mail.password" {
             return format!("{path}: a text is expected here");
         }
         // A syntax error draws the line it is in, between bars.

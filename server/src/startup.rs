@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
 
 use crate::cli::CliError;
-use crate::config::{LogFormat, Settings};
+use crate::config::{ConfigError, LogFormat, Settings};
 use crate::domain::clock::Clock;
 use crate::domain::jwt::install_crypto;
 use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
@@ -26,8 +26,10 @@ use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts};
 use crate::storage::{DatabaseSettings, Store, keys};
 
-/// For telling services of ended sessions, when the server ends.
+/// For telling services of ended sessions and sending a mail, when the server ends.
 const LAST_TURNS: Duration = Duration::from_secs(2);
+/// The pause between two looks for what follows from events, and for mails that wait.
+const LOOK_FOR_NOTICES: Duration = Duration::from_secs(1);
 /// For sealing the last events when the server ends.
 const LAST_SEAL: Duration = Duration::from_secs(2);
 
@@ -104,22 +106,34 @@ impl Application {
         let (stop_telling, stopped) = oneshot::channel::<()>();
         let mut telling = tokio::spawn(backend.clone().tell_logouts(async move { drop(stopped.await) }));
         let watching = tokio::spawn(watch(backend.clone()));
+        let drawing = tokio::spawn(draw(backend.clone()));
+        let (stop_sending, stopped) = oneshot::channel::<()>();
+        let mut sending = tokio::spawn(send(backend.clone(), async move { drop(stopped.await) }));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
         sealing.abort();
         housekeeping.abort();
         following.abort();
         watching.abort();
+        drawing.abort();
         if let Some(comparing) = comparing {
             comparing.abort();
             if let Err(error) = backend.leave_nodes().await {
                 tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
             }
         }
-        drop(stop_telling);
-        if tokio::time::timeout(LAST_TURNS, &mut telling).await.is_err() {
+        drop((stop_telling, stop_sending));
+        let last = tokio::join!(
+            tokio::time::timeout(LAST_TURNS, &mut telling),
+            tokio::time::timeout(LAST_TURNS, &mut sending),
+        );
+        if last.0.is_err() {
             tracing::warn!("services were still being told of ended sessions; they will be told again");
             telling.abort();
+        }
+        if last.1.is_err() {
+            tracing::warn!("a mail was still being sent; it will be sent again");
+            sending.abort();
         }
         // What happened last would else be without a seal for as long as no server runs.
         match tokio::time::timeout(LAST_SEAL, backend.seal_last(&checkpoint)).await {
@@ -212,6 +226,7 @@ pub async fn open_backend(
         clock_tolerance: Duration::from_secs(settings.tokens.clock_tolerance_seconds),
         rotate_keys_every: Duration::from_hours(24 * settings.keys.rotate_days),
         binds_browsers: settings.tokens.bind_browsers,
+        mail: settings.mail.outlet().map_err(ConfigError::Values)?,
     };
     Ok(Backend::start(parts, settings.tokens.algorithm).await?)
 }
@@ -299,6 +314,58 @@ async fn watch(backend: Arc<Backend>) {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Draws what follows from events: alerts, and mails that then wait.
+async fn draw(backend: Arc<Backend>) {
+    let mut every = tokio::time::interval(LOOK_FOR_NOTICES);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        every.tick().await;
+        // By a clock that is known to be wrong nobody is alerted: the other nodes do.
+        if !backend.may_clear_away() {
+            continue;
+        }
+        let drawn = loop {
+            match backend.draw_consequences().await {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = &drawn
+            && !failing
+        {
+            tracing::error!(%error, "what follows from events could not be drawn; will try again");
+        }
+        failing = drawn.is_err();
+    }
+}
+
+/// Sends mails until it is to end, and then lets the one under way come to an end. On its own: nothing else waits for a mail
+/// server.
+async fn send(backend: Arc<Backend>, end: impl Future<Output = ()>) {
+    let mut every = tokio::time::interval(LOOK_FOR_NOTICES);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut end = std::pin::pin!(end);
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            _ = every.tick() => {}
+        }
+        if !backend.may_clear_away() {
+            continue;
+        }
+        let sent = backend.send_mails().await;
+        if let Err(error) = &sent
+            && !failing
+        {
+            tracing::error!(%error, "mails could not be sent; will try again");
+        }
+        failing = sent.is_err();
     }
 }
 

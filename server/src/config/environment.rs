@@ -16,7 +16,7 @@ const PREFIX: &str = "MAYFLY__";
 const PATHS: [&str; 1] = ["secrets.key_encryption_key_file"];
 
 /// Settings that are text whatever they look like ("1234" as an audience stays text).
-const TEXTS: [&str; 8] = [
+const TEXTS: [&str; 12] = [
     "data_dir",
     "public_url",
     "server.tls.cert",
@@ -24,11 +24,15 @@ const TEXTS: [&str; 8] = [
     "database.url",
     "tokens.audience",
     "secrets.key_encryption_key",
+    "mail.server",
+    "mail.username",
+    "mail.password",
+    "mail.from",
     "log.filter",
 ];
 
 /// Settings that are lists, written with commas.
-const LISTS: [&str; 1] = ["server.trusted_proxies"];
+const LISTS: [&str; 2] = ["server.trusted_proxies", "mail.security_desk"];
 
 /// A variable whose name and value are both text; others cannot be ours.
 pub(super) fn text((name, value): (OsString, OsString)) -> Option<(String, String)> {

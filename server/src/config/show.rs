@@ -74,6 +74,25 @@ impl fmt::Display for Settings {
             writeln!(f, "{name} = {}", Rates(rates))?;
         }
 
+        let mail = &self.mail;
+        let texts = [
+            ("server", &mail.server),
+            ("username", &mail.username),
+            ("from", &mail.from),
+        ];
+        writeln!(f, "\n[mail]")?;
+        for (name, text) in texts {
+            match text {
+                Some(text) => writeln!(f, "{name} = {}", quoted(text))?,
+                None => writeln!(f, "# {name}")?,
+            }
+        }
+        if mail.password.is_some() {
+            writeln!(f, "password = {}", quoted(&REDACTED))?;
+        }
+        let desk: Vec<String> = mail.security_desk.iter().map(quoted).collect();
+        writeln!(f, "security_desk = [{}]", desk.join(", "))?;
+
         writeln!(
             f,
             "\n[log]\nformat = {}\nfilter = {}",

@@ -47,6 +47,7 @@ impl Settings {
             "set either this or secrets.key_encryption_key_file, not both",
         );
         self.check_limits(&mut check);
+        check.0.extend(self.mail.outlet().err().unwrap_or_default());
         let filter = self.log.filter.parse::<tracing_subscriber::EnvFilter>();
         check.that(
             filter.is_ok(),

@@ -135,6 +135,18 @@ kinds! {
     MassRevocationBegun = "mass_revocation_begun",
     /// It is done.
     MassRevocationDone = "mass_revocation_done",
+    /// The checkpoint beside the database shows an end of this log that the log does not have.
+    AuditLogContradicted = "audit_log_contradicted",
+    /// The security desk was alerted: so many events of a rule.
+    AlertRaised = "alert_raised",
+    /// The mail server took a mail about an event.
+    MailSent = "mail_sent",
+    /// A mail about an event was not sent, and is not tried again.
+    MailGivenUp = "mail_given_up",
+    /// The mail server has been away for some seconds; mails wait.
+    MailsDelayed = "mails_delayed",
+    /// It takes them again.
+    MailsResumed = "mails_resumed",
     /// The wall clock was set, or the machine was suspended.
     ClockJumped = "clock_jump",
     /// Server started.

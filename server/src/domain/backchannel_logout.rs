@@ -14,16 +14,11 @@ use super::client::ClientId;
 use super::clock::Timestamp;
 use super::id::EventId;
 use super::jwt::{LOGOUT_TOKEN_LIFE, LogoutClaims, LogoutEvent};
+use super::outage::{APART, Outage, is_ahead};
 use super::security_event::is_end_of_session;
 
 /// Longest address that is taken.
 const MOST_URI_CHARS: usize = 512;
-/// Pause after the first try that failed; doubled after each further one …
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// … up to this.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// After so many tries one after another a service is said to be away.
-const NOTED_AFTER: u32 = 4;
 /// An ending that is not taken in so many tries, in each of which a later one was, is passed over: about five minutes.
 const MOST_ALONE: u32 = 10;
 /// So is one that was refused so often in a row: about ten minutes, longer than anybody keeps a copy of published keys,
@@ -34,9 +29,6 @@ pub const TURN: Duration = Duration::from_secs(12);
 /// So long a node has for what it took upon itself to tell; then another may. A turn, and by how much the clocks of two
 /// nodes may differ.
 pub const CLAIM: Duration = TURN.saturating_add(APART);
-/// Moments further ahead than they could be, and this, were written before the clock was set back. Clocks of nodes may
-/// differ by so much.
-const APART: Duration = Duration::from_mins(2);
 
 /// Where a service is told (`backchannel_logout_uri`, section 2.2): over TLS, or on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,45 +236,6 @@ impl Verdict {
     }
 }
 
-/// How a service that could not be told is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outage {
-    /// Tries that failed, one after another; never 0.
-    pub tries: u32,
-    /// When the first of them failed.
-    pub since: Timestamp,
-    /// Not before.
-    pub retry_at: Timestamp,
-    /// Why the last try failed.
-    pub failure: String,
-}
-
-impl Outage {
-    /// After another try that failed.
-    #[must_use]
-    pub fn after(before: Option<&Self>, failure: String, now: Timestamp) -> Self {
-        let tries = before.map_or(1, |outage| outage.tries.saturating_add(1));
-        let doubled = FIRST_PAUSE.saturating_mul(1 << (tries - 1).min(16));
-        Self {
-            tries,
-            since: before.map_or(now, |outage| outage.since),
-            retry_at: now.plus(doubled.min(LONGEST_PAUSE)),
-            failure,
-        }
-    }
-
-    /// It has lasted: no longer a moment that nobody needs to know of.
-    #[must_use]
-    pub const fn is_noted(&self) -> bool {
-        self.tries >= NOTED_AFTER
-    }
-}
-
-/// A moment up to which something waits, never for longer than `most`: if the clock was set back, it waits no more.
-fn is_ahead(moment: Timestamp, now: Timestamp, most: Duration) -> bool {
-    moment > now && moment.since(now) <= most + APART
-}
-
 /// A service that wants to be told, and how far it was.
 #[derive(Clone, Debug)]
 pub struct LogoutReceiver {
@@ -304,7 +257,7 @@ impl LogoutReceiver {
     /// It is time, and nobody else is at it.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        let rests = |outage: &Outage| is_ahead(outage.retry_at, now, LONGEST_PAUSE);
+        let rests = |outage: &Outage| outage.rests(now);
         !is_ahead(self.claimed_until, now, CLAIM) && !self.outage.as_ref().is_some_and(rests)
     }
 }

@@ -36,6 +36,12 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
+    /// For libraries; the epoch, if it lies before that.
+    #[must_use]
+    pub fn to_system_time(self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+
     /// Later by a duration.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {

@@ -93,3 +93,7 @@ id!(
     /// A process that serves, from its start to its end.
     NodeId
 );
+id!(
+    /// A mail that waits to be sent.
+    MailId
+);

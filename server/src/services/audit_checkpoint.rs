@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::{Backend, ServiceError};
+use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::audit_seal::{Checkpoint, Tampering};
 use crate::storage::{StorageError, Tx, audit};
 
@@ -104,8 +105,10 @@ impl Backend {
         let end = audit::last_seal(&mut tx).await?;
         drop(tx);
         let is_contradicted = log.is_contradicted();
-        let was_said = self.log_is_contradicted.swap(is_contradicted, Ordering::Relaxed);
-        if is_contradicted && !was_said {
+        if is_contradicted && !self.log_is_contradicted() {
+            let event = self.event(Kind::AuditLogContradicted, &Circumstances::default());
+            self.record(event.outcome(Outcome::Failure).reason(log.as_str()))
+                .await?;
             tracing::error!(
                 checkpoint = %path.display(),
                 log = log.as_str(),
@@ -113,6 +116,7 @@ impl Backend {
                  copy of the database was put back, `mayfly recover` is due, and on further nodes move the checkpoint away"
             );
         }
+        self.log_is_contradicted.store(is_contradicted, Ordering::Relaxed);
         match (end, shown) {
             (Some(end), Ok(shown)) if !is_contradicted && shown.as_ref().is_none_or(|shown| shown.seq < end.seq) => {
                 write_checkpoint(path, &self.seal_key().checkpoint(&end, self.now())).await

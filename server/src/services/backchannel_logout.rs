@@ -19,9 +19,10 @@ use tokio::task::{self, JoinError, JoinSet};
 use super::security_events::look;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::backchannel_logout::{Answer, Attempts, CLAIM, LogoutReceiver, Outage, TURN, Verdict, claims};
+use crate::domain::backchannel_logout::{Answer, Attempts, CLAIM, LogoutReceiver, TURN, Verdict, claims};
 use crate::domain::client::ClientId;
 use crate::domain::jwt::{JwtError, sign_logout};
+use crate::domain::outage::Outage;
 use crate::domain::security_event::ENDS_OF_SESSIONS;
 use crate::storage::{audit, logout_receivers};
 

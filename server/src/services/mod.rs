@@ -22,7 +22,9 @@ pub mod hashing;
 pub mod invitations;
 pub mod keys;
 pub mod lifetimes;
+pub mod mail;
 pub mod node_clocks;
+mod notices;
 pub mod oauth;
 pub mod ports;
 pub mod recovery;
@@ -108,6 +110,8 @@ pub struct Parts {
     pub rotate_keys_every: Duration,
     /// Whether sessions of browsers are bound to a key of theirs, where the browser can.
     pub binds_browsers: bool,
+    /// The way mails go out; none: no mail is sent.
+    pub mail: Option<mail::Outlet>,
 }
 
 /// The services and what they share.
@@ -138,6 +142,7 @@ pub struct Backend {
     node_clock: node_clocks::NodeClock,
     /// For telling services of ended sessions.
     telling: backchannel_logout::Telling,
+    mail: Option<mail::Outlet>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -190,6 +195,7 @@ impl Backend {
             clock_jumped: clock_watch::Jumped::default(),
             node_clock: node_clocks::NodeClock::new(node),
             telling: backchannel_logout::Telling::default(),
+            mail: parts.mail,
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod alone;
 pub(super) mod append;
+pub mod notices;
 mod search;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ macro_rules! event_columns {
          e.request_id, e.reason, e.facts, e.changes"
     };
 }
+use event_columns;
 
 statements! {
     FIND_EVENT = concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id = $1");

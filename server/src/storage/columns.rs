@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::StorageError;
 use crate::domain::clock::Timestamp;
+use crate::domain::outage::Outage;
 use crate::domain::policy::Rule;
 
 /// Unsigned numbers as BIGINT; no counter of ours ever comes near the end.
@@ -52,6 +53,26 @@ impl Table {
             role,
             version: self.small(column, version)?,
         })
+    }
+
+    /// All of it or nothing.
+    pub(super) fn outage(
+        self,
+        tries: i64,
+        since: Option<i64>,
+        retry_at: Option<i64>,
+        failure: Option<String>,
+    ) -> Result<Option<Outage>, StorageError> {
+        match (since, retry_at, failure) {
+            (Some(since), Some(retry_at), Some(failure)) => Ok(Some(Outage {
+                tries: self.small("tries", tries)?,
+                since: Timestamp::from_millis(since),
+                retry_at: Timestamp::from_millis(retry_at),
+                failure,
+            })),
+            (None, None, None) => Ok(None),
+            _ => Err(self.impossible("failure")),
+        }
     }
 
     /// A word of a closed list.

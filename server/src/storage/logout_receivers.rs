@@ -3,9 +3,10 @@
 
 use super::columns::{Table, bigint, millis};
 use super::{StorageError, Tx, on_backend, statements};
-use crate::domain::backchannel_logout::{LogoutReceiver, LogoutUri, Outage};
+use crate::domain::backchannel_logout::{LogoutReceiver, LogoutUri};
 use crate::domain::client::ClientId;
 use crate::domain::clock::Timestamp;
+use crate::domain::outage::Outage;
 
 const TABLE: Table = Table("logout_receivers");
 
@@ -46,16 +47,7 @@ impl TryFrom<Row> for LogoutReceiver {
     type Error = StorageError;
 
     fn try_from(row: Row) -> Result<Self, StorageError> {
-        let outage = match (row.failing_since, row.retry_at, row.failure) {
-            (Some(since), Some(retry_at), Some(failure)) => Some(Outage {
-                tries: TABLE.small("tries", row.tries)?,
-                since: Timestamp::from_millis(since),
-                retry_at: Timestamp::from_millis(retry_at),
-                failure,
-            }),
-            (None, None, None) => None,
-            _ => return Err(TABLE.impossible("failure")),
-        };
+        let outage = TABLE.outage(row.tries, row.failing_since, row.retry_at, row.failure)?;
         let noted = TABLE.count("noted_seq", row.noted_seq)?;
         Ok(Self {
             client: ClientId::parse(&row.client_id).ok_or_else(|| TABLE.impossible("client_id"))?,

@@ -27,6 +27,7 @@ pub mod event_streams;
 pub mod flows;
 pub mod keys;
 pub mod logout_receivers;
+pub mod mail;
 pub mod nodes;
 pub mod one_time_links;
 pub mod policies;
@@ -208,6 +209,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
             audit::POSTGRES_STATEMENTS,
             audit::append::POSTGRES_STATEMENTS,
             audit::alone::POSTGRES_STATEMENTS,
+            audit::notices::POSTGRES_STATEMENTS,
             clients::known::POSTGRES_STATEMENTS,
             nodes::POSTGRES_STATEMENTS,
             revocations::POSTGRES_STATEMENTS,
@@ -221,6 +223,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
         &[
             audit::SQLITE_STATEMENTS,
             audit::append::SQLITE_STATEMENTS,
+            audit::notices::SQLITE_STATEMENTS,
             clients::known::SQLITE_STATEMENTS,
             revocations::SQLITE_STATEMENTS,
             sessions::SQLITE_STATEMENTS,
@@ -232,6 +235,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
     [
         audit::STATEMENTS,
         audit::append::STATEMENTS,
+        audit::notices::STATEMENTS,
         authenticators::STATEMENTS,
         clients::STATEMENTS,
         clients::known::STATEMENTS,
@@ -239,6 +243,7 @@ pub fn all_statements(on_postgres: bool) -> impl Iterator<Item = (&'static str, 
         dpop::STATEMENTS,
         event_streams::STATEMENTS,
         logout_receivers::STATEMENTS,
+        mail::STATEMENTS,
         flows::STATEMENTS,
         keys::STATEMENTS,
         nodes::STATEMENTS,

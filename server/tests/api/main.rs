@@ -44,6 +44,8 @@ mod introspection;
 mod key_nodes;
 mod keys;
 mod lost_answers;
+mod mail_server;
+mod mails;
 mod oauth_endpoints;
 mod passwords;
 mod recovery;

@@ -10,9 +10,11 @@ use super::super::sqlite::whole::{Whole, whole};
 use super::super::together::{AskPostgres, AskSqlite, Question};
 use super::super::{StorageError, Store, statements};
 use super::append::{
-    add_event, add_events, append, append_arrays, append_json, append_one, as_json, written_event_columns,
+    add_event, add_events, append, append_arrays, append_events, append_json, append_one, as_json,
+    written_event_columns,
 };
 use crate::domain::audit::Event;
+use crate::domain::notice::is_noticed;
 
 /// One row: it was written.
 const ONE_ON_SQLITE: Whole = whole!(append_one!(), " RETURNING 1");
@@ -30,6 +32,11 @@ statements! {
 /// # Errors
 /// When the database fails or does not answer in time: then whether it was written is unknown.
 pub async fn append_alone(store: &Store, event: Event) -> Result<(), StorageError> {
+    if is_noticed(&event) {
+        let mut tx = store.write().await?;
+        append_events(&mut tx, &[event]).await?;
+        return tx.commit().await;
+    }
     fail::fail_point!("commit::before", |_| Err(StorageError::Abandoned));
     match &store.pools {
         Pools::Sqlite { together, .. } => together.events.ask(Alone(event)).await?,

@@ -8,6 +8,7 @@ use sqlx::{Arguments as _, PgConnection, SqliteConnection};
 use super::super::columns::is_storable;
 use super::super::many::json;
 use super::super::{StorageError, Tx, on_backend, statements};
+use super::notices::add_notices;
 use crate::domain::audit::Event;
 
 /// The columns of an event in the order in which it is written.
@@ -70,7 +71,8 @@ statements! {
     APPEND_ARRAYS = append_arrays!();
 }
 
-/// Adds events, in the transaction of the acts they record: neither exists without the other (F71).
+/// Adds events, in the transaction of the acts they record: neither exists without the other (F71). So it is with what
+/// is to follow from them.
 ///
 /// # Errors
 /// When the database fails.
@@ -79,7 +81,7 @@ pub async fn append_events(tx: &mut Tx, events: &[Event]) -> Result<(), StorageE
         let part: Vec<&Event> = part.iter().collect();
         on_backend!(tx, |connection| connection.append(&part).await)?;
     }
-    Ok(())
+    add_notices(tx, events).await
 }
 
 trait Append {

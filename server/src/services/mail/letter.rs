@@ -1,0 +1,237 @@
+//! What mails say: plain text, without a secret and without a link that does anything by itself. What a stranger could
+//! have written, such as the name of a browser, is told in our own words.
+
+use std::fmt::Write as _;
+
+use app::words::time::exact;
+
+use crate::domain::audit::{Event, Kind};
+use crate::domain::clock::Timestamp;
+use crate::domain::device::describe;
+use crate::domain::notice::Rule;
+use crate::domain::user::User;
+
+/// A mail in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Letter {
+    pub(super) subject: String,
+    pub(super) text: String,
+}
+
+impl Letter {
+    /// That mails arrive.
+    pub(super) fn test(issuer: &str) -> Self {
+        Self {
+            subject: format!("Mails of {} arrive", host(issuer)),
+            text: format!("Somebody who operates {issuer} sent this to see whether its mails arrive. They do.\n"),
+        }
+    }
+
+    /// To whom an event concerns.
+    pub(super) fn to_person(event: &Event, person: Option<&User>, issuer: &str) -> Self {
+        let (subject, what, advice) = words(event.kind);
+        let mut text = String::new();
+        let name = person.map_or("", |person| display_name(person));
+        line(
+            &mut text,
+            &if name.is_empty() {
+                "Hello,".to_owned()
+            } else {
+                format!("Hello {name},")
+            },
+        );
+        line(&mut text, "");
+        line(&mut text, what);
+        line(&mut text, "");
+        line(&mut text, &format!("When:    {}", when(event.at)));
+        line(
+            &mut text,
+            &format!(
+                "Account: {} at {issuer}",
+                person.map_or("-", |person| person.username.as_str())
+            ),
+        );
+        if event.kind == Kind::TokenReused {
+            let began = place(fact(event, "signed_in_address"), fact(event, "signed_in_user_agent"));
+            line(&mut text, &format!("Session: begun {began}"));
+            let used = place(event.address.as_deref(), event.user_agent.as_deref());
+            line(&mut text, &format!("Copy:    used {used}"));
+        } else {
+            let used = place(event.address.as_deref(), event.user_agent.as_deref());
+            line(&mut text, &format!("From:    {used}"));
+        }
+        line(&mut text, "");
+        line(&mut text, advice);
+        line(&mut text, "");
+        line(&mut text, &format!("Your devices:  {issuer}/"));
+        line(&mut text, &format!("Your security: {issuer}/security"));
+        line(&mut text, "");
+        line(
+            &mut text,
+            "This message was sent by a program; nobody reads an answer. It never asks for a password or",
+        );
+        line(&mut text, "a code: if in doubt, type the address of the page yourself.");
+        Self {
+            subject: format!("{}: {subject}", host(issuer)),
+            text,
+        }
+    }
+
+    /// To whoever watches over this server. `event`: the last of so many.
+    pub(super) fn to_security_desk(event: &Event, count: u64, person: Option<&User>, issuer: &str) -> Self {
+        let (title, meaning) = Rule::of(event).map_or(("An alert", ""), alert_words);
+        let mut text = String::new();
+        line(&mut text, title);
+        line(&mut text, "");
+        line(&mut text, meaning);
+        line(&mut text, "");
+        line(&mut text, &format!("Events:  {count}"));
+        line(&mut text, &format!("Last at: {}", when(event.at)));
+        if let Some(person) = person {
+            line(&mut text, &format!("Person:  {}", person.username));
+        }
+        if let Some(session) = event.session_id {
+            line(&mut text, &format!("Session: {session}"));
+        }
+        if event.address.is_some() || event.user_agent.is_some() {
+            let used = place(event.address.as_deref(), event.user_agent.as_deref());
+            line(&mut text, &format!("From:    {used}"));
+        }
+        line(&mut text, "");
+        line(
+            &mut text,
+            &format!("Everything about it: {issuer}/admin/audit/{}", event.id),
+        );
+        line(
+            &mut text,
+            "More of the same within ten minutes is told once, when they are over.",
+        );
+        let times = if count > 1 {
+            format!(" ({count})")
+        } else {
+            String::new()
+        };
+        Self {
+            subject: format!("{}: alert: {title}{times}", host(issuer)),
+            text,
+        }
+    }
+}
+
+/// Subject, what happened, what to do about it.
+const fn words(kind: Kind) -> (&'static str, &'static str, &'static str) {
+    const NOT_YOU: &str = "If this was you, there is nothing to do. If it was not, somebody else is using your account: sign in,\n\
+         change your password, end every device you do not know, and tell your administrator.";
+    match kind {
+        Kind::TokenReused => (
+            "a session of yours was ended",
+            "A copy of one of your sessions was used. Both the copy and the session were ended, and that\n\
+             device is asked for a second factor again.",
+            "Sign in again where you were. If you know of no copy (a restored backup of a browser's profile\n\
+             is one), a program on that device may have stolen the session: have the device looked at, and\n\
+             change your password from another one.",
+        ),
+        Kind::BoundCookieCopied => (
+            "a copy of your browser's session was refused",
+            "Somebody used a copy of what your browser keeps for one of your sessions. It was refused, and\n\
+             your session goes on: it needs a key that cannot be copied out of your device.",
+            "A program on that device may have copied it: have the device looked at, and change your\n\
+             password from another one.",
+        ),
+        Kind::PasswordChanged => ("your password was changed", "Your password was changed.", NOT_YOU),
+        Kind::AuthenticatorAdded => (
+            "an authenticator app was set up",
+            "An authenticator app was set up for your account.",
+            NOT_YOU,
+        ),
+        Kind::AuthenticatorRemoved => (
+            "your authenticator app was removed",
+            "The authenticator app was removed from your account.",
+            NOT_YOU,
+        ),
+        Kind::RecoveryCodeUsed => (
+            "a recovery code was used",
+            "One of your recovery codes was used to sign in.",
+            NOT_YOU,
+        ),
+        Kind::RecoveryCodesRenewed => (
+            "your recovery codes were replaced",
+            "New recovery codes were made for your account; the old ones are no longer good.",
+            NOT_YOU,
+        ),
+        _ => (
+            "something happened to your account",
+            "Something happened to your account.",
+            NOT_YOU,
+        ),
+    }
+}
+
+/// Title and meaning.
+const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
+    match rule {
+        Rule::TokenReused => (
+            "a used refresh token came back",
+            "Two parties held the same session. It was ended for both, and the person was told. The event\n\
+             shows the circumstances of both sides.",
+        ),
+        Rule::DatabaseRolledBack => (
+            "the database went back in time",
+            "A client had a newer token than the database knows of: an older copy of the database is in use.\n\
+             Stop every node and run `mayfly recover`, or used tokens and ended sessions count again.",
+        ),
+        Rule::BoundCookieCopied => (
+            "a copied cookie jar was used",
+            "A bound cookie came after its end, when its browser had deleted it. It was refused, and the\n\
+             session goes on. Something on the person's device copies cookies.",
+        ),
+        Rule::RefreshTokensForged => (
+            "forged refresh tokens",
+            "Refresh tokens came that carry this server's outer tag and that it never made. Somebody may have\n\
+             the edge keys (the key-encryption key and a copy of the database), or an older copy of the\n\
+             database is in use.",
+        ),
+        Rule::AccessTokenForged => (
+            "a forged access token",
+            "An access token came that carries this server's signature and that it never signed. Somebody may\n\
+             have a signing key: `mayfly keys revoke` refuses everything it signed. Or an older copy of the\n\
+             database is in use.",
+        ),
+        Rule::AuditLogContradicted => (
+            "the audit log is not what it was",
+            "The checkpoint beside the database shows an end of the audit log that the log does not have:\n\
+             somebody cut it off or replaced it, or an older copy of the database is in use.\n\
+             `mayfly audit verify` says more.",
+        ),
+    }
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{line}");
+}
+
+fn when(at: Timestamp) -> String {
+    exact(at.as_millis())
+}
+
+fn fact<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
+    event.facts.get(name)?.as_str()
+}
+
+/// "with Firefox on Linux from 192.0.2.7".
+fn place(address: Option<&str>, user_agent: Option<&str>) -> String {
+    let device = describe(user_agent.unwrap_or_default());
+    format!("with {device} from {}", address.unwrap_or("an unknown address"))
+}
+
+fn display_name(person: &User) -> &str {
+    let name = person.display_name.trim();
+    if name.chars().any(char::is_control) { "" } else { name }
+}
+
+/// The host people know this server by.
+fn host(issuer: &str) -> &str {
+    let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
+}

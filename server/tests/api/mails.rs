@@ -1,0 +1,451 @@
+//! Alerts and mails: what follows from events, and how it reaches people while the mail server is well, slow, picky or away.
+
+use std::collections::{BTreeSet, HashSet};
+
+use secrecy::ExposeSecret as _;
+use server::domain::id::SessionId;
+use server::domain::refresh::{SessionSecret, derive};
+use zeroize::Zeroizing;
+
+use crate::app::TestApp;
+use crate::browser::Browser;
+use crate::mail_server::{Arrived, MailServer};
+use crate::people::Member;
+use crate::program::Program;
+
+const DESK: &str = "desk@example.com";
+
+async fn start(name: &str, server: &MailServer) -> TestApp {
+    let url = server.url();
+    let changes = [
+        ("MAIL__SERVER", url.as_str()),
+        ("MAIL__FROM", "Mayfly <mayfly@id.example.com>"),
+        ("MAIL__SECURITY_DESK", DESK),
+    ];
+    TestApp::start_with(name, &changes).await
+}
+
+/// Draws everything that follows.
+async fn draw(app: &TestApp) {
+    while app.backend().draw_consequences().await.expect("drawn") > 0 {}
+}
+
+async fn send(app: &TestApp) -> usize {
+    app.backend().send_mails().await.expect("the database answers")
+}
+
+/// Somebody's refresh token comes back after it was used.
+async fn steal(app: &TestApp, username: &str) -> Program {
+    let (_, mut program) = app.add_program(username).await;
+    steal_from(app, &mut program).await;
+    program
+}
+
+async fn steal_from(app: &TestApp, program: &mut Program) {
+    let copy = program.refresh.clone();
+    app.pass(60);
+    program.renew().await.expect(200);
+    program.sessions().await.expect(200);
+    app.pass(61);
+    program.present(&copy).await.expect(401);
+}
+
+async fn waiting(app: &TestApp) -> i64 {
+    app.number("SELECT COUNT(*) FROM mails").await
+}
+
+fn recipients(mails: &[Arrived]) -> Vec<&str> {
+    mails.iter().map(|mail| mail.recipient.as_str()).collect()
+}
+
+fn ids(mails: &[Arrived]) -> HashSet<&str> {
+    mails.iter().map(|mail| mail.header("message-id")).collect()
+}
+
+#[tokio::test]
+async fn p10_whose_token_was_used_twice_and_the_security_desk_are_told_by_mail() {
+    let server = MailServer::begin().await;
+    let app = start("p10 reuse", &server).await;
+    let program = steal(&app, "ada").await;
+    // What is to follow stands there as soon as the answer does.
+    assert_eq!(app.number("SELECT COUNT(*) FROM notices").await, 1);
+    draw(&app).await;
+    assert_eq!((app.events("alert_raised").await, waiting(&app).await), (1, 2));
+    assert_eq!(app.number("SELECT COUNT(*) FROM notices").await, 0);
+    assert_eq!(send(&app).await, 2);
+    let mut mails = server.arrived();
+    mails.sort_by_key(|mail| mail.recipient.clone());
+    assert_eq!(recipients(&mails), ["ada@example.org", DESK]);
+    let [person, desk] = &mails[..] else {
+        panic!("{mails:?}")
+    };
+    assert_eq!(person.header("subject"), "localhost:3000: a session of yours was ended");
+    assert!(person.text.starts_with("Hello ada Example,\n"), "{}", person.text);
+    for told in [
+        "Account: ada at http://localhost:3000",
+        "21 November 2026",
+        "\nYour devices:  http://localhost:3000/\n",
+    ] {
+        assert!(person.text.contains(told), "{told}: {}", person.text);
+    }
+    assert_eq!(
+        desk.header("subject"),
+        "localhost:3000: alert: a used refresh token came back"
+    );
+    let event = &app
+        .rows("SELECT facts FROM audit_events WHERE kind = 'alert_raised'")
+        .await[0][0];
+    let facts: serde_json::Value = serde_json::from_str(event.as_deref().expect("facts")).expect("JSON");
+    let link = format!(
+        "http://localhost:3000/admin/audit/{}",
+        facts["event"].as_str().expect("an id")
+    );
+    for told in [link.as_str(), program.session_id.as_str(), "Person:  ada", "Events:  1"] {
+        assert!(desk.text.contains(told), "{told:?}: {}", desk.text);
+    }
+    for mail in &mails {
+        assert_eq!(mail.header("from"), "Mayfly <mayfly@id.example.com>");
+        assert_eq!(mail.header("auto-submitted"), "auto-generated");
+        assert!(mail.header("message-id").ends_with("@id.example.com>"));
+        assert!(
+            mail.header("date").starts_with("Sat, 21 Nov 2026 09:0"),
+            "the application's clock"
+        );
+        assert!(!mail.text.contains("mfr_") && !mail.text.contains("eyJ"), "no token");
+        assert!(mail.text.lines().all(|line| line.len() <= 100), "{}", mail.text);
+    }
+    assert_eq!((app.events("mail_sent").await, waiting(&app).await), (2, 0));
+    draw(&app).await;
+    assert_eq!((send(&app).await, server.arrived().len()), (0, 0), "once");
+    assert_eq!(app.events("alert_raised").await, 1);
+}
+
+#[tokio::test]
+async fn p10_each_change_of_a_credential_is_told_to_its_owner_and_not_to_the_desk() {
+    let server = MailServer::begin().await;
+    let app = start("p10 credentials", &server).await;
+    let person = app.add_person("ada", &["member"], true).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    let fields = [
+        ("current_password", person.password.as_str()),
+        ("new_password", "an entirely other password of hers"),
+    ];
+    browser.open("/security").await.expect(200);
+    browser.submit_and_follow("change_password", &fields).await.expect(200);
+    browser.open("/security").await.expect(200);
+    browser.submit_and_follow("renew_recovery_codes", &[]).await.expect(200);
+    let kinds = ["authn_password_change", "recovery_codes_renewed"];
+    for kind in kinds {
+        assert_eq!(app.events(kind).await, 1, "{kind}");
+    }
+    draw(&app).await;
+    assert_eq!(send(&app).await, 2);
+    let mails = server.arrived();
+    assert_eq!(recipients(&mails), ["ada@example.org"; 2]);
+    let subjects: BTreeSet<_> = mails.iter().map(|mail| mail.header("subject")).collect();
+    assert_eq!(
+        Vec::from_iter(subjects),
+        [
+            "localhost:3000: your password was changed",
+            "localhost:3000: your recovery codes were replaced"
+        ]
+    );
+    assert_eq!(app.events("alert_raised").await, 0);
+}
+
+#[tokio::test]
+async fn l6_nothing_a_stranger_wrote_stands_in_a_mail() {
+    let server = MailServer::begin().await;
+    let app = start("l6 mails", &server).await;
+    let (_, mut program) = app.add_program("ada").await;
+    let copy = program.refresh.clone();
+    app.pass(60);
+    program.renew().await.expect(200);
+    program.sessions().await.expect(200);
+    app.pass(61);
+    let called = "Call +1-555-0100 or open https://evil.example/ to keep your account";
+    program.headers.push(("user-agent", called.to_owned()));
+    program.present(&copy).await.expect(401);
+    draw(&app).await;
+    assert_eq!(send(&app).await, 2);
+    for mail in server.arrived() {
+        assert!(
+            !mail.text.contains("evil") && !mail.text.contains("555"),
+            "{}",
+            mail.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn f11_while_the_mail_server_is_away_nobody_waits_and_later_everything_arrives_once() {
+    let mut server = MailServer::begin().await;
+    let app = start("f11 away", &server).await;
+    server.go_away();
+    for username in ["ada", "bea", "cem"] {
+        steal(&app, username).await;
+    }
+    let mut honest = Member::sign_in(&app, "dora").await;
+    // An hour, looked at every ten seconds.
+    for _ in 0..360 {
+        draw(&app).await;
+        assert_eq!(send(&app).await, 0);
+        app.pass(10);
+    }
+    honest.browser.open("/").await.expect(200);
+    assert_eq!(app.events("mails_delayed").await, 1, "noted once");
+    let status = app.backend().mail_status().await.expect("the database answers");
+    // One alert for the first, one for the other two, and a mail for each of the three.
+    assert_eq!((status.waiting, status.outage.is_some()), (5, true));
+    let said = app.command(&["mail", "status"], &[]).await;
+    let said = String::from_utf8(said.stdout).expect("text");
+    assert!(
+        said.starts_with("5 mails wait, the oldest since 2026-11-21T09:"),
+        "{said}"
+    );
+    assert!(said.contains("The mail server takes none since"), "{said}");
+    server.come_back().await;
+    app.pass(60);
+    assert_eq!(send(&app).await, 5);
+    let mails = server.arrived();
+    assert_eq!((mails.len(), ids(&mails).len()), (5, 5));
+    assert_eq!(recipients(&mails).iter().filter(|to| **to == DESK).count(), 2);
+    assert_eq!(
+        (app.events("mails_resumed").await, app.events("mail_sent").await),
+        (1, 5)
+    );
+    app.pass(3600);
+    assert_eq!((send(&app).await, server.arrived().len()), (0, 0));
+    assert!(app.backend().mail_status().await.expect("an answer").outage.is_none());
+}
+
+#[tokio::test]
+async fn f11_a_mail_taken_as_the_process_ended_comes_again_under_the_same_id() {
+    let server = MailServer::begin().await;
+    let app = start("f11 twice", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    server.be_mute(true);
+    // The process ends before the mail server has said that it took the mail.
+    let first = tokio::select! {
+        _ = app.backend().send_mails() => panic!("nobody answers"),
+        first = server.wait_for(1) => first,
+    };
+    server.be_mute(false);
+    let app = app.restart().await;
+    assert_eq!(send(&app).await, 1, "the other mail");
+    server.arrived();
+    app.pass(150);
+    assert_eq!(send(&app).await, 1, "once nobody can be at it any more");
+    let again = server.arrived();
+    assert_eq!(ids(&first), ids(&again));
+    assert_eq!((waiting(&app).await, app.events("mail_sent").await), (0, 2));
+}
+
+#[tokio::test]
+async fn f11_a_mail_that_is_refused_is_given_up_in_the_log_and_holds_up_no_other() {
+    let server = MailServer::begin().await;
+    let app = start("f11 refused", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    server.will_answer(["550 5.1.1 nobody of that name"]);
+    assert_eq!(send(&app).await, 1);
+    assert_eq!(server.arrived().len(), 1);
+    for (minutes, is_over) in [(1, false), (5, false), (15, true)] {
+        app.pass(minutes * 60 - 1);
+        assert_eq!(
+            (send(&app).await, app.events("mail_given_up").await),
+            (0, 0),
+            "not before"
+        );
+        app.pass(1);
+        server.will_answer(["550 5.1.1 nobody of that name"]);
+        assert_eq!(send(&app).await, 0);
+        assert_eq!(app.events("mail_given_up").await, i64::from(is_over), "{minutes}");
+    }
+    assert_eq!((waiting(&app).await, app.events("mails_delayed").await), (0, 0));
+    let rows = app
+        .rows("SELECT reason, facts FROM audit_events WHERE kind = 'mail_given_up'")
+        .await;
+    assert_eq!(rows[0][0].as_deref(), Some("refused"));
+    assert!(
+        rows[0][1]
+            .as_deref()
+            .is_some_and(|facts| facts.contains("nobody of that name"))
+    );
+}
+
+#[tokio::test]
+async fn f11_a_mail_that_is_not_taken_now_comes_later() {
+    let server = MailServer::begin().await;
+    let app = start("f11 later", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    server.will_answer(["450 4.2.0 greylisted"; 2]);
+    assert_eq!(send(&app).await, 0);
+    assert!(app.backend().mail_status().await.expect("an answer").outage.is_none());
+    app.pass(60);
+    assert_eq!(send(&app).await, 2);
+    assert_eq!(ids(&server.arrived()).len(), 2);
+}
+
+#[tokio::test]
+async fn f11_mails_that_wait_for_people_are_bounded_and_alerts_still_come() {
+    let server = MailServer::begin().await;
+    let app = start("f11 bounded", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    let copy = "INSERT INTO mails (id, event_id, audience, recipient, count, created_at, retry_at, tries) ";
+    // Ten thousand more, not due for a long time.
+    let ten_thousand = if std::env::var("MAYFLY_TEST_DATABASE").is_ok_and(|database| database == "postgres") {
+        "SELECT gen_random_uuid(), event_id, 'person', recipient, 1, created_at, 9e15, 0 FROM mails, \
+         generate_series(1, 10000) WHERE audience = 'person'"
+    } else {
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000) \
+         SELECT randomblob(16), event_id, 'person', recipient, 1, created_at, 9000000000000000, 0 FROM mails, n \
+         WHERE audience = 'person'"
+    };
+    app.execute(&format!("{copy}{ten_thousand}")).await;
+    app.pass(600);
+    steal(&app, "bea").await;
+    draw(&app).await;
+    assert_eq!(waiting(&app).await, 10_003, "one more alert, and no mail to bea");
+    assert_eq!(
+        (app.events("alert_raised").await, app.events("mail_given_up").await),
+        (2, 1)
+    );
+}
+
+#[tokio::test]
+async fn l9_a_storm_is_two_alerts_and_its_rest_is_told_when_it_is_over() {
+    let server = MailServer::begin().await;
+    let app = start("l9 storm", &server).await;
+    for number in 0..4 {
+        steal(&app, &format!("member{number}")).await;
+        draw(&app).await;
+    }
+    assert_eq!(app.events("alert_raised").await, 1);
+    app.pass(600);
+    draw(&app).await;
+    assert_eq!(app.events("alert_raised").await, 2);
+    while send(&app).await > 0 {}
+    let mails = server.arrived();
+    let alerts: Vec<_> = mails.iter().filter(|mail| mail.recipient == DESK).collect();
+    let subjects: Vec<_> = alerts.iter().map(|mail| mail.header("subject")).collect();
+    let title = "localhost:3000: alert: a used refresh token came back";
+    assert_eq!(subjects, [title.to_owned(), format!("{title} (3)")]);
+    assert_eq!(mails.len() - alerts.len(), 4, "everybody is told");
+}
+
+/// A token as somebody makes it who has the edge keys and not the session's secret.
+fn forged(app: &TestApp, session: &str) -> String {
+    let session: SessionId = session.parse().expect("an id");
+    let secret = SessionSecret::new(Zeroizing::new([7; 32]));
+    derive(&app.backend().keys(), &secret, session, 0, app.now())
+        .expose_secret()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn r1_many_forged_refresh_tokens_are_an_alert_and_a_few_are_not() {
+    let server = MailServer::begin().await;
+    let app = start("r1 forged", &server).await;
+    let (_, mut program) = app.add_program("ada").await;
+    let forged = forged(&app, &program.session_id);
+    for _ in 0..9 {
+        program.present(&forged).await.expect(400);
+    }
+    draw(&app).await;
+    assert_eq!(app.events("alert_raised").await, 0);
+    program.present(&forged).await.expect(400);
+    draw(&app).await;
+    assert_eq!((app.events("alert_raised").await, waiting(&app).await), (1, 1));
+    send(&app).await;
+    let mails = server.arrived();
+    assert_eq!(recipients(&mails), [DESK], "her session goes on, she need not know");
+    assert_eq!(
+        mails[0].header("subject"),
+        "localhost:3000: alert: forged refresh tokens (10)"
+    );
+    app.pass(10);
+    program.renew().await.expect(200);
+}
+
+#[tokio::test]
+async fn l9_of_two_nodes_one_alerts() {
+    let server = MailServer::begin().await;
+    let app = start("l9 nodes", &server).await;
+    let other = app.beside_at(app.now()).await;
+    for number in 0..5 {
+        let username = format!("member{number}");
+        steal(&app, &username).await;
+        other.set_clock(app.now());
+        let (here, there) = tokio::join!(app.backend().draw_consequences(), other.backend().draw_consequences());
+        assert_eq!(here.expect("drawn") + there.expect("drawn"), 1);
+        let (here, there) = tokio::join!(send(&app), send(&other));
+        assert_eq!(here + there, if number == 0 { 2 } else { 1 });
+    }
+    assert_eq!(
+        (app.events("alert_raised").await, app.events("mail_sent").await),
+        (1, 6)
+    );
+    assert_eq!(ids(&server.arrived()).len(), 6);
+}
+
+#[tokio::test]
+async fn l9_without_a_mail_server_alerts_stand_in_the_log() {
+    let app = TestApp::start("l9 no mail").await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    assert_eq!((app.events("alert_raised").await, waiting(&app).await), (1, 0));
+    assert_eq!(send(&app).await, 0);
+}
+
+#[tokio::test]
+async fn l9_a_log_that_lost_its_end_is_an_alert() {
+    let server = MailServer::begin().await;
+    let app = start("l9 log", &server).await;
+    let app = app.back_up_and_restart().await;
+    Member::sign_in(&app, "ada").await;
+    app.seal().await;
+    let app = app.restore_and_restart().await;
+    app.seal().await;
+    app.seal().await;
+    draw(&app).await;
+    assert_eq!(
+        (
+            app.events("audit_log_contradicted").await,
+            app.events("alert_raised").await
+        ),
+        (1, 1)
+    );
+    send(&app).await;
+    let mails = server.arrived();
+    assert_eq!(recipients(&mails), [DESK]);
+    assert!(mails[0].header("subject").ends_with("the audit log is not what it was"));
+}
+
+#[tokio::test]
+async fn l9_the_program_alerts_by_itself_within_five_seconds_and_sends_a_mail_to_try() {
+    let server = MailServer::begin().await;
+    let url = server.url();
+    let changes = [
+        ("MAIL__SERVER", url.as_str()),
+        ("MAIL__FROM", "mayfly@id.example.com"),
+        ("MAIL__SECURITY_DESK", DESK),
+    ];
+    let app = start("l9 program", &server).await;
+    let program = app.spawn_beside().await;
+    let (_, owner) = app.add_program("ada").await;
+    let forged = forged(&app, &owner.session_id);
+    let mut stranger = Program::new(&program);
+    for _ in 0..10 {
+        stranger.present(&forged).await.expect(400);
+    }
+    let mails = tokio::time::timeout(std::time::Duration::from_secs(5), server.wait_for(1)).await;
+    assert_eq!(recipients(&mails.expect("within five seconds")), [DESK]);
+    let sent = app.command(&["mail", "test", "ops@example.com"], &changes).await;
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    assert_eq!(recipients(&server.arrived()), ["ops@example.com"]);
+}
