@@ -68,7 +68,13 @@ export class Server {
 
   /** Runs another command of the program on the same data; what it printed. */
   async command(...words: string[]): Promise<string> {
-    const { stdout } = await promisify(execFile)(binary(), words, { cwd: this.folder, env: this.env });
+    return this.commandWith({}, ...words);
+  }
+
+  /** The same with these settings changed. */
+  async commandWith(changes: NodeJS.ProcessEnv, ...words: string[]): Promise<string> {
+    const env = { ...this.env, ...changes };
+    const { stdout } = await promisify(execFile)(binary(), words, { cwd: this.folder, env });
     return stdout;
   }
 
