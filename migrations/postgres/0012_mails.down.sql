@@ -2,6 +2,7 @@
 -- what happens before the way forward. The same stands in ../sqlite.
 
 DROP TABLE mail_server;
+DROP TABLE people_told;
 DROP TABLE mails;
 DROP TABLE alert_windows;
 DROP TABLE notices;

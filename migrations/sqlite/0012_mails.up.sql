@@ -29,7 +29,18 @@ CREATE TABLE mails (
     retry_at   INTEGER NOT NULL,
     tries      INTEGER NOT NULL CHECK (tries >= 0)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX mails_by_retry ON mails (retry_at, id);
+-- Alerts first.
+CREATE INDEX mails_by_turn ON mails (audience DESC, retry_at, id);
+CREATE INDEX mails_by_age ON mails (created_at);
+CREATE INDEX mails_by_recipient ON mails (recipient);
+
+-- When people were last told of something of a kind: not of everything at once.
+CREATE TABLE people_told (
+    user_id BLOB NOT NULL REFERENCES users (id),
+    kind    TEXT NOT NULL,
+    told_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, kind)
+) STRICT, WITHOUT ROWID;
 
 -- The one mail server. While it is away: tries one after another, since when, when to try again, what went wrong last.
 CREATE TABLE mail_server (

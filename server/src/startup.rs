@@ -23,7 +23,7 @@ use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
 use crate::services::node_clocks::REPORT_EVERY;
-use crate::services::{Backend, Parts};
+use crate::services::{Backend, Parts, ServiceError};
 use crate::storage::{DatabaseSettings, Store, keys};
 
 /// For telling services of ended sessions and sending a mail, when the server ends.
@@ -107,8 +107,7 @@ impl Application {
         let mut telling = tokio::spawn(backend.clone().tell_logouts(async move { drop(stopped.await) }));
         let watching = tokio::spawn(watch(backend.clone()));
         let drawing = tokio::spawn(draw(backend.clone()));
-        let (stop_sending, stopped) = oneshot::channel::<()>();
-        let mut sending = tokio::spawn(send(backend.clone(), async move { drop(stopped.await) }));
+        let mut sending = tokio::spawn(send(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
         sealing.abort();
@@ -122,7 +121,8 @@ impl Application {
                 tracing::warn!(%error, "the other nodes will have to forget this one by themselves");
             }
         }
-        drop((stop_telling, stop_sending));
+        backend.begin_to_end();
+        drop(stop_telling);
         let last = tokio::join!(
             tokio::time::timeout(LAST_TURNS, &mut telling),
             tokio::time::timeout(LAST_TURNS, &mut sending),
@@ -317,55 +317,51 @@ async fn watch(backend: Arc<Backend>) {
     }
 }
 
-/// Draws what follows from events: alerts, and mails that then wait.
+/// Draws what follows from events, and gives up mails that nobody took for days.
 async fn draw(backend: Arc<Backend>) {
-    let mut every = tokio::time::interval(LOOK_FOR_NOTICES);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut failing = false;
-    loop {
-        every.tick().await;
-        // By a clock that is known to be wrong nobody is alerted: the other nodes do.
-        if !backend.may_clear_away() {
-            continue;
-        }
-        let drawn = loop {
-            match backend.draw_consequences().await {
-                Ok(0) => break Ok(()),
-                Ok(_) => {}
-                Err(error) => break Err(error),
-            }
-        };
-        if let Err(error) = &drawn
-            && !failing
-        {
-            tracing::error!(%error, "what follows from events could not be drawn; will try again");
-        }
-        failing = drawn.is_err();
-    }
+    let turn = |backend: Arc<Backend>| async move {
+        Ok(backend.draw_consequences().await? > 0 || backend.give_up_old_mails().await?)
+    };
+    again_and_again(backend, "what follows from events could not be drawn", turn).await;
 }
 
-/// Sends mails until it is to end, and then lets the one under way come to an end. On its own: nothing else waits for a mail
-/// server.
-async fn send(backend: Arc<Backend>, end: impl Future<Output = ()>) {
-    let mut every = tokio::time::interval(LOOK_FOR_NOTICES);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut end = std::pin::pin!(end);
+/// Sends mails. On its own: nothing else waits for a mail server.
+async fn send(backend: Arc<Backend>) {
+    let turn = |backend: Arc<Backend>| async move { backend.send_mails().await };
+    again_and_again(backend, "mails could not be sent", turn).await;
+}
+
+/// Turn after turn until the server ends, with a pause when there is no more to do. One that fails or panics is said once.
+async fn again_and_again<F>(backend: Arc<Backend>, failed: &str, turn: impl Fn(Arc<Backend>) -> F)
+where
+    F: Future<Output = Result<bool, ServiceError>> + Send + 'static,
+{
     let mut failing = false;
+    let mut ending = backend.ending();
     loop {
-        tokio::select! {
-            () = &mut end => break,
-            _ = every.tick() => {}
-        }
-        if !backend.may_clear_away() {
-            continue;
-        }
-        let sent = backend.send_mails().await;
-        if let Err(error) = &sent
+        // By a clock that is known to be wrong nothing is due: the other nodes do it.
+        let done = if backend.may_clear_away() {
+            // Its own task: the next turn may go well after one that panicked.
+            tokio::spawn(turn(backend.clone())).await.map_err(CliError::from)
+        } else {
+            Ok(Ok(false))
+        };
+        let done = done.and_then(|done| done.map_err(CliError::from));
+        if let Err(error) = &done
             && !failing
         {
-            tracing::error!(%error, "mails could not be sent; will try again");
+            tracing::error!(%error, "{failed}; will try again");
         }
-        failing = sent.is_err();
+        failing = done.is_err();
+        let pause = if done.is_ok_and(|may_be_more| may_be_more) {
+            Duration::ZERO
+        } else {
+            LOOK_FOR_NOTICES
+        };
+        tokio::select! {
+            _ = ending.wait_for(|is_ending| *is_ending) => break,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 

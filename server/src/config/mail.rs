@@ -9,11 +9,10 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use super::{FieldProblem, secret};
-use crate::services::mail::{Outlet, SmtpSecurity, SmtpServer};
+use crate::services::mail::{Outlet, SmtpServer};
 
-/// Ports that are meant when none is named: RFC 8314, RFC 6409, RFC 5321.
+/// Ports that are meant when none is named: RFC 8314, RFC 5321.
 const SUBMISSIONS: u16 = 465;
-const SUBMISSION: u16 = 587;
 const SMTP: u16 = 25;
 /// Most addresses of the security desk.
 const MOST_AT_DESK: usize = 20;
@@ -22,7 +21,7 @@ const MOST_AT_DESK: usize = 20;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mail {
-    /// `smtps://host` (TLS) or `smtp://host` (STARTTLS, or nothing on this machine), with a port if need be.
+    /// `smtps://host`, or on this machine `smtp://localhost`, with a port if need be.
     pub server: Option<String>,
     /// Sign-in name there.
     pub username: Option<String>,
@@ -52,7 +51,7 @@ impl Mail {
         if server == Some(None) {
             problem(
                 "mail.server",
-                "allowed are smtps://host and smtp://host, with a port if need be and nothing else",
+                "allowed are smtps://host and, on this machine, smtp://localhost, with a port if need be and nothing else",
             );
         }
         let from = self.from.as_deref().map(str::parse::<Mailbox>);
@@ -107,16 +106,16 @@ fn server(text: &str) -> Option<SmtpServer> {
     let is_here = host == "localhost"
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
         || host.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
-    let (security, port) = match url.scheme() {
-        "smtps" => (SmtpSecurity::Tls, SUBMISSIONS),
-        "smtp" if is_here => (SmtpSecurity::Loopback, SMTP),
-        "smtp" => (SmtpSecurity::StartTls, SUBMISSION),
+    // TLS from the first byte, as RFC 8314, section 3.3, prefers: a connection that is upgraded has a past in the clear.
+    let (is_tls, port) = match url.scheme() {
+        "smtps" => (true, SUBMISSIONS),
+        "smtp" if is_here => (false, SMTP),
         _ => return None,
     };
     (!has_more && !host.is_empty()).then(|| SmtpServer {
         host,
         port: url.port().unwrap_or(port),
-        security,
+        is_tls,
     })
 }
 
@@ -126,20 +125,16 @@ mod tests {
 
     #[test]
     fn m7_mails_are_handed_in_over_tls_or_on_this_machine() {
-        use SmtpSecurity::{Loopback, StartTls, Tls};
         for (text, expected) in [
-            ("smtps://mail.example.com", Some(("mail.example.com", 465, Tls))),
-            ("smtps://Mail.example.com:8465/", Some(("mail.example.com", 8465, Tls))),
-            ("smtps://localhost", Some(("localhost", 465, Tls))),
-            ("smtp://mail.example.com", Some(("mail.example.com", 587, StartTls))),
-            ("smtp://192.0.2.25:25", Some(("192.0.2.25", 25, StartTls))),
-            ("smtp://localhost", Some(("localhost", 25, Loopback))),
-            ("smtp://127.0.0.1:1025", Some(("127.0.0.1", 1025, Loopback))),
-            ("smtp://[::1]:1025", Some(("::1", 1025, Loopback))),
-            (
-                "smtp://localhost.example.com",
-                Some(("localhost.example.com", 587, StartTls)),
-            ),
+            ("smtps://mail.example.com", Some(("mail.example.com", 465, true))),
+            ("smtps://Mail.example.com:8465/", Some(("mail.example.com", 8465, true))),
+            ("smtps://localhost", Some(("localhost", 465, true))),
+            ("smtp://mail.example.com", None),
+            ("smtp://192.0.2.25:25", None),
+            ("smtp://localhost", Some(("localhost", 25, false))),
+            ("smtp://127.0.0.1:1025", Some(("127.0.0.1", 1025, false))),
+            ("smtp://[::1]:1025", Some(("::1", 1025, false))),
+            ("smtp://localhost.example.com", None),
             ("mail.example.com", None),
             ("https://mail.example.com", None),
             ("smtps://user:secret@mail.example.com", None),
@@ -151,7 +146,7 @@ mod tests {
             let found = server(text);
             let found = found
                 .as_ref()
-                .map(|found| (found.host.as_str(), found.port, found.security));
+                .map(|found| (found.host.as_str(), found.port, found.is_tls));
             assert_eq!(found, expected, "{text}");
         }
     }

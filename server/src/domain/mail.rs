@@ -8,14 +8,29 @@ use super::id::{EventId, MailId};
 
 /// Most mails that wait for people. What would be more is given up at once; alerts are few by themselves.
 pub const MOST_WAITING: u64 = 10_000;
-/// So long a mail is tried; older news has been seen in the dashboard, or helps nobody.
+/// Of these for one address.
+pub const MOST_WAITING_FOR_ONE: u64 = 20;
+/// So long a mail waits at most; older news has been seen in the dashboard, or helps nobody.
 pub const KEPT: Duration = Duration::from_hours(72);
-/// Whoever begins a try has so long for it: a few answers of a slow server, and by how much clocks of nodes may differ.
-pub const CLAIM: Duration = SENDING.saturating_add(super::outage::APART);
-/// One try takes at most so long.
-pub const SENDING: Duration = Duration::from_secs(30);
-/// A mail that the server refuses for good is tried so often: its operator may have to mend a setting.
-const MOST_REFUSALS: u32 = 4;
+/// The longest wait for a connection to the mail server that is ready to take mails.
+pub const OPENING: Duration = Duration::from_secs(30);
+/// The longest wait for one of its answers.
+pub const ANSWER: Duration = Duration::from_secs(20);
+/// The longest wait for its answer to a whole mail, which it may look through first. RFC 5321, section 4.5.3.2.6, grants ten
+/// minutes; all other mails wait as long.
+pub const TAKING: Duration = Duration::from_mins(2);
+/// Whoever begins a try has so long for it: a connection that proves closed, another one, the envelope, the mail, and by how
+/// much clocks of nodes may differ.
+pub const CLAIM: Duration = OPENING
+    .saturating_mul(2)
+    .saturating_add(ANSWER.saturating_mul(4))
+    .saturating_add(TAKING)
+    .saturating_add(super::outage::APART);
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+/// A mail is tried so often if the mail server knows no such recipient, or does not say whether it took the mail: its
+/// operator may have to mend a setting.
+const MOST_IN_VAIN: u32 = 4;
 
 /// Whom a mail is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,38 +76,95 @@ pub struct Mail {
     pub tries: u32,
 }
 
-/// What came of a try.
+/// What came of a try; otherwise than well with what went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// The mail server took it upon itself.
     Taken,
-    /// It will not take this one (SMTP 5xx, or no address at all).
+    /// It knows no such recipient (SMTP 5xx), or that is no address at all.
     Refused(String),
-    /// It does not take this one now (SMTP 4xx).
+    /// It does not take this one now.
     NotNow(String),
+    /// The connection broke or stood still before the whole mail was said.
+    Broken(String),
+    /// It was told everything and did not say whether it took it.
+    Unsure(String),
     /// It takes none.
     Away(String),
 }
 
-impl Mail {
-    /// When to try again after a try that failed; `None`: it is given up. Of an outage the caller knows better.
+impl Sent {
+    /// What went wrong.
     #[must_use]
-    pub fn next_try(&self, is_refused: bool, now: Timestamp) -> Option<Timestamp> {
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Taken => None,
+            Self::Refused(failure)
+            | Self::NotNow(failure)
+            | Self::Broken(failure)
+            | Self::Unsure(failure)
+            | Self::Away(failure) => Some(failure),
+        }
+    }
+
+    /// It takes none.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+
+    /// The same without this address in what went wrong: mail servers repeat it, and no log needs it.
+    #[must_use]
+    pub fn without(self, address: &str) -> Self {
+        let blanked = |failure: String| failure.replace(address, "the recipient");
+        match self {
+            Self::Taken => Self::Taken,
+            Self::Refused(failure) => Self::Refused(blanked(failure)),
+            Self::NotNow(failure) => Self::NotNow(blanked(failure)),
+            Self::Broken(failure) => Self::Broken(blanked(failure)),
+            Self::Unsure(failure) => Self::Unsure(blanked(failure)),
+            Self::Away(failure) => Self::Away(blanked(failure)),
+        }
+    }
+
+    /// The word in the log.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Refused(_) => "refused",
+            Self::NotNow(_) => "not_now",
+            Self::Broken(_) => "broken",
+            Self::Unsure(_) => "unsure",
+            Self::Away(_) => "away",
+        }
+    }
+}
+
+impl Mail {
+    /// When to try again after a try that failed; `None`: never.
+    #[must_use]
+    pub fn next_try(&self, sent: &Sent, now: Timestamp) -> Option<Timestamp> {
         let pause = Duration::from_mins(match self.tries {
             0 | 1 => 1,
             2 => 5,
             3 => 15,
             _ => 60,
         });
-        let is_given_up = (is_refused && self.tries >= MOST_REFUSALS) || self.is_too_old(now);
-        (!is_given_up).then(|| now.plus(pause))
+        let is_in_vain = match sent {
+            // That an alert reaches nobody may be noticed in three days.
+            Sent::Refused(_) => self.audience == Audience::Person,
+            Sent::Unsure(_) => true,
+            _ => false,
+        };
+        (!is_in_vain || self.tries < MOST_IN_VAIN).then(|| now.plus(pause))
     }
+}
 
-    /// It is news no more.
-    #[must_use]
-    pub fn is_too_old(&self, now: Timestamp) -> bool {
-        now.since(self.created_at) >= KEPT
-    }
+/// What was to wait until later than this was written before the clock was set back: it waits no more.
+#[must_use]
+pub fn latest_retry(now: Timestamp) -> Timestamp {
+    now.plus(LONGEST_PAUSE + super::outage::APART)
 }
 
 #[cfg(test)]
@@ -100,28 +172,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f11_a_mail_is_tried_for_three_days_and_a_refused_one_for_twenty_minutes() {
+    fn f11_a_mail_is_tried_every_hour_and_four_times_if_that_is_in_vain() {
         let at = |seconds: i64| Timestamp::from_seconds(1_800_000_000 + seconds);
-        let tries = |is_refused| {
+        let tries = |audience, sent: &Sent| {
             let mut mail = Mail {
                 id: MailId(uuid::Uuid::nil()),
                 event: EventId(uuid::Uuid::nil()),
-                audience: Audience::Person,
+                audience,
                 recipient: "ada@example.com".to_owned(),
                 count: 1,
                 created_at: at(0),
                 retry_at: at(0),
                 tries: 0,
             };
-            loop {
+            while mail.retry_at.since(at(0)) < KEPT {
                 mail.tries += 1;
-                match mail.next_try(is_refused, mail.retry_at) {
+                match mail.next_try(sent, mail.retry_at) {
                     Some(next) => mail.retry_at = next,
-                    None => return (mail.tries, mail.retry_at.since(at(0)).as_secs() / 60),
+                    None => break,
                 }
             }
+            (mail.tries, mail.retry_at.since(at(0)).as_secs() / 60)
         };
-        assert_eq!(tries(true), (4, 21));
-        assert_eq!(tries(false), (76, 72 * 60 + 21));
+        let (refused, not_now) = (Sent::Refused(String::new()), Sent::NotNow(String::new()));
+        assert_eq!(tries(Audience::Person, &refused), (4, 21));
+        assert_eq!(tries(Audience::SecurityDesk, &Sent::Unsure(String::new())), (4, 21));
+        assert_eq!(tries(Audience::SecurityDesk, &refused), (75, 72 * 60 + 21));
+        assert_eq!(tries(Audience::Person, &not_now), (75, 72 * 60 + 21));
     }
 }

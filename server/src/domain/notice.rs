@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::audit::{Event, Kind};
 use super::clock::Timestamp;
 use super::id::EventId;
+use super::outage::APART;
 
 /// So long one alert stands for everything of its rule; what came after it is told once at the end.
 pub const WINDOW: Duration = Duration::from_mins(10);
@@ -140,6 +141,11 @@ pub struct Alert {
     pub event: EventId,
 }
 
+/// So long ago that it counts as over; so does what lies further ahead than the clock of another node could be.
+fn is_past(began_at: Timestamp, now: Timestamp) -> bool {
+    now.since(began_at) >= WINDOW || began_at.since(now) > APART
+}
+
 impl Window {
     /// One that counts this event as its first.
     #[must_use]
@@ -162,7 +168,7 @@ impl Window {
     /// Its minutes are over, or the clock was set back to before them.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        now < self.began_at || now.since(self.began_at) >= WINDOW
+        is_past(self.began_at, now)
     }
 
     /// What is to be told now, once: the first time as soon as there are enough, the rest when it is over.
@@ -246,6 +252,15 @@ mod tests {
         assert_eq!(
             counts(Rule::TokenReused, [0, 10, -86_400].into_iter()),
             [(0, 1), (-86_400, 1), (-86_400, 1)]
+        );
+    }
+
+    #[test]
+    fn l9_the_alert_of_a_node_whose_clock_is_ahead_stands_for_the_events_of_the_others() {
+        assert_eq!(counts(Rule::TokenReused, [0, -120, -60, 30].into_iter()), [(0, 1)]);
+        assert_eq!(
+            counts(Rule::RefreshTokensForged, (0..10).map(|n| n % 2 * -60)),
+            [(-60, 10)]
         );
     }
 

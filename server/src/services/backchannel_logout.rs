@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use secrecy::SecretString;
-use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
 
 use super::security_events::look;
@@ -38,23 +37,11 @@ const AT_ONCE: usize = 8;
 const WORTH_NOTING: u64 = 1000;
 
 /// What the turns of this node share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Telling {
     messenger: Messenger,
     /// Of endings that were not taken.
     attempts: Mutex<HashMap<ClientId, Attempts>>,
-    /// The server ends: turns come to an end with what they have.
-    is_ending: watch::Sender<bool>,
-}
-
-impl Default for Telling {
-    fn default() -> Self {
-        Self {
-            messenger: Messenger::default(),
-            attempts: Mutex::default(),
-            is_ending: watch::channel(false).0,
-        }
-    }
 }
 
 impl Telling {
@@ -114,7 +101,7 @@ impl Backend {
                 }
             }
         }
-        self.telling.is_ending.send_replace(true);
+        self.begin_to_end();
         while turns.under_way.join_next().await.is_some() {}
     }
 
@@ -146,7 +133,7 @@ impl Backend {
     /// known.
     async fn tell_all(&self, mut receiver: LogoutReceiver) -> Result<Option<u64>, ServiceError> {
         loop {
-            if *self.telling.is_ending.borrow() {
+            if self.is_ending() {
                 return Ok(None);
             }
             match self.tell_logouts_to(receiver).await? {
@@ -258,7 +245,7 @@ impl Backend {
                 }
             }
         };
-        let mut ending = self.telling.is_ending.subscribe();
+        let mut ending = self.ending.subscribe();
         tokio::select! {
             _ = tokio::time::timeout(TURN, told) => {}
             _ = ending.wait_for(|is_ending| *is_ending) => {}

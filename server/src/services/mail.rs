@@ -15,7 +15,7 @@ use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::MailId;
-use crate::domain::mail::{Audience, CLAIM, Mail, Sent};
+use crate::domain::mail::{Audience, CLAIM, KEPT, Mail, Sent};
 use crate::domain::outage::Outage;
 use crate::storage::{Tx, audit, mail};
 
@@ -24,6 +24,8 @@ use postbox::Postbox;
 
 /// Most mails of one look.
 const MOST_MAILS: u32 = 20;
+/// Most mails given up in one transaction.
+const MOST_OLD: u32 = 100;
 
 /// The way mails go out.
 #[derive(Clone, Debug)]
@@ -38,6 +40,14 @@ pub struct Outlet {
     pub security_desk: Vec<Address>,
 }
 
+impl Outlet {
+    fn has_at_desk(&self, address: &str) -> bool {
+        self.security_desk
+            .iter()
+            .any(|there| AsRef::<str>::as_ref(there) == address)
+    }
+}
+
 /// A mail server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SmtpServer {
@@ -45,19 +55,8 @@ pub struct SmtpServer {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// How what is said to it is kept secret.
-    pub security: SmtpSecurity,
-}
-
-/// How what is said to a mail server is kept secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SmtpSecurity {
-    /// TLS from the first byte (RFC 8314).
-    Tls,
-    /// TLS before anything else is said, or nothing is (RFC 3207).
-    StartTls,
-    /// It is on this machine.
-    Loopback,
+    /// It speaks TLS from the first byte (RFC 8314); else it is on this machine.
+    pub is_tls: bool,
 }
 
 /// How mail is doing.
@@ -72,37 +71,65 @@ pub struct MailStatus {
 }
 
 impl Backend {
-    /// Tries the mails that it is time for, one after another, until one finds the mail server away. How many it took.
+    /// Tries mails that it is time for, one after another, until one finds the mail server away or this process is to end.
+    /// Whether there may be more to do at once.
     ///
     /// # Errors
     /// Infrastructure; nothing is lost, whatever was not written down is sent again.
-    pub async fn send_mails(&self) -> Result<usize, ServiceError> {
-        let Some(outlet) = &self.mail else { return Ok(0) };
+    pub async fn send_mails(&self) -> Result<bool, ServiceError> {
+        let Some(outlet) = &self.mail else { return Ok(false) };
         let mut tx = self.store.read().await?;
         let due = mail::list_due_mails(&mut tx, self.now(), MOST_MAILS).await?;
         let outage = mail::find_mail_outage(&mut tx).await?;
         drop(tx);
         if due.is_empty() || outage.is_some_and(|outage| outage.rests(self.now())) {
-            return Ok(0);
+            return Ok(false);
         }
-        let postbox = Postbox::open(outlet).await;
-        let mut taken = 0;
+        let may_be_more = due.len() == MOST_MAILS as usize;
+        let mut postbox = None;
         for mail in due {
+            if self.is_ending() {
+                break;
+            }
             let Some(mail) = self.begin_try(mail).await? else {
                 continue;
             };
-            let sent = match &postbox {
-                Ok(postbox) => self.try_mail(postbox, &mail).await?,
-                Err(failure) => Sent::Away(failure.clone()),
-            };
-            taken += usize::from(sent == Sent::Taken);
-            let is_away = matches!(sent, Sent::Away(_));
+            let sent = self.try_mail(outlet, &mut postbox, &mail).await?;
+            let is_away = sent.is_away();
             self.note_sent(mail, sent).await?;
             if is_away {
-                break;
+                return Ok(false);
             }
         }
-        Ok(taken)
+        if let Some(postbox) = postbox {
+            postbox.close().await;
+        }
+        Ok(may_be_more && !self.is_ending())
+    }
+
+    /// Gives up what has waited for days. Whether there may be more of it.
+    ///
+    /// # Errors
+    /// Infrastructure; nothing was given up then.
+    pub async fn give_up_old_mails(&self) -> Result<bool, ServiceError> {
+        let since = self.now().minus(KEPT);
+        let mut tx = self.store.read().await?;
+        if mail::list_old_mails(&mut tx, since, 1).await?.is_empty() {
+            return Ok(false);
+        }
+        drop(tx);
+        let mut tx = self.store.write().await?;
+        let old = mail::list_old_mails(&mut tx, since, MOST_OLD).await?;
+        let mut given_up = Vec::new();
+        for mail in &old {
+            let about = audit::find_event(&mut tx, mail.event).await?;
+            if mail::delete_mail(&mut tx, mail).await? {
+                given_up.push(self.given_up_event(mail, about.as_ref(), "too_old", None));
+            }
+        }
+        audit::append_events(&mut tx, &given_up).await?;
+        tx.commit().await?;
+        Ok(old.len() == MOST_OLD as usize)
     }
 
     /// Sends a mail right now that says only that mails arrive.
@@ -113,10 +140,12 @@ impl Backend {
         let outlet = self.mail.as_ref().ok_or("mail.server is not set: no mail is sent")?;
         let now = self.now();
         let id = MailId::new(now, self.random());
-        let postbox = Postbox::open(outlet).await?;
-        match postbox.send(&Letter::test(self.issuer()), to.as_ref(), id, now).await {
-            Sent::Taken => Ok(()),
-            Sent::Refused(failure) | Sent::NotNow(failure) | Sent::Away(failure) => Err(failure),
+        let mut postbox = Postbox::open(outlet).await?;
+        let sent = postbox.send(&Letter::test(self.issuer()), to.as_ref(), id, now).await;
+        postbox.close().await;
+        match sent {
+            Some(Sent::Taken) => Ok(()),
+            sent => Err(sent.as_ref().and_then(Sent::failure).unwrap_or_default().to_owned()),
         }
     }
 
@@ -148,7 +177,16 @@ impl Backend {
         Ok(is_ours.then_some(mail))
     }
 
-    async fn try_mail(&self, postbox: &Postbox, mail: &Mail) -> Result<Sent, ServiceError> {
+    /// Over the connection there is, or a new one.
+    async fn try_mail(
+        &self,
+        outlet: &Outlet,
+        postbox: &mut Option<Postbox>,
+        mail: &Mail,
+    ) -> Result<Sent, ServiceError> {
+        if mail.audience == Audience::SecurityDesk && !outlet.has_at_desk(&mail.recipient) {
+            return Ok(Sent::Refused("no longer at the security desk".to_owned()));
+        }
         let mut tx = self.store.read().await?;
         let event = audit::find_event(&mut tx, mail.event).await?;
         let event = event.ok_or(ServiceError::Contradiction("a mail about no event"))?;
@@ -158,7 +196,20 @@ impl Backend {
             Audience::Person => Letter::to_person(&event, person.as_ref(), self.issuer()),
             Audience::SecurityDesk => Letter::to_security_desk(&event, mail.count, person.as_ref(), self.issuer()),
         };
-        Ok(postbox.send(&letter, &mail.recipient, mail.id, mail.created_at).await)
+        loop {
+            let open = match postbox.take_if(|open| !open.is_lost()) {
+                Some(open) => open,
+                None => match Postbox::open(outlet).await {
+                    Ok(open) => open,
+                    Err(failure) => return Ok(Sent::Away(failure)),
+                },
+            };
+            let open = postbox.insert(open);
+            // None at most once: only a connection that was used before.
+            if let Some(sent) = open.send(&letter, &mail.recipient, mail.id, mail.created_at).await {
+                return Ok(sent);
+            }
+        }
     }
 
     /// Writes down what came of a try, and how the mail server is doing.
@@ -166,33 +217,18 @@ impl Backend {
         let now = self.now();
         let mut tx = self.store.write().await?;
         let about = audit::find_event(&mut tx, mail.event).await?;
-        let event = |kind| self.mail_event(kind, &mail, about.as_ref());
-        let given_up = |failure: &str, reason| {
-            tracing::error!(mail = %mail.id, failure, reason, "a mail was given up");
-            let event = event(Kind::MailGivenUp).outcome(Outcome::Failure).reason(reason);
-            event.fact("failure", failure).fact("tries", mail.tries)
-        };
         let mut written = Vec::new();
-        let is_last_try = match &sent {
-            Sent::Taken => {
-                written.push(event(Kind::MailSent).fact("tries", mail.tries));
-                mail::delete_mail(&mut tx, &mail).await?
-            }
-            Sent::Refused(failure) | Sent::NotNow(failure) => {
-                let is_refused = matches!(sent, Sent::Refused(_));
-                if let Some(next) = mail.next_try(is_refused, now) {
-                    mail::postpone_mail(&mut tx, &mail, next, mail.tries).await?
-                } else {
-                    written.push(given_up(failure, if is_refused { "refused" } else { "too_old" }));
-                    mail::delete_mail(&mut tx, &mail).await?
-                }
-            }
-            Sent::Away(failure) if mail.is_too_old(now) => {
-                written.push(given_up(failure, "too_old"));
-                mail::delete_mail(&mut tx, &mail).await?
-            }
+        let is_last_try = if sent == Sent::Taken {
+            written.push(self.mail_event(Kind::MailSent, &mail, about.as_ref()));
+            mail::delete_mail(&mut tx, &mail).await?
+        } else if sent.is_away() {
             // When the server is back, at once; it was no try of this mail.
-            Sent::Away(_) => mail::postpone_mail(&mut tx, &mail, now, mail.tries - 1).await?,
+            mail::postpone_mail(&mut tx, &mail, now, mail.tries - 1).await?
+        } else if let Some(next) = mail.next_try(&sent, now) {
+            mail::postpone_mail(&mut tx, &mail, next, mail.tries).await?
+        } else {
+            written.push(self.given_up_event(&mail, about.as_ref(), sent.as_str(), sent.failure()));
+            mail::delete_mail(&mut tx, &mail).await?
         };
         if !is_last_try {
             // The try took longer than it may, and another node went on with it: what that one writes down holds.
@@ -208,7 +244,9 @@ impl Backend {
         let before = mail::find_mail_outage(tx).await?;
         let after = match sent {
             Sent::Away(failure) => Some(Outage::after(before.as_ref(), failure.clone(), self.now())),
-            _ => None,
+            // That says nothing about other mails.
+            Sent::Broken(_) | Sent::Unsure(_) => before.clone(),
+            Sent::Taken | Sent::Refused(_) | Sent::NotNow(_) => None,
         };
         if before == after || !mail::put_mail_outage(tx, before.as_ref(), after.as_ref()).await? {
             return Ok(None);
@@ -233,6 +271,13 @@ impl Backend {
         })
     }
 
+    fn given_up_event(&self, mail: &Mail, about: Option<&Event>, reason: &str, failure: Option<&str>) -> Event {
+        tracing::error!(mail = %mail.id, reason, failure, "a mail was given up");
+        let event = self.mail_event(Kind::MailGivenUp, mail, about);
+        let event = event.outcome(Outcome::Failure).reason(reason);
+        event.fact("failure", failure)
+    }
+
     /// An event about a mail: it concerns whom the mail's event does.
     pub(super) fn mail_event(&self, kind: Kind, mail: &Mail, about: Option<&Event>) -> Event {
         let event = self
@@ -240,7 +285,8 @@ impl Backend {
             .subject(about.and_then(|about| about.subject_id))
             .fact("event", mail.event.to_string())
             .fact("audience", mail.audience.as_str())
-            .fact("message", mail.id.to_string());
+            .fact("message", mail.id.to_string())
+            .fact("tries", mail.tries);
         match about.and_then(|about| about.session_id) {
             Some(session) => event.session(session),
             None => event,

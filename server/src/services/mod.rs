@@ -40,6 +40,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tokio::sync::watch;
 
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp, Watch};
@@ -143,6 +144,8 @@ pub struct Backend {
     /// For telling services of ended sessions.
     telling: backchannel_logout::Telling,
     mail: Option<mail::Outlet>,
+    /// The server ends: what is under way outside comes to an end with what it has.
+    ending: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -196,6 +199,7 @@ impl Backend {
             node_clock: node_clocks::NodeClock::new(node),
             telling: backchannel_logout::Telling::default(),
             mail: parts.mail,
+            ending: watch::channel(false).0,
         }
     }
 
@@ -209,6 +213,21 @@ impl Backend {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Nothing outside is begun any more: the server ends.
+    pub fn begin_to_end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Hears of that.
+    #[must_use]
+    pub fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    fn is_ending(&self) -> bool {
+        *self.ending.borrow()
     }
 
     /// Whether bound sessions of browsers are used with their key or not at all.

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::id::{EventId, MailId, UserId};
-use crate::domain::mail::{Audience, MOST_WAITING, Mail};
-use crate::domain::notice::{Alert, Rule, Window, is_for_the_person};
+use crate::domain::mail::{Audience, MOST_WAITING, MOST_WAITING_FOR_ONE, Mail};
+use crate::domain::notice::{Alert, Rule, WINDOW, Window, is_for_the_person};
+use crate::domain::outage::APART;
 use crate::domain::user::User;
 use crate::storage::audit::notices;
 use crate::storage::{Tx, audit, mail, users};
@@ -43,6 +44,8 @@ impl Backend {
         }
         let mut tx = self.store.write().await?;
         notices::take_turn(&mut tx).await?;
+        // After the wait for other nodes.
+        let now = self.now();
         let noticed = notices::list_noticed(&mut tx, MOST_EVENTS).await?;
         let mut drawn = Consequences::default();
         let mut windows = HashMap::new();
@@ -54,7 +57,14 @@ impl Backend {
                 windows.insert(window.rule, window);
             }
         }
-        for event in &noticed {
+        for (id, event) in &noticed {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    tracing::error!(%error, event = %id, "nothing follows from an event that cannot be read");
+                    continue;
+                }
+            };
             if let Some(rule) = Rule::of(event) {
                 let window = windows
                     .entry(rule)
@@ -105,9 +115,13 @@ impl Backend {
     }
 
     async fn tell_person(&self, tx: &mut Tx, event: &Event, drawn: &mut Consequences) -> Result<(), ServiceError> {
-        let person = find_subject(tx, event.subject_id).await?;
         // Who has no address reads of an ended session at the next sign-in, and of the rest on the page of security.
-        let Some(email) = person.and_then(|person| person.email) else {
+        let Some(User {
+            id: user,
+            email: Some(email),
+            ..
+        }) = find_subject(tx, event.subject_id).await?
+        else {
             return Ok(());
         };
         let waiting = self.waiting_mail(event.id, Audience::Person, email, 1);
@@ -115,16 +129,27 @@ impl Backend {
             Some(room) => room,
             None => MOST_WAITING.saturating_sub(mail::count_mails(tx).await?),
         };
-        drawn.room = Some(room.saturating_sub(1));
         if room == 0 {
-            drawn.events.push(
-                self.mail_event(Kind::MailGivenUp, &waiting, Some(event))
-                    .outcome(Outcome::Failure)
-                    .reason("too_many_waiting"),
-            );
+            let given_up = self.mail_event(Kind::MailGivenUp, &waiting, Some(event));
+            let given_up = given_up.outcome(Outcome::Failure).reason("too_many_waiting");
+            drawn.events.push(given_up);
             return Ok(());
         }
+        // Whoever can bring such events about can bring about many: nobody's mailbox is flooded, nor the way of all others.
+        if mail::count_mails_to(tx, &waiting.recipient).await? >= MOST_WAITING_FOR_ONE
+            || !self.is_news(tx, user, event.kind).await?
+        {
+            return Ok(());
+        }
+        drawn.room = Some(room - 1);
         Ok(mail::insert_mail(tx, &waiting).await?)
+    }
+
+    /// Whether the person was told of nothing of this kind within the last minutes.
+    async fn is_news(&self, tx: &mut Tx, user: UserId, kind: Kind) -> Result<bool, ServiceError> {
+        let now = self.now();
+        let not_after = (now.minus(WINDOW), now.plus(APART));
+        Ok(notices::tell_person(tx, user, kind, now, not_after).await?)
     }
 
     fn waiting_mail(&self, event: EventId, audience: Audience, recipient: String, count: u64) -> Mail {

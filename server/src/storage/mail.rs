@@ -6,7 +6,7 @@ use super::columns::{Table, bigint, millis};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{EventId, MailId};
-use crate::domain::mail::{Audience, Mail};
+use crate::domain::mail::{Audience, Mail, latest_retry};
 use crate::domain::outage::Outage;
 
 const TABLE: Table = Table("mails");
@@ -20,7 +20,11 @@ macro_rules! mail_columns {
 statements! {
     INSERT_MAIL = concat!("INSERT INTO mails (", mail_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)");
     COUNT_MAILS = "SELECT COUNT(*) FROM mails";
-    LIST_DUE = concat!("SELECT ", mail_columns!(), " FROM mails WHERE retry_at <= $1 ORDER BY retry_at, id LIMIT $2");
+    // Alerts first: of the two words theirs is the later one.
+    LIST_DUE = concat!("SELECT ", mail_columns!(), " FROM mails WHERE retry_at <= $1 OR retry_at > $2 \
+        ORDER BY audience DESC, retry_at, id LIMIT $3");
+    LIST_OLD = concat!("SELECT ", mail_columns!(), " FROM mails WHERE created_at <= $1 ORDER BY created_at LIMIT $2");
+    COUNT_MAILS_TO = "SELECT COUNT(*) FROM mails WHERE recipient = $1";
     FIND_OLDEST = "SELECT MIN(created_at) FROM mails";
     // Each try has a number: whoever begins one that has begun already does not.
     BEGIN_TRY = "UPDATE mails SET retry_at = $3, tries = tries + 1 WHERE id = $1 AND tries = $2";
@@ -111,13 +115,39 @@ pub async fn find_oldest_mail(tx: &mut Tx) -> Result<Option<Timestamp>, StorageE
     Ok(at.map(Timestamp::from_millis))
 }
 
-/// Those that may be tried now, whoever has waited longest first.
+/// How many wait for this address.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_mails_to(tx: &mut Tx, recipient: &str) -> Result<u64, StorageError> {
+    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(COUNT_MAILS_TO)
+        .bind(recipient)
+        .fetch_one(connection)
+        .await)?;
+    TABLE.count("count", count)
+}
+
+/// Those that have waited since this moment or longer.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_old_mails(tx: &mut Tx, since: Timestamp, limit: u32) -> Result<Vec<Mail>, StorageError> {
+    let rows: Vec<Row> = on_backend!(tx, |connection| sqlx::query_as(LIST_OLD)
+        .bind(since.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    rows.into_iter().map(Mail::try_from).collect()
+}
+
+/// Those that may be tried now: alerts first, then whoever has waited longest.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn list_due_mails(tx: &mut Tx, now: Timestamp, limit: u32) -> Result<Vec<Mail>, StorageError> {
     let rows: Vec<Row> = on_backend!(tx, |connection| sqlx::query_as(LIST_DUE)
         .bind(now.as_millis())
+        .bind(latest_retry(now).as_millis())
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?;

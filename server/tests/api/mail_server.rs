@@ -73,13 +73,28 @@ fn decoded(text: &str) -> String {
     String::from_utf8(bytes).expect("text")
 }
 
+/// What it does when it has a whole mail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AfterMail {
+    /// Says that it took it.
+    #[default]
+    Takes,
+    /// The same, and ends the connection at the next mail.
+    TakesOne,
+    /// Says nothing.
+    Mute,
+    /// Ends the connection without a word.
+    HangsUp,
+}
+
 #[derive(Default)]
 struct Desk {
     arrived: Vec<Arrived>,
     /// The next answers to a recipient; then 250.
     to_recipients: VecDeque<&'static str>,
-    /// It takes a mail and never says so.
-    is_mute: bool,
+    /// What it says of whom a mail is from, if not 250.
+    to_senders: Option<&'static str>,
+    after_mail: AfterMail,
 }
 
 /// The server.
@@ -151,9 +166,14 @@ impl MailServer {
         locked(&self.desk).to_recipients.extend(answers);
     }
 
-    /// It takes mails and never says so, or says so again.
-    pub fn be_mute(&self, is_mute: bool) {
-        locked(&self.desk).is_mute = is_mute;
+    /// What it says of whom mails are from, if not 250.
+    pub fn answers_senders(&self, answer: Option<&'static str>) {
+        locked(&self.desk).to_senders = answer;
+    }
+
+    /// What it does when it has a whole mail.
+    pub fn after_mails(&self, manner: AfterMail) {
+        locked(&self.desk).after_mail = manner;
     }
 
     /// What arrived since the last look.
@@ -181,7 +201,7 @@ async fn talk(stream: TcpStream, desk: &Mutex<Desk>) -> std::io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut lines = BufReader::new(reading).lines();
     writing.write_all(b"220 mail.test\r\n").await?;
-    let mut recipient = String::new();
+    let (mut recipient, mut is_last) = (String::new(), false);
     while let Some(line) = lines.next_line().await? {
         let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
         let answer = match verb.as_str() {
@@ -200,13 +220,16 @@ async fn talk(stream: TcpStream, desk: &Mutex<Desk>) -> std::io::Result<()> {
                     }
                     mail.push(line.strip_prefix('.').unwrap_or(&line).to_owned());
                 }
-                let is_mute = {
+                let manner = {
                     let mut desk = locked(desk);
                     desk.arrived.push(Arrived::read(&recipient, &mail));
-                    desk.is_mute
+                    desk.after_mail
                 };
-                if is_mute {
-                    std::future::pending::<()>().await;
+                match manner {
+                    AfterMail::Takes => {}
+                    AfterMail::TakesOne => is_last = true,
+                    AfterMail::Mute => std::future::pending::<()>().await,
+                    AfterMail::HangsUp => return Ok(()),
                 }
                 "250 taken".to_owned()
             }
@@ -214,7 +237,9 @@ async fn talk(stream: TcpStream, desk: &Mutex<Desk>) -> std::io::Result<()> {
                 writing.write_all(b"221 bye\r\n").await?;
                 return Ok(());
             }
-            "MAIL" | "RSET" | "NOOP" => "250 ok".to_owned(),
+            "MAIL" if is_last => "421 4.7.0 one mail for each connection".to_owned(),
+            "MAIL" => locked(desk).to_senders.unwrap_or("250 ok").to_owned(),
+            "RSET" | "NOOP" => "250 ok".to_owned(),
             _ => "502 unknown".to_owned(),
         };
         writing.write_all(format!("{answer}\r\n").as_bytes()).await?;

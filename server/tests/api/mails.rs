@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashSet};
 
 use secrecy::ExposeSecret as _;
 use server::domain::id::SessionId;
+use server::domain::mail::CLAIM;
 use server::domain::refresh::{SessionSecret, derive};
 use zeroize::Zeroizing;
 
 use crate::app::TestApp;
 use crate::browser::Browser;
-use crate::mail_server::{Arrived, MailServer};
+use crate::mail_server::{AfterMail, Arrived, MailServer};
 use crate::people::Member;
 use crate::program::Program;
 
@@ -30,8 +31,9 @@ async fn draw(app: &TestApp) {
     while app.backend().draw_consequences().await.expect("drawn") > 0 {}
 }
 
-async fn send(app: &TestApp) -> usize {
-    app.backend().send_mails().await.expect("the database answers")
+/// Sends everything that it is time for.
+async fn send(app: &TestApp) {
+    while app.backend().send_mails().await.expect("the database answers") {}
 }
 
 /// Somebody's refresh token comes back after it was used.
@@ -72,7 +74,7 @@ async fn p10_whose_token_was_used_twice_and_the_security_desk_are_told_by_mail()
     draw(&app).await;
     assert_eq!((app.events("alert_raised").await, waiting(&app).await), (1, 2));
     assert_eq!(app.number("SELECT COUNT(*) FROM notices").await, 0);
-    assert_eq!(send(&app).await, 2);
+    send(&app).await;
     let mut mails = server.arrived();
     mails.sort_by_key(|mail| mail.recipient.clone());
     assert_eq!(recipients(&mails), ["ada@example.org", DESK]);
@@ -116,7 +118,8 @@ async fn p10_whose_token_was_used_twice_and_the_security_desk_are_told_by_mail()
     }
     assert_eq!((app.events("mail_sent").await, waiting(&app).await), (2, 0));
     draw(&app).await;
-    assert_eq!((send(&app).await, server.arrived().len()), (0, 0), "once");
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 0, "once");
     assert_eq!(app.events("alert_raised").await, 1);
 }
 
@@ -140,7 +143,7 @@ async fn p10_each_change_of_a_credential_is_told_to_its_owner_and_not_to_the_des
         assert_eq!(app.events(kind).await, 1, "{kind}");
     }
     draw(&app).await;
-    assert_eq!(send(&app).await, 2);
+    send(&app).await;
     let mails = server.arrived();
     assert_eq!(recipients(&mails), ["ada@example.org"; 2]);
     let subjects: BTreeSet<_> = mails.iter().map(|mail| mail.header("subject")).collect();
@@ -158,23 +161,29 @@ async fn p10_each_change_of_a_credential_is_told_to_its_owner_and_not_to_the_des
 async fn l6_nothing_a_stranger_wrote_stands_in_a_mail() {
     let server = MailServer::begin().await;
     let app = start("l6 mails", &server).await;
-    let (_, mut program) = app.add_program("ada").await;
-    let copy = program.refresh.clone();
-    app.pass(60);
-    program.renew().await.expect(200);
-    program.sessions().await.expect(200);
-    app.pass(61);
-    let called = "Call +1-555-0100 or open https://evil.example/ to keep your account";
-    program.headers.push(("user-agent", called.to_owned()));
-    program.present(&copy).await.expect(401);
-    draw(&app).await;
-    assert_eq!(send(&app).await, 2);
-    for mail in server.arrived() {
+    let person = app.add_person("ada", &["member"], false).await;
+    let mut program = Program::new(&app);
+    for called in [
+        "Call +1-555-0100 or open https://evil.example/ to keep your account",
+        "help.evil.example/1.0",
+    ] {
+        program.headers.retain(|(name, _)| *name != "user-agent");
+        program.headers.push(("user-agent", called.to_owned()));
+        app.pass(600);
+        program.sign_in(&person).await.expect(200);
+        steal_from(&app, &mut program).await;
+        draw(&app).await;
+    }
+    send(&app).await;
+    let mails = server.arrived();
+    assert_eq!(mails.len(), 4);
+    for mail in mails {
         assert!(
             !mail.text.contains("evil") && !mail.text.contains("555"),
             "{}",
             mail.text
         );
+        assert!(mail.text.contains("with a program from 192.0.2.33"), "{}", mail.text);
     }
 }
 
@@ -190,7 +199,7 @@ async fn f11_while_the_mail_server_is_away_nobody_waits_and_later_everything_arr
     // An hour, looked at every ten seconds.
     for _ in 0..360 {
         draw(&app).await;
-        assert_eq!(send(&app).await, 0);
+        send(&app).await;
         app.pass(10);
     }
     honest.browser.open("/").await.expect(200);
@@ -207,16 +216,17 @@ async fn f11_while_the_mail_server_is_away_nobody_waits_and_later_everything_arr
     assert!(said.contains("The mail server takes none since"), "{said}");
     server.come_back().await;
     app.pass(60);
-    assert_eq!(send(&app).await, 5);
+    send(&app).await;
     let mails = server.arrived();
     assert_eq!((mails.len(), ids(&mails).len()), (5, 5));
-    assert_eq!(recipients(&mails).iter().filter(|to| **to == DESK).count(), 2);
+    assert_eq!(recipients(&mails)[..2], [DESK; 2], "alerts first");
     assert_eq!(
         (app.events("mails_resumed").await, app.events("mail_sent").await),
         (1, 5)
     );
     app.pass(3600);
-    assert_eq!((send(&app).await, server.arrived().len()), (0, 0));
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 0);
     assert!(app.backend().mail_status().await.expect("an answer").outage.is_none());
 }
 
@@ -226,21 +236,115 @@ async fn f11_a_mail_taken_as_the_process_ended_comes_again_under_the_same_id() {
     let app = start("f11 twice", &server).await;
     steal(&app, "ada").await;
     draw(&app).await;
-    server.be_mute(true);
+    server.after_mails(AfterMail::Mute);
     // The process ends before the mail server has said that it took the mail.
     let first = tokio::select! {
         _ = app.backend().send_mails() => panic!("nobody answers"),
         first = server.wait_for(1) => first,
     };
-    server.be_mute(false);
+    server.after_mails(AfterMail::Takes);
     let app = app.restart().await;
-    assert_eq!(send(&app).await, 1, "the other mail");
-    server.arrived();
-    app.pass(150);
-    assert_eq!(send(&app).await, 1, "once nobody can be at it any more");
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 1, "the other mail");
+    app.pass(CLAIM.as_secs() - 1);
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 0, "another node might be at it");
+    app.pass(1);
+    send(&app).await;
     let again = server.arrived();
     assert_eq!(ids(&first), ids(&again));
     assert_eq!((waiting(&app).await, app.events("mail_sent").await), (0, 2));
+}
+
+#[tokio::test]
+async fn f11_a_mail_server_that_never_says_whether_it_took_a_mail_gets_it_four_times_at_most() {
+    let server = MailServer::begin().await;
+    let app = start("f11 unsure", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    server.after_mails(AfterMail::HangsUp);
+    for minutes in [0, 1, 5, 15, 60, 60, 60] {
+        app.pass(minutes * 60);
+        send(&app).await;
+    }
+    let mails = server.arrived();
+    assert_eq!((mails.len(), ids(&mails).len()), (8, 2), "two mails");
+    let given_up = app
+        .rows("SELECT reason FROM audit_events WHERE kind = 'mail_given_up'")
+        .await;
+    assert_eq!(given_up, vec![vec![Some("unsure".to_owned())]; 2]);
+}
+
+#[tokio::test]
+async fn f11_a_mail_server_that_wants_a_connection_for_each_mail_gets_it() {
+    let server = MailServer::begin().await;
+    let app = start("f11 one each", &server).await;
+    for number in 0..3 {
+        steal(&app, &format!("member{number}")).await;
+    }
+    draw(&app).await;
+    server.after_mails(AfterMail::TakesOne);
+    send(&app).await;
+    assert_eq!((server.arrived().len(), waiting(&app).await), (4, 0));
+    assert_eq!(
+        app.number("SELECT tries FROM mail_server").await,
+        0,
+        "nothing was amiss"
+    );
+}
+
+#[tokio::test]
+async fn f11_a_mail_server_that_refuses_the_sender_loses_no_mail() {
+    let server = MailServer::begin().await;
+    let app = start("f11 sender", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    server.answers_senders(Some("550 5.7.60 not allowed to send as this sender"));
+    // A day.
+    for _ in 0..24 * 30 {
+        send(&app).await;
+        app.pass(120);
+    }
+    assert_eq!((waiting(&app).await, app.events("mail_given_up").await), (2, 0));
+    assert_eq!(app.events("mails_delayed").await, 1);
+    let outage = app.backend().mail_status().await.expect("an answer").outage;
+    assert!(outage.expect("one").failure.contains("not allowed to send as"));
+    server.answers_senders(None);
+    send(&app).await;
+    assert_eq!((server.arrived().len(), app.events("mails_resumed").await), (2, 1));
+}
+
+#[tokio::test]
+async fn f11_what_waited_for_three_days_is_given_up_also_without_a_mail_server() {
+    let mut server = MailServer::begin().await;
+    let app = start("f11 old", &server).await;
+    server.go_away();
+    steal(&app, "ada").await;
+    draw(&app).await;
+    let app = app
+        .restart_with(&[("MAIL__SERVER", ""), ("MAIL__FROM", ""), ("MAIL__SECURITY_DESK", "")])
+        .await;
+    app.pass(3 * 24 * 3600 - 1);
+    app.backend().give_up_old_mails().await.expect("an answer");
+    assert_eq!(waiting(&app).await, 2);
+    app.pass(1);
+    app.backend().give_up_old_mails().await.expect("an answer");
+    assert_eq!((waiting(&app).await, app.events("mail_given_up").await), (0, 2));
+}
+
+#[tokio::test]
+async fn f11_a_clock_that_is_set_back_holds_up_no_mail_for_long() {
+    let mut server = MailServer::begin().await;
+    let app = start("f11 set back", &server).await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    server.go_away();
+    send(&app).await;
+    server.come_back().await;
+    // It was a year ahead.
+    app.set_clock(app.now().minus(std::time::Duration::from_hours(24 * 365)));
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 2);
 }
 
 #[tokio::test]
@@ -249,19 +353,17 @@ async fn f11_a_mail_that_is_refused_is_given_up_in_the_log_and_holds_up_no_other
     let app = start("f11 refused", &server).await;
     steal(&app, "ada").await;
     draw(&app).await;
-    server.will_answer(["550 5.1.1 nobody of that name"]);
-    assert_eq!(send(&app).await, 1);
-    assert_eq!(server.arrived().len(), 1);
+    let nobody = "550 5.1.1 <ada@example.org>: nobody of that name";
+    server.will_answer(["250 ok", nobody]);
+    send(&app).await;
+    assert_eq!(recipients(&server.arrived()), [DESK]);
     for (minutes, is_over) in [(1, false), (5, false), (15, true)] {
         app.pass(minutes * 60 - 1);
-        assert_eq!(
-            (send(&app).await, app.events("mail_given_up").await),
-            (0, 0),
-            "not before"
-        );
+        send(&app).await;
+        assert_eq!(app.events("mail_given_up").await, 0, "not before");
         app.pass(1);
-        server.will_answer(["550 5.1.1 nobody of that name"]);
-        assert_eq!(send(&app).await, 0);
+        server.will_answer([nobody]);
+        send(&app).await;
         assert_eq!(app.events("mail_given_up").await, i64::from(is_over), "{minutes}");
     }
     assert_eq!((waiting(&app).await, app.events("mails_delayed").await), (0, 0));
@@ -269,10 +371,10 @@ async fn f11_a_mail_that_is_refused_is_given_up_in_the_log_and_holds_up_no_other
         .rows("SELECT reason, facts FROM audit_events WHERE kind = 'mail_given_up'")
         .await;
     assert_eq!(rows[0][0].as_deref(), Some("refused"));
+    let facts = rows[0][1].as_deref().expect("facts");
     assert!(
-        rows[0][1]
-            .as_deref()
-            .is_some_and(|facts| facts.contains("nobody of that name"))
+        facts.contains("<the recipient>: nobody of that name") && !facts.contains("ada@"),
+        "{facts}"
     );
 }
 
@@ -283,10 +385,11 @@ async fn f11_a_mail_that_is_not_taken_now_comes_later() {
     steal(&app, "ada").await;
     draw(&app).await;
     server.will_answer(["450 4.2.0 greylisted"; 2]);
-    assert_eq!(send(&app).await, 0);
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 0);
     assert!(app.backend().mail_status().await.expect("an answer").outage.is_none());
     app.pass(60);
-    assert_eq!(send(&app).await, 2);
+    send(&app).await;
     assert_eq!(ids(&server.arrived()).len(), 2);
 }
 
@@ -318,6 +421,47 @@ async fn f11_mails_that_wait_for_people_are_bounded_and_alerts_still_come() {
 }
 
 #[tokio::test]
+async fn p10_whoever_brings_about_the_same_again_and_again_floods_no_mailbox() {
+    let server = MailServer::begin().await;
+    let app = start("p10 flood", &server).await;
+    let person = app.add_person("ada", &["member"], false).await;
+    for _ in 0..4 {
+        let mut program = Program::signed_in(&app, &person).await;
+        steal_from(&app, &mut program).await;
+        draw(&app).await;
+    }
+    send(&app).await;
+    let to_ada = |mails: &[Arrived]| mails.iter().filter(|mail| mail.recipient != DESK).count();
+    assert_eq!(to_ada(&server.arrived()), 1);
+    app.pass(600);
+    let mut program = Program::signed_in(&app, &person).await;
+    steal_from(&app, &mut program).await;
+    draw(&app).await;
+    send(&app).await;
+    assert_eq!(to_ada(&server.arrived()), 1);
+}
+
+#[tokio::test]
+async fn f77_a_rule_of_a_newer_version_holds_up_nothing() {
+    let server = MailServer::begin().await;
+    let app = start("f77 rule", &server).await;
+    steal(&app, "ada").await;
+    let event = "(SELECT event_id FROM notices)";
+    app.execute(&format!(
+        "INSERT INTO alert_windows (rule, began_at, seen, told, last_event) VALUES ('of_tomorrow', 0, 1, 1, {event})"
+    ))
+    .await;
+    draw(&app).await;
+    send(&app).await;
+    assert_eq!(server.arrived().len(), 2);
+    assert_eq!(
+        app.number("SELECT COUNT(*) FROM alert_windows").await,
+        2,
+        "its next node goes on with it"
+    );
+}
+
+#[tokio::test]
 async fn l9_a_storm_is_two_alerts_and_its_rest_is_told_when_it_is_over() {
     let server = MailServer::begin().await;
     let app = start("l9 storm", &server).await;
@@ -329,7 +473,7 @@ async fn l9_a_storm_is_two_alerts_and_its_rest_is_told_when_it_is_over() {
     app.pass(600);
     draw(&app).await;
     assert_eq!(app.events("alert_raised").await, 2);
-    while send(&app).await > 0 {}
+    send(&app).await;
     let mails = server.arrived();
     let alerts: Vec<_> = mails.iter().filter(|mail| mail.recipient == DESK).collect();
     let subjects: Vec<_> = alerts.iter().map(|mail| mail.header("subject")).collect();
@@ -377,20 +521,22 @@ async fn l9_of_two_nodes_one_alerts() {
     let server = MailServer::begin().await;
     let app = start("l9 nodes", &server).await;
     let other = app.beside_at(app.now()).await;
-    for number in 0..5 {
+    for number in 0..4 {
         let username = format!("member{number}");
         steal(&app, &username).await;
-        other.set_clock(app.now());
+        // Nodes need not agree about the time.
+        other.set_clock(app.now().plus(std::time::Duration::from_mins(1)));
         let (here, there) = tokio::join!(app.backend().draw_consequences(), other.backend().draw_consequences());
         assert_eq!(here.expect("drawn") + there.expect("drawn"), 1);
-        let (here, there) = tokio::join!(send(&app), send(&other));
-        assert_eq!(here + there, if number == 0 { 2 } else { 1 });
+        tokio::join!(draw(&app), draw(&other));
+        tokio::join!(send(&app), send(&other));
     }
     assert_eq!(
         (app.events("alert_raised").await, app.events("mail_sent").await),
-        (1, 6)
+        (1, 5)
     );
-    assert_eq!(ids(&server.arrived()).len(), 6);
+    let mails = server.arrived();
+    assert_eq!((mails.len(), ids(&mails).len()), (5, 5));
 }
 
 #[tokio::test]
@@ -399,7 +545,7 @@ async fn l9_without_a_mail_server_alerts_stand_in_the_log() {
     steal(&app, "ada").await;
     draw(&app).await;
     assert_eq!((app.events("alert_raised").await, waiting(&app).await), (1, 0));
-    assert_eq!(send(&app).await, 0);
+    send(&app).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use app::words::time::exact;
 
 use crate::domain::audit::{Event, Kind};
 use crate::domain::clock::Timestamp;
-use crate::domain::device::describe;
+use crate::domain::device::{DeviceKind, describe};
 use crate::domain::notice::Rule;
 use crate::domain::user::User;
 
@@ -65,6 +65,8 @@ impl Letter {
         line(&mut text, "");
         line(&mut text, &format!("Your devices:  {issuer}/"));
         line(&mut text, &format!("Your security: {issuer}/security"));
+        line(&mut text, "");
+        line(&mut text, "More of the same within ten minutes sends no further mail.");
         line(&mut text, "");
         line(
             &mut text,
@@ -219,15 +221,25 @@ fn fact<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
     event.facts.get(name)?.as_str()
 }
 
-/// "with Firefox on Linux from 192.0.2.7".
+/// "with Firefox on Linux from 192.0.2.7". What a program calls itself may be anything.
 fn place(address: Option<&str>, user_agent: Option<&str>) -> String {
     let device = describe(user_agent.unwrap_or_default());
+    let device = match device.kind {
+        DeviceKind::Program => "a program".to_owned(),
+        _ => device.to_string(),
+    };
     format!("with {device} from {}", address.unwrap_or("an unknown address"))
 }
 
+/// A name, unless somebody wrote something else there.
 fn display_name(person: &User) -> &str {
     let name = person.display_name.trim();
-    if name.chars().any(char::is_control) { "" } else { name }
+    let is_of_names = |char: char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '\'' | '’');
+    if name.chars().all(is_of_names) {
+        name
+    } else {
+        &person.username
+    }
 }
 
 /// The host people know this server by.

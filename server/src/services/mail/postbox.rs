@@ -1,82 +1,178 @@
-//! The one way in which this server sends mail: SMTP, over TLS or on this machine.
+//! The one way in which this server sends mail: SMTP (RFC 5321), over TLS or on this machine.
 
 use std::time::Duration;
 
+use lettre::Address;
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::Error;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport as _, Tokio1Executor};
 use secrecy::ExposeSecret as _;
 
 use super::letter::Letter;
-use super::{Outlet, SmtpSecurity};
+use super::{Outlet, SmtpServer};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::MailId;
-use crate::domain::mail::{SENDING, Sent};
+use crate::domain::mail::{ANSWER, OPENING, Sent, TAKING};
 
-/// The longest wait for one answer of the mail server.
-const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+/// The longest wait for a farewell.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Where mails are handed in.
+/// A connection over which mails are handed in, one after another.
 pub(super) struct Postbox {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    connection: AsyncSmtpConnection,
     from: Mailbox,
+    /// A mail was handed in before: some servers want a new connection then.
+    is_used: bool,
+    /// Nothing more can be said over it.
+    is_lost: bool,
+}
+
+/// What came of one thing that was said.
+enum Said {
+    Yes,
+    /// Refused for good.
+    Never(String),
+    /// Refused for now.
+    NotNow(String),
+    /// No answer.
+    Nothing(String),
 }
 
 impl Postbox {
-    /// Connects to nobody yet. Otherwise what is missing, in a few words.
+    /// Connects and signs in. Otherwise what is in the way, in a few words.
     pub(super) async fn open(outlet: &Outlet) -> Result<Self, String> {
-        let outlet = outlet.clone();
-        // Reading the machine's certificate authorities takes a while, so not among other work.
-        let opening = tokio::task::spawn_blocking(move || build(&outlet).map_err(|error| in_words(&error)));
-        opening.await.unwrap_or_else(|error| Err(error.to_string()))
+        let opened = tokio::time::timeout(OPENING, connect(outlet)).await;
+        let connection = opened.map_err(|_| "no answer in time".to_owned())??;
+        Ok(Self {
+            connection,
+            from: outlet.from.clone(),
+            is_used: false,
+            is_lost: false,
+        })
     }
 
-    /// Hands one in. An error's code does not tell whether the server refused this mail or whoever sends it; a second look
-    /// does.
-    pub(super) async fn send(&self, letter: &Letter, to: &str, id: MailId, at: Timestamp) -> Sent {
-        let message = match self.message(letter, to, id, at) {
-            Ok(message) => message,
-            Err(failure) => return Sent::Refused(failure),
+    /// Hands one in; `None`: the server ends this connection between two mails, and there was no try.
+    pub(super) async fn send(&mut self, letter: &Letter, to: &str, id: MailId, at: Timestamp) -> Option<Sent> {
+        let (to, message) = match self.message(letter, to, id, at) {
+            Ok(made) => made,
+            Err(failure) => return Some(Sent::Refused(failure)),
         };
-        match tokio::time::timeout(SENDING, self.hand_in(message)).await {
-            Ok(sent) => sent,
-            Err(_) => Sent::Away("no answer in time".to_owned()),
+        let is_used = std::mem::replace(&mut self.is_used, true);
+        let sent = self.hand_in(to.clone(), &message).await;
+        if sent.is_away() && is_used {
+            self.is_lost = true;
+            return None;
+        }
+        Some(sent.without(to.as_ref()))
+    }
+
+    /// The envelope says whose fault it is: whoever is not the recipient's concerns all mails.
+    async fn hand_in(&mut self, to: Address, message: &[u8]) -> Sent {
+        let from = self.from.email.clone();
+        match self
+            .say(ANSWER, async |server| {
+                server.command(Mail::new(Some(from), Vec::new())).await.map(drop)
+            })
+            .await
+        {
+            Said::Yes => {}
+            Said::Never(failure) | Said::NotNow(failure) | Said::Nothing(failure) => return Sent::Away(failure),
+        }
+        match self
+            .say(ANSWER, async |server| {
+                server.command(Rcpt::new(to, Vec::new())).await.map(drop)
+            })
+            .await
+        {
+            Said::Yes => {}
+            Said::Never(failure) => return self.forget(Sent::Refused(failure)).await,
+            Said::NotNow(failure) => return self.forget(Sent::NotNow(failure)).await,
+            Said::Nothing(failure) => return Sent::Broken(failure),
+        }
+        match self
+            .say(ANSWER, async |server| server.command(Data).await.map(drop))
+            .await
+        {
+            Said::Yes => {}
+            Said::Never(failure) | Said::NotNow(failure) => return self.forget(Sent::NotNow(failure)).await,
+            Said::Nothing(failure) => return Sent::Broken(failure),
+        }
+        match self
+            .say(TAKING, async |server| server.message(message).await.map(drop))
+            .await
+        {
+            Said::Yes => Sent::Taken,
+            Said::Never(failure) | Said::NotNow(failure) => Sent::NotNow(failure),
+            Said::Nothing(failure) => Sent::Unsure(failure),
         }
     }
 
-    async fn hand_in(&self, message: Message) -> Sent {
-        let Err(error) = self.transport.send(message).await else {
-            return Sent::Taken;
+    /// Takes back a mail that the server does not take, so that it can be asked about the next.
+    async fn forget(&mut self, sent: Sent) -> Sent {
+        // A server that does not answer this is found out with the next mail.
+        drop(
+            self.say(ANSWER, async |server| server.command(Rset).await.map(drop))
+                .await,
+        );
+        sent
+    }
+
+    async fn say(
+        &mut self,
+        longest: Duration,
+        what: impl AsyncFnOnce(&mut AsyncSmtpConnection) -> Result<(), Error>,
+    ) -> Said {
+        if self.is_lost {
+            return Said::Nothing("the connection was lost".to_owned());
+        }
+        let Ok(said) = tokio::time::timeout(longest, what(&mut self.connection)).await else {
+            self.is_lost = true;
+            return Said::Nothing("no answer in time".to_owned());
         };
-        let failure = in_words(&error);
-        // Of this client's own making: an address that this mail server cannot be told.
-        let is_permanent = error.is_permanent() || error.is_client();
-        match self.transport.test_connection().await {
-            Ok(true) if is_permanent => Sent::Refused(failure),
-            Ok(true) if error.is_transient() => Sent::NotNow(failure),
-            // A connection that breaks is nobody's mail; nor is one that cannot be had, or a sign-in that is refused.
-            Ok(_) | Err(_) => Sent::Away(failure),
+        match said {
+            Ok(()) => Said::Yes,
+            Err(error) if error.is_permanent() => Said::Never(in_words(&error)),
+            Err(error) if error.is_transient() => Said::NotNow(in_words(&error)),
+            Err(error) => {
+                self.is_lost = true;
+                Said::Nothing(in_words(&error))
+            }
         }
     }
 
-    fn message(&self, letter: &Letter, to: &str, id: MailId, at: Timestamp) -> Result<Message, String> {
+    /// Whether another mail can be handed in here.
+    pub(super) const fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(mut self) {
+        if !self.is_lost {
+            // What was taken stays taken, whatever is answered to it.
+            drop(tokio::time::timeout(FAREWELL, self.connection.quit()).await);
+        }
+    }
+
+    fn message(&self, letter: &Letter, to: &str, id: MailId, at: Timestamp) -> Result<(Address, Vec<u8>), String> {
         let to: Address = to
             .parse()
             .map_err(|_| "not an address that mail can be sent to".to_owned())?;
         let host = self.from.email.domain();
-        Message::builder()
+        let message = Message::builder()
             .from(self.from.clone())
-            .to(Mailbox::new(None, to))
+            .to(Mailbox::new(None, to.clone()))
             .subject(letter.subject.clone())
             .message_id(Some(format!("<{id}@{host}>")))
             .date(at.to_system_time())
             .header(AutoSubmitted)
             .header(ContentType::TEXT_PLAIN)
             .body(letter.text.clone())
-            .map_err(|error| in_words(&error))
+            .map_err(|error| in_words(&error))?;
+        Ok((to, message.formatted()))
     }
 }
 
@@ -98,25 +194,26 @@ impl Header for AutoSubmitted {
     }
 }
 
-fn build(outlet: &Outlet) -> Result<Postbox, lettre::transport::smtp::Error> {
-    let server = &outlet.server;
-    let tls = match server.security {
-        SmtpSecurity::Tls => Tls::Wrapper(TlsParameters::new_rustls(server.host.clone())?),
-        SmtpSecurity::StartTls => Tls::Required(TlsParameters::new_rustls(server.host.clone())?),
-        SmtpSecurity::Loopback => Tls::None,
+async fn connect(outlet: &Outlet) -> Result<AsyncSmtpConnection, String> {
+    let SmtpServer { host, port, is_tls } = outlet.server.clone();
+    let tls = if is_tls {
+        // Reading the machine's certificate authorities takes a while, so not among other work.
+        let name = host.clone();
+        let reading = tokio::task::spawn_blocking(move || TlsParameters::new_rustls(name));
+        let read = reading.await.map_err(|error| in_words(&error))?;
+        Some(read.map_err(|error| in_words(&error))?)
+    } else {
+        None
     };
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
-        .port(server.port)
-        .tls(tls)
-        .timeout(Some(LONGEST_ANSWER))
-        .hello_name(ClientId::Domain(outlet.from.email.domain().to_owned()));
+    let name = ClientId::Domain(outlet.from.email.domain().to_owned());
+    let connected = AsyncSmtpConnection::connect_tokio1((host, port), None, &name, tls, None).await;
+    let mut connection = connected.map_err(|error| in_words(&error))?;
     if let Some((name, password)) = &outlet.credentials {
-        builder = builder.credentials(Credentials::new(name.clone(), password.expose_secret().to_owned()));
+        let credentials = Credentials::new(name.clone(), password.expose_secret().to_owned());
+        let signed_in = connection.auth(DEFAULT_MECHANISMS, &credentials).await;
+        signed_in.map_err(|error| in_words(&error))?;
     }
-    Ok(Postbox {
-        transport: builder.build(),
-        from: outlet.from.clone(),
-    })
+    Ok(connection)
 }
 
 /// What went wrong, down to its cause, in one line.
@@ -130,8 +227,6 @@ fn in_words(error: &dyn std::error::Error) -> String {
         }
         cause = deeper.source();
     }
-    text.chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .take(300)
-        .collect()
+    let printable = text.chars().map(|char| if char.is_control() { ' ' } else { char });
+    printable.take(300).collect()
 }

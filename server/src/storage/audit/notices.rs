@@ -6,9 +6,9 @@ use super::super::columns::{Table, bigint};
 use super::super::many::{ids, in_ids_on_postgres, in_ids_on_sqlite, write_many};
 use super::super::{StorageError, Tx, on_backend, statements};
 use super::{EventRow, StoredEvent, event_columns};
-use crate::domain::audit::Event;
+use crate::domain::audit::{Event, Kind};
 use crate::domain::clock::Timestamp;
-use crate::domain::id::EventId;
+use crate::domain::id::{EventId, UserId};
 use crate::domain::notice::{Rule, Window, is_noticed};
 
 const TABLE: Table = Table("alert_windows");
@@ -24,6 +24,9 @@ statements! {
         ON CONFLICT (rule) DO UPDATE SET began_at = excluded.began_at, seen = excluded.seen, told = excluded.told, \
         last_event = excluded.last_event";
     DELETE_WINDOW = "DELETE FROM alert_windows WHERE rule = $1";
+    TELL_PERSON = "INSERT INTO people_told (user_id, kind, told_at) VALUES ($1, $2, $3) \
+        ON CONFLICT (user_id, kind) DO UPDATE SET told_at = excluded.told_at \
+        WHERE people_told.told_at <= $4 OR people_told.told_at > $5";
 }
 
 statements! {
@@ -47,17 +50,19 @@ struct WindowRow {
     last_event: Uuid,
 }
 
-impl TryFrom<WindowRow> for Window {
-    type Error = StorageError;
-
-    fn try_from(row: WindowRow) -> Result<Self, StorageError> {
-        Ok(Self {
-            rule: TABLE.word("rule", &row.rule, &Rule::ALL, Rule::as_str)?,
-            began_at: Timestamp::from_millis(row.began_at),
-            seen: TABLE.count("seen", row.seen)?,
-            told: TABLE.count("told", row.told)?,
-            last_event: EventId(row.last_event),
-        })
+impl WindowRow {
+    /// None of a rule that a newer version had: its next node goes on with it.
+    fn read(self) -> Result<Option<Window>, StorageError> {
+        let Some(rule) = Rule::ALL.into_iter().find(|rule| rule.as_str() == self.rule) else {
+            return Ok(None);
+        };
+        Ok(Some(Window {
+            rule,
+            began_at: Timestamp::from_millis(self.began_at),
+            seen: TABLE.count("seen", self.seen)?,
+            told: TABLE.count("told", self.told)?,
+            last_event: EventId(self.last_event),
+        }))
     }
 }
 
@@ -97,25 +102,55 @@ pub async fn take_turn(tx: &mut Tx) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// An event that was remembered; without what it says, if that cannot be read.
+pub type Noticed = (EventId, Result<StoredEvent, StorageError>);
+
 /// At most `limit` of the events that were remembered, the first of them first.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_noticed(tx: &mut Tx, limit: u32) -> Result<Vec<StoredEvent>, StorageError> {
+pub async fn list_noticed(tx: &mut Tx, limit: u32) -> Result<Vec<Noticed>, StorageError> {
     let rows: Vec<EventRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_NOTICED)
         .bind(i64::from(limit))
         .fetch_all(connection)
         .await)?;
-    rows.into_iter().map(Event::try_from).collect()
+    Ok(rows
+        .into_iter()
+        .map(|row| (EventId(row.id), Event::try_from(row)))
+        .collect())
 }
 
 /// Everything has followed from these.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn delete_notices(tx: &mut Tx, events: &[StoredEvent]) -> Result<(), StorageError> {
+pub async fn delete_notices(tx: &mut Tx, events: &[Noticed]) -> Result<(), StorageError> {
     let sql = tx.in_words_of(DELETE_NOTICES_ON_SQLITE, DELETE_NOTICES_ON_POSTGRES);
-    write_many(tx, sql, ids(events.iter().map(|event| event.id.0))).await
+    write_many(tx, sql, ids(events.iter().map(|(id, _)| id.0))).await
+}
+
+/// Notes that a person is told of something of this kind now, unless that was done after the first of the two moments (and
+/// not after the second: then the clock was set back).
+///
+/// # Errors
+/// When the database fails.
+pub async fn tell_person(
+    tx: &mut Tx,
+    user: UserId,
+    kind: Kind,
+    now: Timestamp,
+    not_after: (Timestamp, Timestamp),
+) -> Result<bool, StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(TELL_PERSON)
+        .bind(user.0)
+        .bind(kind.as_str())
+        .bind(now.as_millis())
+        .bind(not_after.0.as_millis())
+        .bind(not_after.1.as_millis())
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    Ok(changed == 1)
 }
 
 /// All windows that are open or wait to be closed.
@@ -126,7 +161,10 @@ pub async fn list_alert_windows(tx: &mut Tx) -> Result<Vec<Window>, StorageError
     let rows: Vec<WindowRow> = on_backend!(tx, |connection| sqlx::query_as(LIST_WINDOWS)
         .fetch_all(connection)
         .await)?;
-    rows.into_iter().map(Window::try_from).collect()
+    rows.into_iter()
+        .map(WindowRow::read)
+        .filter_map(Result::transpose)
+        .collect()
 }
 
 /// Keeps a window as it is now.
