@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use secrecy::ExposeSecret;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::cli::CliError;
 use crate::config::{ConfigError, LogFormat, Settings};
@@ -106,7 +107,7 @@ impl Application {
         let (stop_telling, stopped) = oneshot::channel::<()>();
         let mut telling = tokio::spawn(backend.clone().tell_logouts(async move { drop(stopped.await) }));
         let watching = tokio::spawn(watch(backend.clone()));
-        let drawing = tokio::spawn(draw(backend.clone()));
+        let mut drawing = tokio::spawn(draw(backend.clone()));
         let mut sending = tokio::spawn(send(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
@@ -114,7 +115,6 @@ impl Application {
         housekeeping.abort();
         following.abort();
         watching.abort();
-        drawing.abort();
         if let Some(comparing) = comparing {
             comparing.abort();
             if let Err(error) = backend.leave_nodes().await {
@@ -126,6 +126,7 @@ impl Application {
         let last = tokio::join!(
             tokio::time::timeout(LAST_TURNS, &mut telling),
             tokio::time::timeout(LAST_TURNS, &mut sending),
+            tokio::time::timeout(LAST_TURNS, &mut drawing),
         );
         if last.0.is_err() {
             tracing::warn!("services were still being told of ended sessions; they will be told again");
@@ -134,6 +135,10 @@ impl Application {
         if last.1.is_err() {
             tracing::warn!("a mail was still being sent; it will be sent again");
             sending.abort();
+        }
+        if last.2.is_err() {
+            tracing::warn!("what follows from events was still being drawn; the next start will");
+            drawing.abort();
         }
         // What happened last would else be without a seal for as long as no server runs.
         match tokio::time::timeout(LAST_SEAL, backend.seal_last(&checkpoint)).await {
@@ -340,13 +345,16 @@ where
     let mut ending = backend.ending();
     loop {
         // By a clock that is known to be wrong nothing is due: the other nodes do it.
-        let done = if backend.may_clear_away() {
-            // Its own task: the next turn may go well after one that panicked.
-            tokio::spawn(turn(backend.clone())).await.map_err(CliError::from)
-        } else {
-            Ok(Ok(false))
+        // Its own task, which ends with this one: the next turn may go well after one that panicked.
+        let mut under_way = JoinSet::new();
+        if backend.may_clear_away() {
+            under_way.spawn(turn(backend.clone()));
+        }
+        let done = match under_way.join_next().await {
+            Some(Ok(done)) => done.map_err(CliError::from),
+            Some(Err(panicked)) => Err(panicked.into()),
+            None => Ok(false),
         };
-        let done = done.and_then(|done| done.map_err(CliError::from));
         if let Err(error) = &done
             && !failing
         {

@@ -81,9 +81,9 @@ pub struct Mail {
 pub enum Sent {
     /// The mail server took it upon itself.
     Taken,
-    /// It knows no such recipient (SMTP 5xx), or that is no address at all.
+    /// It knows no such recipient, or that is no address at all.
     Refused(String),
-    /// It does not take this one now.
+    /// It did not take this one, for a reason that may pass or concern others, too.
     NotNow(String),
     /// The connection broke or stood still before the whole mail was said.
     Broken(String),
@@ -151,12 +151,8 @@ impl Mail {
             3 => 15,
             _ => 60,
         });
-        let is_in_vain = match sent {
-            // That an alert reaches nobody may be noticed in three days.
-            Sent::Refused(_) => self.audience == Audience::Person,
-            Sent::Unsure(_) => true,
-            _ => false,
-        };
+        // An alert may come twice rather than not at all.
+        let is_in_vain = self.audience == Audience::Person && matches!(sent, Sent::Refused(_) | Sent::Unsure(_));
         (!is_in_vain || self.tries < MOST_IN_VAIN).then(|| now.plus(pause))
     }
 }
@@ -196,7 +192,7 @@ mod tests {
         };
         let (refused, not_now) = (Sent::Refused(String::new()), Sent::NotNow(String::new()));
         assert_eq!(tries(Audience::Person, &refused), (4, 21));
-        assert_eq!(tries(Audience::SecurityDesk, &Sent::Unsure(String::new())), (4, 21));
+        assert_eq!(tries(Audience::Person, &Sent::Unsure(String::new())), (4, 21));
         assert_eq!(tries(Audience::SecurityDesk, &refused), (75, 72 * 60 + 21));
         assert_eq!(tries(Audience::Person, &not_now), (75, 72 * 60 + 21));
     }

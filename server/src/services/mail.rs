@@ -94,6 +94,10 @@ impl Backend {
             let Some(mail) = self.begin_try(mail).await? else {
                 continue;
             };
+            if mail.audience == Audience::SecurityDesk && !outlet.has_at_desk(&mail.recipient) {
+                self.give_up(vec![mail], "no_longer_at_the_desk").await?;
+                continue;
+            }
             let sent = self.try_mail(outlet, &mut postbox, &mail).await?;
             let is_away = sent.is_away();
             self.note_sent(mail, sent).await?;
@@ -114,22 +118,28 @@ impl Backend {
     pub async fn give_up_old_mails(&self) -> Result<bool, ServiceError> {
         let since = self.now().minus(KEPT);
         let mut tx = self.store.read().await?;
-        if mail::list_old_mails(&mut tx, since, 1).await?.is_empty() {
+        let old = mail::list_old_mails(&mut tx, since, MOST_OLD).await?;
+        drop(tx);
+        if old.is_empty() {
             return Ok(false);
         }
-        drop(tx);
+        let may_be_more = old.len() == MOST_OLD as usize;
+        self.give_up(old, "too_old").await?;
+        Ok(may_be_more)
+    }
+
+    async fn give_up(&self, mails: Vec<Mail>, reason: &str) -> Result<(), ServiceError> {
         let mut tx = self.store.write().await?;
-        let old = mail::list_old_mails(&mut tx, since, MOST_OLD).await?;
         let mut given_up = Vec::new();
-        for mail in &old {
+        for mail in mails {
             let about = audit::find_event(&mut tx, mail.event).await?;
-            if mail::delete_mail(&mut tx, mail).await? {
-                given_up.push(self.given_up_event(mail, about.as_ref(), "too_old", None));
+            // Unless another node was faster, or has begun a try.
+            if mail::delete_mail(&mut tx, &mail).await? {
+                given_up.push(self.given_up_event(&mail, about.as_ref(), reason, None));
             }
         }
         audit::append_events(&mut tx, &given_up).await?;
-        tx.commit().await?;
-        Ok(old.len() == MOST_OLD as usize)
+        Ok(tx.commit().await?)
     }
 
     /// Sends a mail right now that says only that mails arrive.
@@ -184,9 +194,6 @@ impl Backend {
         postbox: &mut Option<Postbox>,
         mail: &Mail,
     ) -> Result<Sent, ServiceError> {
-        if mail.audience == Audience::SecurityDesk && !outlet.has_at_desk(&mail.recipient) {
-            return Ok(Sent::Refused("no longer at the security desk".to_owned()));
-        }
         let mut tx = self.store.read().await?;
         let event = audit::find_event(&mut tx, mail.event).await?;
         let event = event.ok_or(ServiceError::Contradiction("a mail about no event"))?;
@@ -239,14 +246,15 @@ impl Backend {
         Ok(tx.commit().await?)
     }
 
-    /// That the mail server is away for longer than a moment, or came back after that.
+    /// That nothing was taken for longer than a moment, or something after that.
     async fn note_outage(&self, tx: &mut Tx, sent: &Sent) -> Result<Option<Event>, ServiceError> {
         let before = mail::find_mail_outage(tx).await?;
-        let after = match sent {
-            Sent::Away(failure) => Some(Outage::after(before.as_ref(), failure.clone(), self.now())),
-            // That says nothing about other mails.
-            Sent::Broken(_) | Sent::Unsure(_) => before.clone(),
-            Sent::Taken | Sent::Refused(_) | Sent::NotNow(_) => None,
+        let after = match sent.failure() {
+            // That the server took it is the only sign that it takes mails.
+            None => None,
+            // It says nothing about other mails.
+            Some(_) if matches!(sent, Sent::Refused(_)) => before.clone(),
+            Some(failure) => Some(Outage::after(before.as_ref(), failure.to_owned(), self.now())),
         };
         if before == after || !mail::put_mail_outage(tx, before.as_ref(), after.as_ref()).await? {
             return Ok(None);

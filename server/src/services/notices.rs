@@ -23,8 +23,6 @@ const MOST_EVENTS: u32 = 100;
 struct Consequences {
     alerts: Vec<Alert>,
     events: Vec<Event>,
-    /// Room for mails to people; not counted yet: none was needed.
-    room: Option<u64>,
 }
 
 impl Backend {
@@ -124,25 +122,20 @@ impl Backend {
         else {
             return Ok(());
         };
+        // Somebody who has a copy brings that about as often as they like.
+        if event.kind == Kind::BoundCookieCopied && !self.is_news(tx, user, event.kind).await? {
+            return Ok(());
+        }
         let waiting = self.waiting_mail(event.id, Audience::Person, email, 1);
-        let room = match drawn.room {
-            Some(room) => room,
-            None => MOST_WAITING.saturating_sub(mail::count_mails(tx).await?),
-        };
-        if room == 0 {
-            let given_up = self.mail_event(Kind::MailGivenUp, &waiting, Some(event));
-            let given_up = given_up.outcome(Outcome::Failure).reason("too_many_waiting");
-            drawn.events.push(given_up);
-            return Ok(());
+        let (all, for_one) = mail::count_mails_to_people(tx, &waiting.recipient).await?;
+        if all < MOST_WAITING && for_one < MOST_WAITING_FOR_ONE {
+            return Ok(mail::insert_mail(tx, &waiting).await?);
         }
-        // Whoever can bring such events about can bring about many: nobody's mailbox is flooded, nor the way of all others.
-        if mail::count_mails_to(tx, &waiting.recipient).await? >= MOST_WAITING_FOR_ONE
-            || !self.is_news(tx, user, event.kind).await?
-        {
-            return Ok(());
-        }
-        drawn.room = Some(room - 1);
-        Ok(mail::insert_mail(tx, &waiting).await?)
+        let given_up = self.mail_event(Kind::MailGivenUp, &waiting, Some(event));
+        drawn
+            .events
+            .push(given_up.outcome(Outcome::Failure).reason("too_many_waiting"));
+        Ok(())
     }
 
     /// Whether the person was told of nothing of this kind within the last minutes.

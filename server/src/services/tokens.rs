@@ -13,6 +13,7 @@ use crate::domain::policy::{Limits, strictest};
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session};
 use crate::domain::user::User;
+use crate::storage::audit::EventFilter;
 use crate::storage::sessions::Rotation;
 use crate::storage::{Tx, audit, devices, sessions};
 pub(super) use access::is_new_activity;
@@ -375,7 +376,15 @@ impl Backend {
                 if let Some(device) = session.device_id {
                     devices::drop_trust(&mut tx, device).await?;
                 }
-                // Both sides' circumstances: this request's are the event's own.
+                // Both sides' circumstances: this request's are the event's own, and whoever has the newer token either signed in
+                // or refreshed last.
+                let last = EventFilter {
+                    session: Some(session.id),
+                    kind: Some(Kind::TokenRotated),
+                    ..EventFilter::default()
+                };
+                let last = audit::list_events(&mut tx, &last, None, 1).await?.pop();
+                let (last_address, last_agent) = last.map_or((None, None), |last| (last.address, last.user_agent));
                 let event = self
                     .token_event(kind, &session, user.id, from)
                     .outcome(Outcome::Denied)
@@ -383,6 +392,8 @@ impl Backend {
                     .fact("presented_generation", presented)
                     .fact("signed_in_address", session.address.clone())
                     .fact("signed_in_user_agent", session.user_agent.clone())
+                    .fact("last_refresh_address", last_address)
+                    .fact("last_refresh_user_agent", last_agent)
                     .fact("last_issue", session.handed_out_at.as_millis());
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;

@@ -24,7 +24,8 @@ statements! {
     LIST_DUE = concat!("SELECT ", mail_columns!(), " FROM mails WHERE retry_at <= $1 OR retry_at > $2 \
         ORDER BY audience DESC, retry_at, id LIMIT $3");
     LIST_OLD = concat!("SELECT ", mail_columns!(), " FROM mails WHERE created_at <= $1 ORDER BY created_at LIMIT $2");
-    COUNT_MAILS_TO = "SELECT COUNT(*) FROM mails WHERE recipient = $1";
+    COUNT_MAILS_TO_PEOPLE = "SELECT COUNT(*) FROM mails WHERE audience = 'person'";
+    COUNT_MAILS_TO_PERSON = "SELECT COUNT(*) FROM mails WHERE audience = 'person' AND recipient = $1";
     FIND_OLDEST = "SELECT MIN(created_at) FROM mails";
     // Each try has a number: whoever begins one that has begun already does not.
     BEGIN_TRY = "UPDATE mails SET retry_at = $3, tries = tries + 1 WHERE id = $1 AND tries = $2";
@@ -115,16 +116,22 @@ pub async fn find_oldest_mail(tx: &mut Tx) -> Result<Option<Timestamp>, StorageE
     Ok(at.map(Timestamp::from_millis))
 }
 
-/// How many wait for this address.
+/// How many wait for people, and of these for the one with this address.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn count_mails_to(tx: &mut Tx, recipient: &str) -> Result<u64, StorageError> {
-    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(COUNT_MAILS_TO)
-        .bind(recipient)
-        .fetch_one(connection)
-        .await)?;
-    TABLE.count("count", count)
+pub async fn count_mails_to_people(tx: &mut Tx, recipient: &str) -> Result<(u64, u64), StorageError> {
+    let (all, one): (i64, i64) = on_backend!(tx, |connection| {
+        let all = sqlx::query_scalar(COUNT_MAILS_TO_PEOPLE)
+            .fetch_one(&mut *connection)
+            .await;
+        let one = sqlx::query_scalar(COUNT_MAILS_TO_PERSON)
+            .bind(recipient)
+            .fetch_one(connection)
+            .await;
+        all.and_then(|all| Ok((all, one?)))
+    })?;
+    Ok((TABLE.count("count", all)?, TABLE.count("count", one)?))
 }
 
 /// Those that have waited since this moment or longer.

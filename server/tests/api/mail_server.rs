@@ -163,7 +163,7 @@ impl MailServer {
 
     /// How it answers the next recipients, before it goes back to taking them.
     pub fn will_answer(&self, answers: impl IntoIterator<Item = &'static str>) {
-        locked(&self.desk).to_recipients.extend(answers);
+        locked(&self.desk).to_recipients = answers.into_iter().collect();
     }
 
     /// What it says of whom mails are from, if not 250.

@@ -46,6 +46,7 @@ mod keys;
 mod lost_answers;
 mod mail_server;
 mod mails;
+mod mails_away;
 mod oauth_endpoints;
 mod passwords;
 mod recovery;

@@ -51,13 +51,17 @@ impl Letter {
                 person.map_or("-", |person| person.username.as_str())
             ),
         );
+        let used = place(event.address.as_deref(), event.user_agent.as_deref());
         if event.kind == Kind::TokenReused {
             let began = place(fact(event, "signed_in_address"), fact(event, "signed_in_user_agent"));
-            line(&mut text, &format!("Session: begun {began}"));
-            let used = place(event.address.as_deref(), event.user_agent.as_deref());
-            line(&mut text, &format!("Copy:    used {used}"));
+            line(&mut text, &format!("Session: signed in {began}"));
+            let last = place(
+                fact(event, "last_refresh_address"),
+                fact(event, "last_refresh_user_agent"),
+            );
+            line(&mut text, &format!("Then:    used {last}"));
+            line(&mut text, &format!("At last: used {used}"));
         } else {
-            let used = place(event.address.as_deref(), event.user_agent.as_deref());
             line(&mut text, &format!("From:    {used}"));
         }
         line(&mut text, "");
@@ -66,8 +70,10 @@ impl Letter {
         line(&mut text, &format!("Your devices:  {issuer}/"));
         line(&mut text, &format!("Your security: {issuer}/security"));
         line(&mut text, "");
-        line(&mut text, "More of the same within ten minutes sends no further mail.");
-        line(&mut text, "");
+        if event.kind == Kind::BoundCookieCopied {
+            line(&mut text, "More of the same within ten minutes sends no further mail.");
+            line(&mut text, "");
+        }
         line(
             &mut text,
             "This message was sent by a program; nobody reads an answer. It never asks for a password or",
@@ -87,8 +93,10 @@ impl Letter {
         line(&mut text, "");
         line(&mut text, meaning);
         line(&mut text, "");
-        line(&mut text, &format!("Events:  {count}"));
-        line(&mut text, &format!("Last at: {}", when(event.at)));
+        if count > 1 {
+            line(&mut text, &format!("Events:  {count}; the last of them:"));
+        }
+        line(&mut text, &format!("When:    {}", when(event.at)));
         if let Some(person) = person {
             line(&mut text, &format!("Person:  {}", person.username));
         }
@@ -104,6 +112,12 @@ impl Letter {
             &mut text,
             &format!("Everything about it: {issuer}/admin/audit/{}", event.id),
         );
+        if count > 1 {
+            line(
+                &mut text,
+                &format!("All of its kind:     {issuer}/admin/audit?kind={}", event.kind.as_str()),
+            );
+        }
         line(
             &mut text,
             "More of the same within ten minutes is told once, when they are over.",
@@ -127,11 +141,12 @@ const fn words(kind: Kind) -> (&'static str, &'static str, &'static str) {
     match kind {
         Kind::TokenReused => (
             "a session of yours was ended",
-            "A copy of one of your sessions was used. Both the copy and the session were ended, and that\n\
-             device is asked for a second factor again.",
-            "Sign in again where you were. If you know of no copy (a restored backup of a browser's profile\n\
-             is one), a program on that device may have stolen the session: have the device looked at, and\n\
-             change your password from another one.",
+            "One of your sessions was used from two places at once, so somebody may have a copy of it. It was\n\
+             ended for both, and that device is asked for a second factor again.",
+            "One of the uses above may not have been you, even if all look like your own device. Sign in again\n\
+             where you were. If you know of no copy (a restored backup of a browser's profile is one), a\n\
+             program on that device may have stolen the session: have the device looked at, and change your\n\
+             password from another one.",
         ),
         Kind::BoundCookieCopied => (
             "a copy of your browser's session was refused",
@@ -175,7 +190,7 @@ const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
         Rule::TokenReused => (
             "a used refresh token came back",
             "Two parties held the same session. It was ended for both, and the person was told. The event\n\
-             shows the circumstances of both sides.",
+             shows where the session began, where it was last refreshed, and who used the older token.",
         ),
         Rule::DatabaseRolledBack => (
             "the database went back in time",

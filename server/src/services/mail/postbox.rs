@@ -34,10 +34,10 @@ pub(super) struct Postbox {
 /// What came of one thing that was said.
 enum Said {
     Yes,
-    /// Refused for good.
-    Never(String),
-    /// Refused for now.
-    NotNow(String),
+    /// There is no such recipient.
+    NoSuchRecipient(String),
+    /// Refused for another reason.
+    Refused(String),
     /// No answer.
     Nothing(String),
 }
@@ -70,7 +70,8 @@ impl Postbox {
         Some(sent.without(to.as_ref()))
     }
 
-    /// The envelope says whose fault it is: whoever is not the recipient's concerns all mails.
+    /// Only what the server says of the recipient is this mail's fault; all else may concern every mail, whenever it is said:
+    /// some servers refuse a sender, or the client itself, only when they hear a recipient.
     async fn hand_in(&mut self, to: Address, message: &[u8]) -> Sent {
         let from = self.from.email.clone();
         match self
@@ -80,7 +81,9 @@ impl Postbox {
             .await
         {
             Said::Yes => {}
-            Said::Never(failure) | Said::NotNow(failure) | Said::Nothing(failure) => return Sent::Away(failure),
+            Said::NoSuchRecipient(failure) | Said::Refused(failure) | Said::Nothing(failure) => {
+                return Sent::Away(failure);
+            }
         }
         match self
             .say(ANSWER, async |server| {
@@ -89,8 +92,8 @@ impl Postbox {
             .await
         {
             Said::Yes => {}
-            Said::Never(failure) => return self.forget(Sent::Refused(failure)).await,
-            Said::NotNow(failure) => return self.forget(Sent::NotNow(failure)).await,
+            Said::NoSuchRecipient(failure) => return self.forget(Sent::Refused(failure)).await,
+            Said::Refused(failure) => return self.forget(Sent::NotNow(failure)).await,
             Said::Nothing(failure) => return Sent::Broken(failure),
         }
         match self
@@ -98,7 +101,8 @@ impl Postbox {
             .await
         {
             Said::Yes => {}
-            Said::Never(failure) | Said::NotNow(failure) => return self.forget(Sent::NotNow(failure)).await,
+            Said::NoSuchRecipient(failure) => return self.forget(Sent::Refused(failure)).await,
+            Said::Refused(failure) => return self.forget(Sent::NotNow(failure)).await,
             Said::Nothing(failure) => return Sent::Broken(failure),
         }
         match self
@@ -106,7 +110,8 @@ impl Postbox {
             .await
         {
             Said::Yes => Sent::Taken,
-            Said::Never(failure) | Said::NotNow(failure) => Sent::NotNow(failure),
+            Said::NoSuchRecipient(failure) => Sent::Refused(failure),
+            Said::Refused(failure) => Sent::NotNow(failure),
             Said::Nothing(failure) => Sent::Unsure(failure),
         }
     }
@@ -135,8 +140,17 @@ impl Postbox {
         };
         match said {
             Ok(()) => Said::Yes,
-            Err(error) if error.is_permanent() => Said::Never(in_words(&error)),
-            Err(error) if error.is_transient() => Said::NotNow(in_words(&error)),
+            Err(error) if error.is_permanent() || error.is_transient() => {
+                let failure = in_words(&error);
+                if error
+                    .status()
+                    .is_some_and(|code| is_about_recipient(&code.to_string(), &failure))
+                {
+                    Said::NoSuchRecipient(failure)
+                } else {
+                    Said::Refused(failure)
+                }
+            }
             Err(error) => {
                 self.is_lost = true;
                 Said::Nothing(in_words(&error))
@@ -216,6 +230,23 @@ async fn connect(outlet: &Outlet) -> Result<AsyncSmtpConnection, String> {
     Ok(connection)
 }
 
+/// Whether a refusal says that there is no such recipient, by its code and by its enhanced one if there is one (RFC 3463,
+/// sections 3.2 and 3.3).
+fn is_about_recipient(code: &str, failure: &str) -> bool {
+    const ADDRESSES: [&str; 7] = ["5.1.1", "5.1.2", "5.1.3", "5.1.4", "5.1.5", "5.1.6", "5.1.10"];
+    let is_enhanced = |word: &&str| {
+        let parts: Vec<&str> = word.split('.').collect();
+        parts.len() == 3
+            && parts
+                .iter()
+                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match failure.split_whitespace().find(is_enhanced) {
+        Some(enhanced) => enhanced.starts_with("5.2.") || ADDRESSES.contains(&enhanced),
+        None => matches!(code, "550" | "551" | "553"),
+    }
+}
+
 /// What went wrong, down to its cause, in one line.
 fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -229,4 +260,34 @@ fn in_words(error: &dyn std::error::Error) -> String {
     }
     let printable = text.chars().map(|char| if char.is_control() { ' ' } else { char });
     printable.take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_about_recipient;
+
+    #[test]
+    fn f11_only_what_is_said_of_the_recipient_is_that_mails_fault() {
+        let refused =
+            |answer: &str| is_about_recipient(&answer[..3], &format!("permanent error ({}): {answer}", &answer[..3]));
+        for answer in [
+            "550 5.1.1 <ada@example.org>: Recipient address rejected: User unknown",
+            "550 5.1.10 recipient not found",
+            "552 5.2.2 mailbox full",
+            "550 no such user here",
+        ] {
+            assert!(refused(answer), "{answer}");
+        }
+        for answer in [
+            "553 5.7.1 <mayfly@example.com>: Sender address rejected: not owned by user",
+            "554 5.7.1 <ada@example.org>: Relay access denied",
+            "550 5.7.60 client does not have permissions to send as this sender",
+            "550 5.1.8 sender's domain does not exist",
+            "450 4.2.0 greylisted",
+            "452 4.5.3 too many recipients",
+            "554 no mails today",
+        ] {
+            assert!(!refused(answer), "{answer}");
+        }
+    }
 }
