@@ -95,7 +95,7 @@ impl Application {
             // Before anything is cleared away by this node's clock.
             backend.join_nodes().await?;
         } else {
-            backend.take_over_telling().await?;
+            backend.take_over().await?;
         }
         let checkpoint = checkpoint_path(&self.state.settings);
         let sealing = tokio::spawn(seal(backend.clone(), checkpoint.clone()));

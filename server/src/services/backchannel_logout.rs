@@ -144,16 +144,6 @@ impl Backend {
         }
     }
 
-    /// Takes over from a process that ended in the middle, where there is no other node that could be at it.
-    ///
-    /// # Errors
-    /// Infrastructure.
-    pub async fn take_over_telling(&self) -> Result<(), ServiceError> {
-        let mut tx = self.store.write().await?;
-        logout_receivers::release_logout_receivers(&mut tx, self.now()).await?;
-        Ok(tx.commit().await?)
-    }
-
     /// All services that are told, and how each is doing.
     ///
     /// # Errors

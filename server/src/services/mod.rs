@@ -53,7 +53,8 @@ use crate::domain::keys::{KeyEncryptionKey, KeyError, KeyRing};
 use crate::domain::policy::{Limits, MAX_ACCESS, strictest};
 use crate::domain::random::Random;
 use crate::domain::user::{User, canonical};
-use crate::storage::{StorageError, Store, Tx, policies, users};
+use crate::storage::mail as mails;
+use crate::storage::{StorageError, Store, Tx, logout_receivers, policies, users};
 
 use hashing::Hasher;
 
@@ -213,6 +214,18 @@ impl Backend {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Takes over what a process before this one was telling or sending when it ended, where there is no other node that
+    /// could be at it.
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn take_over(&self) -> Result<(), ServiceError> {
+        let (mut tx, now) = (self.store.write().await?, self.now());
+        logout_receivers::release_logout_receivers(&mut tx, now).await?;
+        mails::release_mails(&mut tx, now).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Nothing outside is begun any more: the server ends.

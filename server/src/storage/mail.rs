@@ -30,6 +30,7 @@ statements! {
     // Each try has a number: whoever begins one that has begun already does not.
     BEGIN_TRY = "UPDATE mails SET retry_at = $3, tries = tries + 1 WHERE id = $1 AND tries = $2";
     POSTPONE = "UPDATE mails SET retry_at = $3, tries = $4 WHERE id = $1 AND tries = $2";
+    RELEASE_ALL = "UPDATE mails SET retry_at = $1 WHERE retry_at > $1";
     DELETE_MAIL = "DELETE FROM mails WHERE id = $1 AND tries = $2";
     FIND_OUTAGE = "SELECT tries, failing_since, retry_at, failure FROM mail_server WHERE one = 1";
     // Only once for each try that failed: of several nodes the first counts it.
@@ -174,6 +175,19 @@ pub async fn begin_try(tx: &mut Tx, mail: &Mail, until: Timestamp) -> Result<boo
         .await
         .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
+}
+
+/// Nobody is at any of them: for the start of a node that has no others.
+///
+/// # Errors
+/// When the database fails.
+pub async fn release_mails(tx: &mut Tx, now: Timestamp) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(RELEASE_ALL)
+        .bind(now.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
 }
 
 /// The try that was begun failed: not before then again, and that many count. Whether it was still the last one.

@@ -81,6 +81,8 @@ pub enum AfterMail {
     Takes,
     /// The same, and ends the connection at the next mail.
     TakesOne,
+    /// Says that it took it, after a while.
+    TakesSlowly,
     /// Says nothing.
     Mute,
     /// Ends the connection without a word.
@@ -183,11 +185,11 @@ impl MailServer {
 
     /// Waits for so many, of a program that sends by itself.
     pub async fn wait_for(&self, count: usize) -> Vec<Arrived> {
-        for _ in 0..1000 {
+        for _ in 0..4000 {
             if locked(&self.desk).arrived.len() >= count {
                 return self.arrived();
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         panic!("{count} mails in 20 s: {:?}", self.arrived());
     }
@@ -228,6 +230,7 @@ async fn talk(stream: TcpStream, desk: &Mutex<Desk>) -> std::io::Result<()> {
                 match manner {
                     AfterMail::Takes => {}
                     AfterMail::TakesOne => is_last = true,
+                    AfterMail::TakesSlowly => tokio::time::sleep(std::time::Duration::from_millis(30)).await,
                     AfterMail::Mute => std::future::pending::<()>().await,
                     AfterMail::HangsUp => return Ok(()),
                 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::app::TestApp;
 use crate::browser::Browser;
-use crate::mail_server::{Arrived, MailServer};
+use crate::mail_server::{AfterMail, Arrived, MailServer};
 use crate::people::{Member, Person};
 use crate::program::Program;
 
@@ -317,6 +317,7 @@ async fn r1_many_forged_refresh_tokens_are_an_alert_and_a_few_are_not() {
 async fn l9_of_two_nodes_one_alerts() {
     let server = MailServer::begin().await;
     let app = start("l9 nodes", &server).await;
+    server.after_mails(AfterMail::TakesSlowly);
     let other = app.beside_at(app.now()).await;
     for number in 0..4 {
         let username = format!("member{number}");

@@ -13,6 +13,9 @@ use std::time::Duration;
 
 mod clients;
 mod cluster;
+#[path = "../api/mail_server.rs"]
+#[expect(dead_code, reason = "what only the tests of the API ask of it")]
+mod mail_server;
 mod place;
 mod serving;
 
@@ -22,6 +25,7 @@ mod disk;
 mod kills;
 mod locked;
 mod logouts;
+mod mails;
 mod network;
 mod points;
 mod soak;
