@@ -291,7 +291,7 @@ impl Backend {
         let event = self
             .event(kind, &Circumstances::default())
             .subject(about.and_then(|about| about.subject_id))
-            .fact("event", mail.event.to_string())
+            .fact("about_event", mail.event.to_string())
             .fact("audience", mail.audience.as_str())
             .fact("message", mail.id.to_string())
             .fact("tries", mail.tries);

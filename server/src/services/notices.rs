@@ -95,11 +95,12 @@ impl Backend {
         let subject = about.as_ref().and_then(|about| about.subject_id);
         let raised = self
             .event(Kind::AlertRaised, &Circumstances::default())
+            .outcome(Outcome::Failure)
             .subject(subject)
             .reason(alert.rule.as_str())
             .fact("count", alert.count)
             .fact("since", alert.since.as_millis())
-            .fact("event", alert.event.to_string());
+            .fact("about_event", alert.event.to_string());
         events.push(match about.and_then(|about| about.session_id) {
             Some(session) => raised.session(session),
             None => raised,

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::app::TestApp;
 use crate::browser::Browser;
 use crate::mail_server::{AfterMail, Arrived, MailServer};
-use crate::people::{Member, Person};
+use crate::people::{Admin, Member, Person};
 use crate::program::Program;
 
 /// Who is alerted.
@@ -127,7 +127,7 @@ async fn p10_whose_token_was_used_twice_and_the_security_desk_are_told_by_mail()
     let facts: serde_json::Value = serde_json::from_str(event.as_deref().expect("facts")).expect("JSON");
     let link = format!(
         "http://localhost:3000/admin/audit/{}",
-        facts["event"].as_str().expect("an id")
+        facts["about_event"].as_str().expect("an id")
     );
     for told in [
         link.as_str(),
@@ -335,6 +335,29 @@ async fn l9_of_two_nodes_one_alerts() {
     );
     let mails = server.arrived();
     assert_eq!((mails.len(), ids(&mails).len()), (5, 5));
+}
+
+#[tokio::test]
+async fn l9_from_an_alert_it_is_one_click_to_what_it_is_about() {
+    let app = TestApp::start("l9 page").await;
+    steal(&app, "ada").await;
+    draw(&app).await;
+    let mut admin = Admin::sign_in(&app).await;
+    let mut first = async |kind: &str| {
+        let list = admin
+            .browser
+            .open(&format!("/admin/audit?kind={kind}"))
+            .await
+            .expect(200);
+        let link = list.between("<th scope=\"row\"><a href=\"", "\"");
+        (admin.browser.open(&link).await.expect(200).body, link)
+    };
+    let (_, theft) = first("authn_token_reuse").await;
+    let (alert, _) = first("alert_raised").await;
+    assert!(
+        alert.contains(&format!("<a href=\"{theft}\" class=\"exact\">")),
+        "{alert}"
+    );
 }
 
 #[tokio::test]

@@ -138,6 +138,11 @@ async fn f11_a_mail_server_that_refuses_the_sender_loses_no_mail() {
     };
     server.answers_senders(Some("550 5.7.60 not allowed to send as this sender"));
     a_day(&app).await;
+    assert_eq!(
+        app.number("SELECT MAX(tries) FROM mails").await,
+        0,
+        "it was no try of theirs"
+    );
     // Others say so only when they hear a recipient.
     server.answers_senders(None);
     server.will_answer(std::iter::repeat_n(

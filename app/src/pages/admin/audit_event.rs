@@ -79,10 +79,15 @@ fn Facts(event: AuditDetail, is_admin: bool) -> impl IntoView {
         ("Event".into(), text(Some(row.id))),
         ("Seal".into(), text(event.seal)),
     ];
-    let facts = event
-        .facts
-        .into_iter()
-        .map(|(name, value)| (words::kind(&name), text(Some(value))));
+    let facts = event.facts.into_iter().map(|(name, value)| {
+        let shown = if name == "about_event" {
+            let href = format!("/admin/audit/{}", encode(&value));
+            Some(view! { <a href=href class="exact">{value}</a> }.into_any())
+        } else {
+            text(Some(value))
+        };
+        (words::kind(&name), shown)
+    });
     let rows = known
         .into_iter()
         .chain(facts)
