@@ -344,9 +344,9 @@ where
     let mut failing = false;
     let mut ending = backend.ending();
     loop {
-        // By a clock that is known to be wrong nothing is due: the other nodes do it.
         // Its own task, which ends with this one: the next turn may go well after one that panicked.
         let mut under_way = JoinSet::new();
+        // By a clock that is known to be wrong nothing is due: the other nodes do it.
         if backend.may_clear_away() {
             under_way.spawn(turn(backend.clone()));
         }

@@ -214,7 +214,8 @@ fn public_urls_are_origins_as_browsers_write_them() {
 fn l5_printing_shows_everything_but_secrets_and_reads_back() {
     let settings = read(
         "public_url = \"https://id.example\"\n[database]\nurl = \"postgres://m:CANARY1@db/m\"\n[secrets]\n\
-         key_encryption_key = \"CANARY2\"\n[server]\ntls = { cert = \"c\", key = \"k\" }",
+         key_encryption_key = \"CANARY2\"\n[mail]\nserver = \"smtps://mail.example\"\nusername = \"m\"\n\
+         password = \"CANARY3\"\nfrom = \"m@id.example\"\nsecurity_desk = [\"s@id.example\"]\n[server]\ntls = { cert = \"c\", key = \"k\" }",
         &[],
     )
     .unwrap();
@@ -244,6 +245,7 @@ fn l5_a_file_that_cannot_be_read_is_refused_without_quoting_it() {
             "secrets.key_encryption_key",
         ),
         ("[database]\nurl = postgres://m:CANARY@db/m\n", "line 2"),
+        ("[mail]\npassword = 7777777777777\n", "mail.password"),
         ("[database]\nurl = { CANARY = 7777777777777 }\n", "database.url"),
         ("CANARY", "line 1"),
     ] {

@@ -7,6 +7,7 @@ use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::dpop::Proof;
 use crate::domain::jwt::{AccessClaims, Claim, Refusal};
+use crate::domain::notice::FORGED_ACCESS;
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::session::{Ending, Session, Standing, Tightened};
 use crate::domain::user::User;
@@ -179,6 +180,7 @@ impl Backend {
         reason: &'static str,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
+        debug_assert!(FORGED_ACCESS.contains(&reason), "an alert");
         let event = self
             .event(Kind::AccessTokenRefused, from)
             .outcome(Outcome::Denied)
