@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use mail::Mail;
+pub use mail::{Mail, Outlet, SmtpServer};
 pub use public_url::PublicUrl;
 
 use crate::domain::keys::Algorithm;

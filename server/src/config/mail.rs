@@ -9,7 +9,6 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use super::{FieldProblem, secret};
-use crate::services::mail::{Outlet, SmtpServer};
 
 /// Ports that are meant when none is named: RFC 8314, RFC 5321.
 const SUBMISSIONS: u16 = 465;
@@ -88,6 +87,40 @@ impl Mail {
             _ => Err(problems),
         }
     }
+}
+
+/// The way mails go out.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    /// Who takes them.
+    pub server: SmtpServer,
+    /// Sign-in name and password there.
+    pub credentials: Option<(String, SecretString)>,
+    /// Who they are from.
+    pub from: Mailbox,
+    /// Who is alerted.
+    pub security_desk: Vec<Address>,
+}
+
+impl Outlet {
+    /// Whether somebody with this address is alerted.
+    #[must_use]
+    pub fn has_at_desk(&self, address: &str) -> bool {
+        self.security_desk
+            .iter()
+            .any(|there| AsRef::<str>::as_ref(there) == address)
+    }
+}
+
+/// A mail server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmtpServer {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// It speaks TLS from the first byte (RFC 8314); else it is on this machine.
+    pub is_tls: bool,
 }
 
 fn server(text: &str) -> Option<SmtpServer> {

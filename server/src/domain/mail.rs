@@ -76,75 +76,69 @@ pub struct Mail {
     pub tries: u32,
 }
 
-/// What came of a try; otherwise than well with what went wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// The mail server took it upon itself.
-    Taken,
-    /// It knows no such recipient, or that is no address at all.
-    Refused(String),
+/// In which way a try failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The mail server knows no such recipient, or that is no address at all.
+    Refused,
     /// It did not take this one, for a reason that may pass or concern others, too.
-    NotNow(String),
+    NotNow,
     /// The connection broke or stood still before the whole mail was said.
-    Broken(String),
+    Broken,
     /// It was told everything and did not say whether it took it.
-    Unsure(String),
+    Unsure,
     /// It takes none.
-    Away(String),
+    Away,
 }
 
-impl Sent {
-    /// What went wrong.
-    #[must_use]
-    pub fn failure(&self) -> Option<&str> {
-        match self {
-            Self::Taken => None,
-            Self::Refused(failure)
-            | Self::NotNow(failure)
-            | Self::Broken(failure)
-            | Self::Unsure(failure)
-            | Self::Away(failure) => Some(failure),
-        }
-    }
-
-    /// It takes none.
-    #[must_use]
-    pub const fn is_away(&self) -> bool {
-        matches!(self, Self::Away(_))
-    }
-
-    /// The same without this address in what went wrong: mail servers repeat it, and no log needs it.
-    #[must_use]
-    pub fn without(self, address: &str) -> Self {
-        let blanked = |failure: String| failure.replace(address, "the recipient");
-        match self {
-            Self::Taken => Self::Taken,
-            Self::Refused(failure) => Self::Refused(blanked(failure)),
-            Self::NotNow(failure) => Self::NotNow(blanked(failure)),
-            Self::Broken(failure) => Self::Broken(blanked(failure)),
-            Self::Unsure(failure) => Self::Unsure(blanked(failure)),
-            Self::Away(failure) => Self::Away(blanked(failure)),
-        }
-    }
-
+impl Failure {
     /// The word in the log.
     #[must_use]
-    pub const fn as_str(&self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Taken => "taken",
-            Self::Refused(_) => "refused",
-            Self::NotNow(_) => "not_now",
-            Self::Broken(_) => "broken",
-            Self::Unsure(_) => "unsure",
-            Self::Away(_) => "away",
+            Self::Refused => "refused",
+            Self::NotNow => "not_now",
+            Self::Broken => "broken",
+            Self::Unsure => "unsure",
+            Self::Away => "away",
         }
+    }
+}
+
+/// A try that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotSent {
+    /// How.
+    pub failure: Failure,
+    /// Why, in a few words.
+    pub why: String,
+}
+
+impl NotSent {
+    /// In this way, for this reason.
+    #[must_use]
+    pub const fn new(failure: Failure, why: String) -> Self {
+        Self { failure, why }
+    }
+
+    /// The mail server takes none.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.failure == Failure::Away
+    }
+
+    /// The same without this address: mail servers repeat it, and no log needs it.
+    #[must_use]
+    pub fn without(mut self, address: &str) -> Self {
+        self.why = self.why.replace(address, "the recipient");
+        self
     }
 }
 
 impl Mail {
     /// When to try again after a try that failed; `None`: never.
     #[must_use]
-    pub fn next_try(&self, sent: &Sent, now: Timestamp) -> Option<Timestamp> {
+    pub fn next_try(&self, failure: Failure, now: Timestamp) -> Option<Timestamp> {
         let pause = Duration::from_mins(match self.tries {
             0 | 1 => 1,
             2 => 5,
@@ -152,7 +146,7 @@ impl Mail {
             _ => 60,
         });
         // An alert may come twice rather than not at all.
-        let is_in_vain = self.audience == Audience::Person && matches!(sent, Sent::Refused(_) | Sent::Unsure(_));
+        let is_in_vain = self.audience == Audience::Person && matches!(failure, Failure::Refused | Failure::Unsure);
         (!is_in_vain || self.tries < MOST_IN_VAIN).then(|| now.plus(pause))
     }
 }
@@ -170,7 +164,7 @@ mod tests {
     #[test]
     fn f11_a_mail_is_tried_every_hour_and_four_times_if_that_is_in_vain() {
         let at = |seconds: i64| Timestamp::from_seconds(1_800_000_000 + seconds);
-        let tries = |audience, sent: &Sent| {
+        let tries = |audience, failure| {
             let mut mail = Mail {
                 id: MailId(uuid::Uuid::nil()),
                 event: EventId(uuid::Uuid::nil()),
@@ -183,17 +177,16 @@ mod tests {
             };
             while mail.retry_at.since(at(0)) < KEPT {
                 mail.tries += 1;
-                match mail.next_try(sent, mail.retry_at) {
+                match mail.next_try(failure, mail.retry_at) {
                     Some(next) => mail.retry_at = next,
                     None => break,
                 }
             }
             (mail.tries, mail.retry_at.since(at(0)).as_secs() / 60)
         };
-        let (refused, not_now) = (Sent::Refused(String::new()), Sent::NotNow(String::new()));
-        assert_eq!(tries(Audience::Person, &refused), (4, 21));
-        assert_eq!(tries(Audience::Person, &Sent::Unsure(String::new())), (4, 21));
-        assert_eq!(tries(Audience::SecurityDesk, &refused), (75, 72 * 60 + 21));
-        assert_eq!(tries(Audience::Person, &not_now), (75, 72 * 60 + 21));
+        assert_eq!(tries(Audience::Person, Failure::Refused), (4, 21));
+        assert_eq!(tries(Audience::Person, Failure::Unsure), (4, 21));
+        assert_eq!(tries(Audience::SecurityDesk, Failure::Refused), (75, 72 * 60 + 21));
+        assert_eq!(tries(Audience::Person, Failure::NotNow), (75, 72 * 60 + 21));
     }
 }

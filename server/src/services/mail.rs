@@ -7,15 +7,14 @@ mod letter;
 mod postbox;
 
 use lettre::Address;
-use lettre::message::Mailbox;
-use secrecy::SecretString;
 
 use super::notices::find_subject;
 use super::{Backend, ServiceError};
+use crate::config::Outlet;
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::MailId;
-use crate::domain::mail::{Audience, CLAIM, KEPT, Mail, Sent};
+use crate::domain::mail::{Audience, CLAIM, Failure, KEPT, Mail, NotSent};
 use crate::domain::outage::Outage;
 use crate::storage::{Tx, audit, mail};
 
@@ -26,38 +25,6 @@ use postbox::Postbox;
 const MOST_MAILS: u32 = 20;
 /// Most mails given up in one transaction.
 const MOST_OLD: u32 = 100;
-
-/// The way mails go out.
-#[derive(Clone, Debug)]
-pub struct Outlet {
-    /// Who takes them.
-    pub server: SmtpServer,
-    /// Sign-in name and password there.
-    pub credentials: Option<(String, SecretString)>,
-    /// Who they are from.
-    pub from: Mailbox,
-    /// Who is alerted.
-    pub security_desk: Vec<Address>,
-}
-
-impl Outlet {
-    fn has_at_desk(&self, address: &str) -> bool {
-        self.security_desk
-            .iter()
-            .any(|there| AsRef::<str>::as_ref(there) == address)
-    }
-}
-
-/// A mail server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SmtpServer {
-    /// Its name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// It speaks TLS from the first byte (RFC 8314); else it is on this machine.
-    pub is_tls: bool,
-}
 
 /// How mail is doing.
 #[derive(Debug)]
@@ -99,8 +66,8 @@ impl Backend {
                 continue;
             }
             let sent = self.try_mail(outlet, &mut postbox, &mail).await?;
-            let is_away = sent.is_away();
-            self.note_sent(mail, sent).await?;
+            let is_away = sent.as_ref().is_err_and(NotSent::is_away);
+            self.note_sent(mail, sent.err()).await?;
             if is_away {
                 return Ok(false);
             }
@@ -154,8 +121,8 @@ impl Backend {
         let sent = postbox.send(&Letter::test(self.issuer()), to.as_ref(), id, now).await;
         postbox.close().await;
         match sent {
-            Some(Sent::Taken) => Ok(()),
-            sent => Err(sent.as_ref().and_then(Sent::failure).unwrap_or_default().to_owned()),
+            Some(sent) => sent.map_err(|not_sent| not_sent.why),
+            None => Err("the mail server ended the connection".to_owned()),
         }
     }
 
@@ -193,7 +160,7 @@ impl Backend {
         outlet: &Outlet,
         postbox: &mut Option<Postbox>,
         mail: &Mail,
-    ) -> Result<Sent, ServiceError> {
+    ) -> Result<Result<(), NotSent>, ServiceError> {
         let mut tx = self.store.read().await?;
         let event = audit::find_event(&mut tx, mail.event).await?;
         let event = event.ok_or(ServiceError::Contradiction("a mail about no event"))?;
@@ -208,7 +175,7 @@ impl Backend {
                 Some(open) => open,
                 None => match Postbox::open(outlet).await {
                     Ok(open) => open,
-                    Err(failure) => return Ok(Sent::Away(failure)),
+                    Err(why) => return Ok(Err(NotSent::new(Failure::Away, why))),
                 },
             };
             let open = postbox.insert(open);
@@ -220,41 +187,49 @@ impl Backend {
     }
 
     /// Writes down what came of a try, and how the mail server is doing.
-    async fn note_sent(&self, mail: Mail, sent: Sent) -> Result<(), ServiceError> {
+    async fn note_sent(&self, mail: Mail, not_sent: Option<NotSent>) -> Result<(), ServiceError> {
         let now = self.now();
         let mut tx = self.store.write().await?;
         let about = audit::find_event(&mut tx, mail.event).await?;
         let mut written = Vec::new();
-        let is_last_try = if sent == Sent::Taken {
-            written.push(self.mail_event(Kind::MailSent, &mail, about.as_ref()));
-            mail::delete_mail(&mut tx, &mail).await?
-        } else if sent.is_away() {
+        let is_last_try = match &not_sent {
+            None => {
+                written.push(self.mail_event(Kind::MailSent, &mail, about.as_ref()));
+                mail::delete_mail(&mut tx, &mail).await?
+            }
             // When the server is back, at once; it was no try of this mail.
-            mail::postpone_mail(&mut tx, &mail, now, mail.tries - 1).await?
-        } else if let Some(next) = mail.next_try(&sent, now) {
-            mail::postpone_mail(&mut tx, &mail, next, mail.tries).await?
-        } else {
-            written.push(self.given_up_event(&mail, about.as_ref(), sent.as_str(), sent.failure()));
-            mail::delete_mail(&mut tx, &mail).await?
+            Some(not_sent) if not_sent.is_away() => mail::postpone_mail(&mut tx, &mail, now, mail.tries - 1).await?,
+            Some(not_sent) => {
+                if let Some(next) = mail.next_try(not_sent.failure, now) {
+                    mail::postpone_mail(&mut tx, &mail, next, mail.tries).await?
+                } else {
+                    let (reason, why) = (not_sent.failure.as_str(), Some(not_sent.why.as_str()));
+                    written.push(self.given_up_event(&mail, about.as_ref(), reason, why));
+                    mail::delete_mail(&mut tx, &mail).await?
+                }
+            }
         };
         if !is_last_try {
             // The try took longer than it may, and another node went on with it: what that one writes down holds.
             return Ok(());
         }
-        written.extend(self.note_outage(&mut tx, &sent).await?);
+        written.extend(self.note_outage(&mut tx, not_sent).await?);
         audit::append_events(&mut tx, &written).await?;
         Ok(tx.commit().await?)
     }
 
     /// That nothing was taken for longer than a moment, or something after that.
-    async fn note_outage(&self, tx: &mut Tx, sent: &Sent) -> Result<Option<Event>, ServiceError> {
+    async fn note_outage(&self, tx: &mut Tx, not_sent: Option<NotSent>) -> Result<Option<Event>, ServiceError> {
         let before = mail::find_mail_outage(tx).await?;
-        let after = match sent.failure() {
+        let after = match not_sent {
             // That the server took it is the only sign that it takes mails.
             None => None,
             // It says nothing about other mails.
-            Some(_) if matches!(sent, Sent::Refused(_)) => before.clone(),
-            Some(failure) => Some(Outage::after(before.as_ref(), failure.to_owned(), self.now())),
+            Some(NotSent {
+                failure: Failure::Refused,
+                ..
+            }) => before.clone(),
+            Some(NotSent { why, .. }) => Some(Outage::after(before.as_ref(), why, self.now())),
         };
         if before == after || !mail::put_mail_outage(tx, before.as_ref(), after.as_ref()).await? {
             return Ok(None);

@@ -42,6 +42,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::sync::watch;
 
+use crate::config::Outlet;
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Clock, Timestamp, Watch};
 use crate::domain::dbsc::Seals;
@@ -113,7 +114,7 @@ pub struct Parts {
     /// Whether sessions of browsers are bound to a key of theirs, where the browser can.
     pub binds_browsers: bool,
     /// The way mails go out; none: no mail is sent.
-    pub mail: Option<mail::Outlet>,
+    pub mail: Option<Outlet>,
 }
 
 /// The services and what they share.
@@ -144,7 +145,7 @@ pub struct Backend {
     node_clock: node_clocks::NodeClock,
     /// For telling services of ended sessions.
     telling: backchannel_logout::Telling,
-    mail: Option<mail::Outlet>,
+    mail: Option<Outlet>,
     /// The server ends: what is under way outside comes to an end with what it has.
     ending: watch::Sender<bool>,
 }

@@ -1,8 +1,6 @@
 //! What mails say: plain text, without a secret and without a link that does anything by itself. What a stranger could
 //! have written, such as the name of a browser, is told in our own words.
 
-use std::fmt::Write as _;
-
 use app::words::time::exact;
 
 use crate::domain::audit::{Event, Kind};
@@ -30,98 +28,52 @@ impl Letter {
     /// To whom an event concerns.
     pub(super) fn to_person(event: &Event, person: Option<&User>, issuer: &str) -> Self {
         let (subject, what, advice) = words(event.kind);
-        let mut text = String::new();
-        let name = person.map_or("", |person| display_name(person));
-        line(
-            &mut text,
-            &if name.is_empty() {
-                "Hello,".to_owned()
-            } else {
-                format!("Hello {name},")
-            },
-        );
-        line(&mut text, "");
-        line(&mut text, what);
-        line(&mut text, "");
-        line(&mut text, &format!("When:    {}", when(event.at)));
-        line(
-            &mut text,
-            &format!(
-                "Account: {} at {issuer}",
-                person.map_or("-", |person| person.username.as_str())
-            ),
-        );
-        let used = place(event.address.as_deref(), event.user_agent.as_deref());
-        if event.kind == Kind::TokenReused {
+        let (name, account) = person.map_or(("there", "-"), |person| (display_name(person), &person.username));
+        let (at, used) = (when(event.at), place_of(event));
+        let circumstances = if event.kind == Kind::TokenReused {
             let began = place(fact(event, "signed_in_address"), fact(event, "signed_in_user_agent"));
-            line(&mut text, &format!("Session: signed in {began}"));
             let last = place(
                 fact(event, "last_refresh_address"),
                 fact(event, "last_refresh_user_agent"),
             );
-            line(&mut text, &format!("Then:    used {last}"));
-            line(&mut text, &format!("At last: used {used}"));
+            format!("Session: signed in {began}\nThen:    used {last}\nAt last: used {used}")
         } else {
-            line(&mut text, &format!("From:    {used}"));
-        }
-        line(&mut text, "");
-        line(&mut text, advice);
-        line(&mut text, "");
-        line(&mut text, &format!("Your devices:  {issuer}/"));
-        line(&mut text, &format!("Your security: {issuer}/security"));
-        line(&mut text, "");
-        if event.kind == Kind::BoundCookieCopied {
-            line(&mut text, "More of the same within ten minutes sends no further mail.");
-            line(&mut text, "");
-        }
-        line(
-            &mut text,
-            "This message was sent by a program; nobody reads an answer. It never asks for a password or",
-        );
-        line(&mut text, "a code: if in doubt, type the address of the page yourself.");
+            format!("From:    {used}")
+        };
+        let further = match event.kind {
+            Kind::BoundCookieCopied => "More of the same within ten minutes sends no further mail.\n\n",
+            _ => "",
+        };
         Self {
             subject: format!("{}: {subject}", host(issuer)),
-            text,
+            text: format!(
+                "Hello {name},\n\n{what}\n\nWhen:    {at}\nAccount: {account} at {issuer}\n{circumstances}\n\n{advice}\n\n\
+                 Your devices:  {issuer}/\nYour security: {issuer}/security\n\n{further}\
+                 This message was sent by a program; nobody reads an answer. It never asks for a password or\n\
+                 a code: if in doubt, type the address of the page yourself.\n"
+            ),
         }
     }
 
     /// To whoever watches over this server. `event`: the last of so many.
     pub(super) fn to_security_desk(event: &Event, count: u64, person: Option<&User>, issuer: &str) -> Self {
-        let (title, meaning) = Rule::of(event).map_or(("An alert", ""), alert_words);
-        let mut text = String::new();
-        line(&mut text, title);
-        line(&mut text, "");
-        line(&mut text, meaning);
-        line(&mut text, "");
+        let (title, meaning) = Rule::of(event).map_or(("an alert", ""), alert_words);
+        let mut lines = vec![format!("{title}\n\n{meaning}\n")];
         if count > 1 {
-            line(&mut text, &format!("Events:  {count}; the last of them:"));
+            lines.push(format!("Events:  {count}; the last of them:"));
         }
-        line(&mut text, &format!("When:    {}", when(event.at)));
-        if let Some(person) = person {
-            line(&mut text, &format!("Person:  {}", person.username));
-        }
-        if let Some(session) = event.session_id {
-            line(&mut text, &format!("Session: {session}"));
-        }
+        lines.push(format!("When:    {}", when(event.at)));
+        lines.extend(person.map(|person| format!("Person:  {}", person.username)));
+        lines.extend(event.session_id.map(|session| format!("Session: {session}")));
         if event.address.is_some() || event.user_agent.is_some() {
-            let used = place(event.address.as_deref(), event.user_agent.as_deref());
-            line(&mut text, &format!("From:    {used}"));
+            lines.push(format!("From:    {}", place_of(event)));
         }
-        line(&mut text, "");
-        line(
-            &mut text,
-            &format!("Everything about it: {issuer}/admin/audit/{}", event.id),
-        );
+        lines.push(format!("\nEverything about it: {issuer}/admin/audit/{}", event.id));
         if count > 1 {
-            line(
-                &mut text,
-                &format!("All of its kind:     {issuer}/admin/audit?kind={}", event.kind.as_str()),
-            );
+            let kind = event.kind.as_str();
+            lines.push(format!("All of its kind:     {issuer}/admin/audit?kind={kind}"));
         }
-        line(
-            &mut text,
-            "More of the same within ten minutes is told once, when they are over.",
-        );
+        lines.push("More of the same within ten minutes is told once, when they are over.\n".to_owned());
         let times = if count > 1 {
             format!(" ({count})")
         } else {
@@ -129,7 +81,7 @@ impl Letter {
         };
         Self {
             subject: format!("{}: alert: {title}{times}", host(issuer)),
-            text,
+            text: lines.join("\n"),
         }
     }
 }
@@ -223,17 +175,17 @@ const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
     }
 }
 
-fn line(text: &mut String, line: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "{line}");
-}
-
 fn when(at: Timestamp) -> String {
     exact(at.as_millis())
 }
 
 fn fact<'e>(event: &'e Event, name: &str) -> Option<&'e str> {
     event.facts.get(name)?.as_str()
+}
+
+/// Where whoever brought it about was.
+fn place_of(event: &Event) -> String {
+    place(event.address.as_deref(), event.user_agent.as_deref())
 }
 
 /// "with Firefox on Linux from 192.0.2.7". What a program calls itself may be anything.

@@ -13,10 +13,10 @@ use lettre::transport::smtp::extension::ClientId;
 use secrecy::ExposeSecret as _;
 
 use super::letter::Letter;
-use super::{Outlet, SmtpServer};
+use crate::config::{Outlet, SmtpServer};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::MailId;
-use crate::domain::mail::{ANSWER, OPENING, Sent, TAKING};
+use crate::domain::mail::{ANSWER, Failure, NotSent, OPENING, TAKING};
 
 /// The longest wait for a farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -29,17 +29,6 @@ pub(super) struct Postbox {
     is_used: bool,
     /// Nothing more can be said over it.
     is_lost: bool,
-}
-
-/// What came of one thing that was said.
-enum Said {
-    Yes,
-    /// There is no such recipient.
-    NoSuchRecipient(String),
-    /// Refused for another reason.
-    Refused(String),
-    /// No answer.
-    Nothing(String),
 }
 
 impl Postbox {
@@ -56,106 +45,76 @@ impl Postbox {
     }
 
     /// Hands one in; `None`: the server ends this connection between two mails, and there was no try.
-    pub(super) async fn send(&mut self, letter: &Letter, to: &str, id: MailId, at: Timestamp) -> Option<Sent> {
+    pub(super) async fn send(
+        &mut self,
+        letter: &Letter,
+        to: &str,
+        id: MailId,
+        at: Timestamp,
+    ) -> Option<Result<(), NotSent>> {
         let (to, message) = match self.message(letter, to, id, at) {
             Ok(made) => made,
-            Err(failure) => return Some(Sent::Refused(failure)),
+            Err(why) => return Some(Err(NotSent::new(Failure::Refused, why))),
         };
         let is_used = std::mem::replace(&mut self.is_used, true);
         let sent = self.hand_in(to.clone(), &message).await;
-        if sent.is_away() && is_used {
+        if is_used && sent.as_ref().is_err_and(NotSent::is_away) {
             self.is_lost = true;
             return None;
         }
-        Some(sent.without(to.as_ref()))
+        Some(sent.map_err(|not_sent| not_sent.without(to.as_ref())))
     }
 
     /// Only what the server says of the recipient is this mail's fault; all else may concern every mail, whenever it is said:
     /// some servers refuse a sender, or the client itself, only when they hear a recipient.
-    async fn hand_in(&mut self, to: Address, message: &[u8]) -> Sent {
-        let from = self.from.email.clone();
-        match self
-            .say(ANSWER, async |server| {
-                server.command(Mail::new(Some(from), Vec::new())).await.map(drop)
-            })
-            .await
-        {
-            Said::Yes => {}
-            Said::NoSuchRecipient(failure) | Said::Refused(failure) | Said::Nothing(failure) => {
-                return Sent::Away(failure);
-            }
+    async fn hand_in(&mut self, to: Address, message: &[u8]) -> Result<(), NotSent> {
+        let from = Mail::new(Some(self.from.email.clone()), Vec::new());
+        let from = async |server: &mut AsyncSmtpConnection| server.command(from).await.map(drop);
+        if let Err(not_sent) = self.say(ANSWER, Failure::Away, from).await {
+            return Err(NotSent::new(Failure::Away, not_sent.why));
         }
-        match self
-            .say(ANSWER, async |server| {
-                server.command(Rcpt::new(to, Vec::new())).await.map(drop)
-            })
-            .await
-        {
-            Said::Yes => {}
-            Said::NoSuchRecipient(failure) => return self.forget(Sent::Refused(failure)).await,
-            Said::Refused(failure) => return self.forget(Sent::NotNow(failure)).await,
-            Said::Nothing(failure) => return Sent::Broken(failure),
+        let envelope =
+            async |server: &mut AsyncSmtpConnection| server.command(Rcpt::new(to, Vec::new())).await.map(drop);
+        let data = async |server: &mut AsyncSmtpConnection| server.command(Data).await.map(drop);
+        let mut told = self.say(ANSWER, Failure::Broken, envelope).await;
+        if told.is_ok() {
+            told = self.say(ANSWER, Failure::Broken, data).await;
         }
-        match self
-            .say(ANSWER, async |server| server.command(Data).await.map(drop))
-            .await
-        {
-            Said::Yes => {}
-            Said::NoSuchRecipient(failure) => return self.forget(Sent::Refused(failure)).await,
-            Said::Refused(failure) => return self.forget(Sent::NotNow(failure)).await,
-            Said::Nothing(failure) => return Sent::Broken(failure),
+        if told.is_err() && !self.is_lost {
+            // It is taken back, so that the next can be asked about. A server that does not answer this is found out with that.
+            let reset = async |server: &mut AsyncSmtpConnection| server.command(Rset).await.map(drop);
+            drop(self.say(ANSWER, Failure::Broken, reset).await);
         }
-        match self
-            .say(TAKING, async |server| server.message(message).await.map(drop))
-            .await
-        {
-            Said::Yes => Sent::Taken,
-            Said::NoSuchRecipient(failure) => Sent::Refused(failure),
-            Said::Refused(failure) => Sent::NotNow(failure),
-            Said::Nothing(failure) => Sent::Unsure(failure),
-        }
+        told?;
+        let mail = async |server: &mut AsyncSmtpConnection| server.message(message).await.map(drop);
+        self.say(TAKING, Failure::Unsure, mail).await
     }
 
-    /// Takes back a mail that the server does not take, so that it can be asked about the next.
-    async fn forget(&mut self, sent: Sent) -> Sent {
-        // A server that does not answer this is found out with the next mail.
-        drop(
-            self.say(ANSWER, async |server| server.command(Rset).await.map(drop))
-                .await,
-        );
-        sent
-    }
-
+    /// `silence`: in which way it fails if there is no answer.
     async fn say(
         &mut self,
         longest: Duration,
+        silence: Failure,
         what: impl AsyncFnOnce(&mut AsyncSmtpConnection) -> Result<(), Error>,
-    ) -> Said {
+    ) -> Result<(), NotSent> {
         if self.is_lost {
-            return Said::Nothing("the connection was lost".to_owned());
+            return Err(NotSent::new(silence, "the connection was lost".to_owned()));
         }
         let Ok(said) = tokio::time::timeout(longest, what(&mut self.connection)).await else {
             self.is_lost = true;
-            return Said::Nothing("no answer in time".to_owned());
+            return Err(NotSent::new(silence, "no answer in time".to_owned()));
         };
-        match said {
-            Ok(()) => Said::Yes,
-            Err(error) if error.is_permanent() || error.is_transient() => {
-                let failure = in_words(&error);
-                if error
-                    .status()
-                    .is_some_and(|code| is_about_recipient(&code.to_string(), &failure))
-                {
-                    Said::NoSuchRecipient(failure)
-                } else {
-                    Said::Refused(failure)
-                }
-            }
-            Err(error) => {
+        let Err(error) = said else { return Ok(()) };
+        let why = in_words(&error);
+        let failure = match error.status() {
+            Some(code) if is_about_recipient(&code.to_string(), &why) => Failure::Refused,
+            Some(_) => Failure::NotNow,
+            None => {
                 self.is_lost = true;
-                Said::Nothing(in_words(&error))
+                silence
             }
-        }
+        };
+        Err(NotSent::new(failure, why))
     }
 
     /// Whether another mail can be handed in here.
