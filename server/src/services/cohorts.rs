@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
 use super::keys::Order;
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Event, Kind};
@@ -19,6 +21,8 @@ use crate::storage::sessions::cohort::{end_sessions, list_cohort};
 
 /// Sessions ended in one transaction.
 const BATCH: usize = 1000;
+/// Batches ended at once on PostgreSQL, where one is the work of one processor.
+const AT_ONCE: usize = 2;
 /// So often one transaction is begun anew because another was in its way.
 const MOST_LOST_RACES: u32 = 5;
 /// On SQLite a process that waits to write looks again after 100 ms at the latest: the server gets its turn once in so
@@ -46,15 +50,21 @@ impl Backend {
             .await?;
         let mut ended = 0;
         let mut turn = self.clock.elapsed();
+        let at_once = if self.store.is_postgres() { AT_ONCE } else { 1 };
         while !members.is_empty() {
-            for batch in members.chunks(BATCH) {
-                ended += self.end_batch_despite_others(batch, order).await?;
+            let ending = members
+                .chunks(BATCH)
+                .map(|batch| self.end_batch_despite_others(batch, order));
+            let mut done = stream::iter(ending).buffer_unordered(at_once);
+            while let Some(batch) = done.try_next().await? {
+                ended += batch;
                 progress(ended, found);
                 if !self.store.is_postgres() && self.clock.elapsed() >= turn + TURN {
                     tokio::time::sleep(PAUSE).await;
                     turn = self.clock.elapsed();
                 }
             }
+            drop(done);
             // A session that step-up replaced meanwhile goes on under another id, with the beginning it had.
             members = self.living_members(cohort, began).await?;
         }
