@@ -40,6 +40,16 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The root of all secrets stands in a file that others can read.
+    #[error(
+        "configuration file {}: it holds secrets.key_encryption_key and others can read it (mode {mode:04o}): make it 0600", path.display()
+    )]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// A `…_FILE` variable names a file that cannot be read.
     #[error("{variable}: file {}: {source}", path.display())]
     ValueFile {
@@ -412,6 +422,23 @@ fn shape(error: &figment::Error) -> String {
     error.clone().into_iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
+#[cfg(unix)]
+fn refuse_exposed(path: &Path) -> Result<(), ConfigError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |source| ConfigError::File {
+        path: path.to_path_buf(),
+        source,
+    };
+    let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::Exposed {
+            path: path.to_path_buf(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
 fn algorithm<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Algorithm, D::Error> {
     match String::deserialize(deserializer)?.as_str() {
         "ES256" => Ok(Algorithm::Es256),
@@ -451,7 +478,11 @@ impl Settings {
                 path: path.to_path_buf(),
                 source,
             })?;
-            figment = figment.merge(Toml::string(&text));
+            let file = Figment::from(Toml::string(&text));
+            if file.contains("secrets.key_encryption_key") {
+                refuse_exposed(path)?;
+            }
+            figment = figment.merge(file);
         }
         figment = figment.merge(environment::Environment::read(variables)?);
         let settings: Self = figment.extract().map_err(|error| ConfigError::Shape(shape(&error)))?;

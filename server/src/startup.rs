@@ -33,6 +33,8 @@ const LAST_TURNS: Duration = Duration::from_secs(2);
 const LOOK_FOR_NOTICES: Duration = Duration::from_secs(1);
 /// For sealing the last events when the server ends.
 const LAST_SEAL: Duration = Duration::from_secs(2);
+/// A folder that does not say for longer whether the key file is there is as good as gone.
+const KEY_FILE_ANSWERS: Duration = Duration::from_secs(30);
 
 /// The product, ready to serve.
 pub struct Application {
@@ -100,6 +102,7 @@ impl Application {
         let checkpoint = checkpoint_path(&self.state.settings);
         let sealing = tokio::spawn(seal(backend.clone(), checkpoint.clone()));
         let housekeeping = tokio::spawn(housekeeping(self.state.clone()));
+        let looking = tokio::spawn(watch_key_file(self.state.clone()));
         let following = tokio::spawn({
             let backend = backend.clone();
             async move { backend.follow_revocations().await }
@@ -113,6 +116,7 @@ impl Application {
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
         sealing.abort();
         housekeeping.abort();
+        looking.abort();
         following.abort();
         watching.abort();
         if let Some(comparing) = comparing {
@@ -272,15 +276,9 @@ async fn seal(backend: Arc<Backend>, checkpoint: PathBuf) {
 async fn housekeeping(state: AppState) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let key_file = state.settings.key_file();
-    let mut had_key_file = state.settings.secrets.key_encryption_key.is_none();
     loop {
         every.tick().await;
         let backend = &state.backend;
-        if had_key_file && !key_file.exists() {
-            had_key_file = false;
-            tracing::error!(file = %key_file.display(), "the key file is gone: this server goes on, the next start will not");
-        }
         state.limits.forget_rested();
         backend.store().rest();
         backend.forget_old_checks();
@@ -298,6 +296,42 @@ async fn housekeeping(state: AppState) {
             if let Err(error) = backend.forget(past).await {
                 tracing::error!(%error, ?past, "what is over could not be removed; will try again");
             }
+        }
+    }
+}
+
+/// Says so, once, when the file with the key-encryption key is no longer there, and again after it was back (F12).
+async fn watch_key_file(state: AppState) {
+    if state.settings.secrets.key_encryption_key.is_some() {
+        return;
+    }
+    let file = state.settings.key_file();
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_noted = false;
+    loop {
+        every.tick().await;
+        let (tell, mut told) = oneshot::channel();
+        let path = file.clone();
+        // By a thread that nobody waits for at the end: a folder of another machine may never answer.
+        let look = move || tell.send(path.try_exists().unwrap_or(false)).is_ok();
+        if let Err(error) = std::thread::Builder::new().spawn(look) {
+            tracing::warn!(%error, "the key file is not looked at");
+            continue;
+        }
+        let answer = tokio::time::timeout(KEY_FILE_ANSWERS, &mut told).await;
+        let is_there = matches!(answer, Ok(Ok(true)));
+        if !is_there && !is_noted {
+            tracing::error!(file = %file.display(), "the key file is gone: this server goes on, the next start will not");
+            if let Err(error) = state.backend.note_missing_key_file().await {
+                tracing::error!(%error, "that could not be written down; will try again");
+                continue;
+            }
+        }
+        is_noted = !is_there;
+        if answer.is_err() {
+            // One at a time.
+            drop(told.await);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `mayfly sessions`: ending many at once. Serving nodes hear of it by themselves.
 
 use std::net::IpAddr;
+use std::sync::mpsc;
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
@@ -65,15 +66,25 @@ pub(super) async fn execute(command: SessionsCommand, backend: &Backend) -> Resu
         by: "command_line",
         note: reason.as_deref(),
     };
+    // Said by a thread of its own: a terminal that is held up must not hold up a transaction.
+    let (tell, told) = mpsc::channel();
+    let saying = std::thread::spawn(move || {
+        for (ended, found) in told {
+            println!("{ended} of {found} sessions ended");
+        }
+    });
     let mut said = 0;
     let progress = |ended: usize, found: usize| {
         // Twenty lines are enough for any number.
         if ended - said >= found / 20 {
             said = ended;
-            println!("{ended} of {found} sessions ended");
+            tell.send((ended, found)).ok();
         }
     };
-    let ended = backend.end_cohort(&cohort, &order, progress).await?;
+    let ended = backend.end_cohort(&cohort, &order, progress).await;
+    drop(tell);
+    drop(saying.join());
+    let ended = ended?;
     println!("Done: {ended} sessions ended; nobody can use their tokens any more.");
     Ok(())
 }

@@ -254,3 +254,29 @@ fn l5_a_file_that_cannot_be_read_is_refused_without_quoting_it() {
         assert!(!error.contains("CANARY") && !error.contains("7777777777777"), "{error}");
     }
 }
+
+#[test]
+fn j10_a_file_with_the_key_in_it_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"[secrets]\nkey_encryption_key = \"CANARY\"\n").unwrap();
+    for (mode, is_good) in [
+        (0o600, true),
+        (0o400, true),
+        (0o640, false),
+        (0o604, false),
+        (0o644, false),
+    ] {
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        match Settings::from_sources(Some(file.path()), []) {
+            Err(ConfigError::Exposed { mode: found, .. }) => assert!(!is_good && found == mode, "{mode:o}"),
+            Err(error) => panic!("{mode:o}: {error}"),
+            Ok(_) => assert!(is_good, "{mode:o}"),
+        }
+    }
+    // One without it may be read by anybody.
+    let mut plain = tempfile::NamedTempFile::new().unwrap();
+    plain.write_all(b"[server]\ndrain_seconds = 3\n").unwrap();
+    std::fs::set_permissions(plain.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(Settings::from_sources(Some(plain.path()), []).is_ok());
+}

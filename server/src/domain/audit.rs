@@ -135,6 +135,10 @@ kinds! {
     MassRevocationBegun = "mass_revocation_begun",
     /// It is done.
     MassRevocationDone = "mass_revocation_done",
+    /// The database no longer had what this server knew to be revoked; it was revoked again.
+    RevocationsLost = "revocations_lost",
+    /// The key file is gone, or cannot be looked at: the next start would fail.
+    KeyFileMissing = "key_file_missing",
     /// The checkpoint beside the database shows an end of this log that the log does not have.
     AuditLogContradicted = "audit_log_contradicted",
     /// The security desk was alerted: so many events of a rule.

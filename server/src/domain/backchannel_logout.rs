@@ -11,10 +11,10 @@ use url::{Host, Url};
 
 use super::audit::Event;
 use super::client::ClientId;
-use super::clock::Timestamp;
+use super::clock::{APART, Timestamp};
 use super::id::EventId;
 use super::jwt::{LOGOUT_TOKEN_LIFE, LogoutClaims, LogoutEvent};
-use super::outage::{APART, Outage, is_ahead};
+use super::outage::{Outage, is_ahead};
 use super::security_event::is_end_of_session;
 
 /// Longest address that is taken.

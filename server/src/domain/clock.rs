@@ -81,6 +81,10 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 /// Corrections that are made little by little, and leap seconds, stay far below.
 pub const JUMP: Duration = Duration::from_secs(30);
 
+/// Clocks of nodes may differ by so much. Moments further ahead than they could be, and this, were written before the clock
+/// was set back.
+pub const APART: Duration = Duration::from_mins(2);
+
 /// Notices jumps of the wall clock between two looks.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
@@ -106,6 +110,36 @@ impl Watch {
         let jump = now.wall.as_millis().saturating_sub(expected.as_millis());
         *self = now;
         (jump.unsigned_abs() > millis(JUMP).unsigned_abs()).then_some(jump)
+    }
+}
+
+/// For so long after a jump of the clock, or the start, nothing is removed that would be missed if somebody were just about to
+/// set it right: by then a token may be good again that was revoked, or used up.
+pub const SETTLED_AFTER: Duration = Duration::from_hours(1);
+
+/// Whether the wall clock has gone on as usual for [`SETTLED_AFTER`].
+#[derive(Clone, Copy, Debug)]
+pub struct Settling {
+    watch: Watch,
+    jumped_at: Duration,
+}
+
+impl Settling {
+    /// From now on.
+    #[must_use]
+    pub fn begin(clock: &dyn Clock) -> Self {
+        Self {
+            watch: Watch::begin(clock),
+            jumped_at: clock.elapsed(),
+        }
+    }
+
+    /// At each look.
+    pub fn has_settled(&mut self, clock: &dyn Clock) -> bool {
+        if self.watch.look(clock).is_some() {
+            self.jumped_at = clock.elapsed();
+        }
+        clock.elapsed() >= self.jumped_at + SETTLED_AFTER
     }
 }
 

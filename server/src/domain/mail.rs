@@ -25,7 +25,7 @@ pub const CLAIM: Duration = OPENING
     .saturating_mul(2)
     .saturating_add(ANSWER.saturating_mul(4))
     .saturating_add(TAKING)
-    .saturating_add(super::outage::APART);
+    .saturating_add(super::clock::APART);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// A mail is tried so often if the mail server knows no such recipient, or does not say whether it took the mail: its
@@ -154,7 +154,7 @@ impl Mail {
 /// What was to wait until later than this was written before the clock was set back: it waits no more.
 #[must_use]
 pub fn latest_retry(now: Timestamp) -> Timestamp {
-    now.plus(LONGEST_PAUSE + super::outage::APART)
+    now.plus(LONGEST_PAUSE + super::clock::APART)
 }
 
 #[cfg(test)]

@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use super::audit::{Event, Kind};
-use super::clock::Timestamp;
+use super::clock::{APART, Timestamp};
 use super::id::EventId;
-use super::outage::APART;
 
 /// So long one alert stands for everything of its rule; what came after it is told once at the end.
 pub const WINDOW: Duration = Duration::from_mins(10);
@@ -31,7 +30,7 @@ pub const FORGED_REFRESH: [&str; 2] = ["unknown_session", "forged"];
 pub enum Rule {
     /// A used refresh token came back: somebody has a copy.
     TokenReused,
-    /// A client was further than the database: that went back in time.
+    /// A client, or a node, was further than the database: that went back in time.
     DatabaseRolledBack,
     /// A bound cookie came that its browser had deleted: somebody has a copy.
     BoundCookieCopied,
@@ -41,17 +40,20 @@ pub enum Rule {
     AccessTokenForged,
     /// The audit log is not what it was.
     AuditLogContradicted,
+    /// The key file is not where it was.
+    KeyFileMissing,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::TokenReused,
         Self::DatabaseRolledBack,
         Self::BoundCookieCopied,
         Self::RefreshTokensForged,
         Self::AccessTokenForged,
         Self::AuditLogContradicted,
+        Self::KeyFileMissing,
     ];
 
     /// The word in the database and in the log.
@@ -64,6 +66,7 @@ impl Rule {
             Self::RefreshTokensForged => "refresh_tokens_forged",
             Self::AccessTokenForged => "access_token_forged",
             Self::AuditLogContradicted => "audit_log_contradicted",
+            Self::KeyFileMissing => "key_file_missing",
         }
     }
 
@@ -73,11 +76,12 @@ impl Rule {
         let is_one_of = |reasons: &[&str]| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason));
         match event.kind {
             Kind::TokenReused => Some(Self::TokenReused),
-            Kind::DatabaseRolledBack => Some(Self::DatabaseRolledBack),
+            Kind::DatabaseRolledBack | Kind::RevocationsLost => Some(Self::DatabaseRolledBack),
             Kind::BoundCookieCopied => Some(Self::BoundCookieCopied),
             Kind::RefreshRefused if is_one_of(&FORGED_REFRESH) => Some(Self::RefreshTokensForged),
             Kind::AccessTokenRefused if is_one_of(&FORGED_ACCESS) => Some(Self::AccessTokenForged),
             Kind::AuditLogContradicted => Some(Self::AuditLogContradicted),
+            Kind::KeyFileMissing => Some(Self::KeyFileMissing),
             _ => None,
         }
     }
@@ -274,6 +278,7 @@ mod tests {
             event(Kind::RefreshRefused, "unknown_session"),
             event(Kind::AccessTokenRefused, "generation_ahead"),
             event(Kind::AuditLogContradicted, ""),
+            event(Kind::KeyFileMissing, ""),
         ]
         .iter()
         .map(Rule::of)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::clock::Timestamp;
+use super::clock::{APART, Timestamp};
 
 /// Pause after the first try that failed; doubled after each further one …
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -10,9 +10,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// After so many tries one after another it is said to be away.
 const NOTED_AFTER: u32 = 4;
-/// Moments further ahead than they could be, and this, were written before the clock was set back. Clocks of nodes may
-/// differ by so much.
-pub const APART: Duration = Duration::from_mins(2);
 
 /// How something that could not be reached, or did not do its work, is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -142,6 +142,18 @@ pub fn parse(ring: &KeyRing, text: &str) -> Option<Presented> {
     })
 }
 
+/// Whether it is of an edge key that this ring does not have: perhaps one that was made since the ring was read.
+#[must_use]
+pub fn is_of_unknown_key(ring: &KeyRing, text: &str) -> bool {
+    let decode = |encoded: &str| BASE64URL_NOPAD.decode(encoded.as_bytes()).ok();
+    let bytes = text
+        .strip_prefix(PREFIX)
+        .filter(|encoded| encoded.len() == BASE64URL_NOPAD.encode_len(LENGTH));
+    bytes
+        .and_then(decode)
+        .is_some_and(|bytes| bytes[0] == VERSION && ring.edge(bytes[1]).is_none())
+}
+
 /// What is to be done about an authentic token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {

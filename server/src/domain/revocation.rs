@@ -14,7 +14,7 @@ use super::jwt::{AccessClaims, MAX_TOLERANCE};
 use super::policy::MAX_ACCESS;
 
 pub use line::LineError;
-pub use registry::{Registry, Verdict};
+pub use registry::{Registry, Remembered, Verdict};
 
 /// When no access token that was issued until `issued_until` can be accepted by anybody any more.
 #[must_use]

@@ -287,15 +287,18 @@ pub async fn end_other_sessions(
 }
 
 /// The public signing keys (RFC 7517).
-#[utoipa::path(get, path = "/.well-known/jwks.json", responses((status = 200, description = "JWK set")))]
-pub async fn jwks(State(state): State<AppState>) -> impl IntoResponse {
-    let keys = state.backend.current_keys().await.unwrap_or_else(|error| {
-        // Others can still verify while our database is away; what they accept is limited by the tokens' own end.
-        tracing::warn!(%error, "the key set is served as it is in memory");
-        state.backend.keys()
-    });
+///
+/// # Errors
+/// 503 when the database has been away for longer than others keep their copy.
+#[utoipa::path(get, path = "/.well-known/jwks.json", responses((status = 200, description = "JWK set"), (status = 503)))]
+pub async fn jwks(State(state): State<AppState>) -> Result<impl IntoResponse, Refusal> {
+    let keys = state
+        .backend
+        .published_keys()
+        .await
+        .map_err(|error| Refusal::fault(&error))?;
     let cache = format!("public, max-age={}", JWKS_CACHE.as_secs());
-    ([(CACHE_CONTROL, cache)], Json(keys.jwks()))
+    Ok(([(CACHE_CONTROL, cache)], Json(keys.jwks())))
 }
 
 async fn openapi() -> Json<utoipa::openapi::OpenApi> {

@@ -14,7 +14,7 @@ use tower_sessions::Session as WebSession;
 use utoipa::ToSchema;
 
 use super::refusal::{Refusal, StrictJson};
-use super::viewer::{Viewer, session_over};
+use super::viewer::{Channel, Viewer, bad_token, session_over};
 use super::{AppState, caller, cookies, dbsc, dpop, is_browser};
 use crate::domain::audit::Circumstances;
 use crate::domain::session::Client;
@@ -346,14 +346,16 @@ pub async fn refresh(
     }
 }
 
-/// Ends this session. Signing out twice is no error.
+/// Ends this session. Signing out twice is no error in a browser. A program is told if its access token is no longer good:
+/// nothing has ended then, and it refreshes first, or revokes its refresh token.
 ///
 /// # Errors
-/// Faults of ours.
-#[utoipa::path(post, path = "/auth/logout", responses((status = 204)))]
+/// 401, and faults of ours.
+#[utoipa::path(post, path = "/auth/logout", responses((status = 204), (status = 401)))]
 pub async fn logout(
     State(state): State<AppState>,
     Extension(from): Extension<Circumstances>,
+    Extension(channel): Extension<Channel>,
     Extension(Viewer(live)): Extension<Viewer>,
     deliveries: Option<Extension<Deliveries>>,
     web: WebSession,
@@ -361,6 +363,8 @@ pub async fn logout(
     let fault = |error| Refusal::fault(&error);
     if let Some(live) = live {
         state.backend.sign_out(&live.session, &from).await.map_err(fault)?;
+    } else if channel == Channel::Bearer {
+        return Err(bad_token().with_header("www-authenticate", "Bearer error=\"invalid_token\""));
     }
     web.flush().await.map_err(|error| fault(error.into()))?;
     if let Some(Extension(deliveries)) = deliveries {

@@ -108,7 +108,7 @@ enum Resolution {
     /// A token that came with a good proof and is not good itself.
     NotGood,
     /// Another tab holds the fresh pair; this much was verified.
-    Elsewhere(Arc<Live>, bool),
+    Elsewhere(Arc<Live>),
     /// The same, but the session was replaced under this request.
     Moved(Ending),
     /// Renewal needs a request of our own site.
@@ -158,13 +158,9 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             return refused.challenge().into_response();
         }
         Resolution::NotGood => {
-            return Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "invalid_token",
-                "This access token is not good.",
-            )
-            .with_header("www-authenticate", &dpop::challenge("invalid_token"))
-            .into_response();
+            return bad_token()
+                .with_header("www-authenticate", &dpop::challenge("invalid_token"))
+                .into_response();
         }
         Resolution::Moved(ending) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
@@ -172,12 +168,13 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             }
             return Box::pin(over(&state, parts, body, next, (&ending).into())).await;
         }
-        Resolution::Elsewhere(live, superseded) => {
+        Resolution::Elsewhere(live) => {
             if kind.navigation && parts.method == Method::GET && retries < MAX_RETRIES {
                 return retry(&parts, retries);
             }
-            // Another tab is further: nothing is done on the strength of a token that should be gone.
-            if superseded && !parts.method.is_safe() {
+            // Another tab is further: nothing is done on the strength of a token that should be gone, or that was good for
+            // new ones a moment ago (TOKENS.md §5).
+            if !parts.method.is_safe() {
                 if api {
                     let said = "Another tab was quicker: do it again with its cookies.";
                     return Refusal::new(StatusCode::CONFLICT, "superseded", said).into_response();
@@ -291,8 +288,7 @@ async fn resolve(
         RefreshOutcome::Rotated(issued) | RefreshOutcome::Reissued(issued) => {
             Resolution::Live(Arc::new(issued.live.clone()), Some(Delivery::Tokens(issued)))
         }
-        RefreshOutcome::Fresh(live) => Resolution::Elsewhere(live.into(), false),
-        RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live.into(), true),
+        RefreshOutcome::Fresh(live) | RefreshOutcome::Superseded(live) => Resolution::Elsewhere(live.into()),
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => ended(ending),
         RefreshOutcome::OtherBrowser(other) => Resolution::OtherBrowser(other),
         RefreshOutcome::Malformed | RefreshOutcome::Forged | RefreshOutcome::Unproven(_) => {
@@ -314,6 +310,15 @@ async fn note_forgery(state: &AppState, request: &Parts, refusal: jwt::Refusal, 
             .refused(Audited::AccessTokenRefused, from, refusal.as_str())
             .await;
     }
+}
+
+/// An access token that lets nobody in.
+pub(super) fn bad_token() -> Refusal {
+    Refusal::new(
+        StatusCode::UNAUTHORIZED,
+        "invalid_token",
+        "This access token is not good.",
+    )
 }
 
 /// A replaced session is not over for the browser: the new cookies are on their way.

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind};
-use crate::storage::audit;
+use crate::domain::refresh::SUPERSEDED;
+use crate::storage::{audit, sessions};
 
-/// When the clock last jumped, by time that no setting of it changes.
+/// When the clock last jumped, in milliseconds of the time that no setting of it changes; 0 if it never did.
 #[derive(Debug, Default)]
 pub(super) struct Jumped(AtomicU64);
 
@@ -23,6 +24,18 @@ impl Jumped {
 }
 
 impl Backend {
+    /// The clock jumped within the last minute, so that what happened a moment ago may seem to be long ago.
+    pub(super) fn clock_has_just_jumped(&self) -> bool {
+        let jumped_at = self.clock_jumped.at();
+        let is_known = !jumped_at.is_zero() && self.clock.elapsed() < jumped_at + SUPERSEDED;
+        // Or since the last look; while that one is writing down what it saw, it did.
+        is_known
+            || self.clock_watch.try_lock().map_or(true, |watch| {
+                let mut unseen = *watch;
+                unseen.look(self.clock.as_ref()).is_some()
+            })
+    }
+
     /// One look at the clock: writes down once how far it jumped since the last look, in seconds. That, if it did.
     ///
     /// # Errors
@@ -34,7 +47,9 @@ impl Backend {
             *watch = next;
             return Ok(None);
         };
-        let elapsed = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(self.clock.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         self.clock_jumped.0.store(elapsed, Ordering::Relaxed);
         let seconds = jump / 1000;
         // From within, a machine that slept looks like one whose clock was set forward.
@@ -50,6 +65,10 @@ impl Backend {
         // In a transaction, which comes to nothing if it is late: the next look would write it down again.
         let mut tx = self.store.write().await?;
         audit::append_events(&mut tx, &[event]).await?;
+        if jump < 0 {
+            let sessions = sessions::revoke_ended_ahead(&mut tx, self.now()).await?;
+            tracing::warn!(sessions, "revoked again: ended while the clock was ahead");
+        }
         tx.commit().await?;
         *watch = next;
         if jump < 0 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
+use crate::domain::clock::SETTLED_AFTER;
 use crate::storage::{clients, dpop, flows, revocations, sessions};
 
 /// Rows removed in one transaction.
@@ -11,9 +12,6 @@ const BATCH: u32 = 1000;
 const MOST_BATCHES: u32 = 20;
 /// Ended sessions are kept for so long after they could have lived (TOKENS.md, section 1).
 pub(super) const SESSIONS_KEPT: Duration = Duration::from_hours(30 * 24);
-
-/// For so long after a jump of the clock, or the start, no session is removed: somebody may be about to set it right.
-const SETTLED_AFTER: Duration = Duration::from_hours(1);
 
 /// What is removed in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +40,23 @@ impl Past {
 }
 
 impl Backend {
+    fn clock_has_settled(&self) -> bool {
+        self.clock.elapsed() >= self.clock_jumped.at() + SETTLED_AFTER
+    }
+
+    /// Forgets in memory what concerns no living token any more.
+    pub fn forget_past_revocations(&self) {
+        if self.clock_has_settled() {
+            self.drop_past_revocations();
+        }
+    }
+
     /// Removes it from the database; the next call goes on if it is very much. How many rows.
     ///
     /// # Errors
     /// Infrastructure.
     pub async fn forget(&self, past: Past) -> Result<u64, ServiceError> {
-        if past == Past::Sessions && self.clock.elapsed() < self.clock_jumped.at() + SETTLED_AFTER {
+        if past != Past::Flows && !self.clock_has_settled() {
             return Ok(0);
         }
         let mut all = 0;

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Backend, Parts, ServiceError};
-use crate::domain::audit::{Circumstances, Event, Kind};
+use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::EventId;
 use crate::domain::jwt::Refusal;
@@ -151,6 +151,31 @@ impl Backend {
     /// When the database cannot be asked: then nobody may verify with what is in memory.
     pub async fn current_keys(&self) -> Result<Arc<KeyRing>, ServiceError> {
         self.keys_looked_at_within(MOST_STALE).await
+    }
+
+    /// The file with the key-encryption key is gone (F12).
+    ///
+    /// # Errors
+    /// Infrastructure.
+    pub async fn note_missing_key_file(&self) -> Result<(), ServiceError> {
+        let event = self.event(Kind::KeyFileMissing, &Circumstances::default());
+        self.record(event.outcome(Outcome::Failure)).await
+    }
+
+    /// The ring for those who keep a copy of the public keys for [`JWKS_CACHE`] themselves: as it is in memory while the
+    /// database is away, for no longer than that either.
+    ///
+    /// # Errors
+    /// When the database has been away for longer: a key that was removed meanwhile must not be handed out as good.
+    pub async fn published_keys(&self) -> Result<Arc<KeyRing>, ServiceError> {
+        match self.current_keys().await {
+            Err(error) if self.ring.is_older_than(lifecycle::JWKS_CACHE, self.now()) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the key set is served as it is in memory");
+                Ok(self.keys())
+            }
+            current => current,
+        }
     }
 
     /// Compares the ring with the database unless that was done just now. For a task that does it all the time.

@@ -30,6 +30,7 @@ pub mod ports;
 pub mod recovery;
 pub mod revocations;
 pub mod revoked_tokens;
+mod rolled_back;
 pub mod security_events;
 pub mod sessions;
 pub mod sign_in;

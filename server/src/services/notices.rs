@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
+use crate::domain::clock::APART;
 use crate::domain::id::{EventId, MailId, UserId};
 use crate::domain::mail::{Audience, MOST_WAITING, MOST_WAITING_FOR_ONE, Mail};
 use crate::domain::notice::{Alert, Rule, WINDOW, Window, is_for_the_person};
-use crate::domain::outage::APART;
 use crate::domain::user::User;
 use crate::storage::audit::notices;
 use crate::storage::{Tx, audit, mail, users};

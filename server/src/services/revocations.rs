@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::{self, Receiver, Sender};
 
+use super::recovery::SKIPPED_CURSORS;
 use super::{Backend, ServiceError};
 use crate::domain::clock::Timestamp;
 use crate::domain::revocation::{Entry, Presented, Registry, Verdict};
@@ -42,6 +43,8 @@ struct Known {
     cursor: Option<u64>,
     /// The moment before the last look that succeeded.
     as_of: Option<Timestamp>,
+    /// The last of them.
+    seen: Option<Entry>,
     /// See [`News`].
     past: u64,
 }
@@ -53,6 +56,7 @@ impl Default for Revocations {
                 registry: Registry::new(CAPACITY),
                 cursor: None,
                 as_of: None,
+                seen: None,
                 past: 0,
             }),
             news: broadcast::channel(BACKLOG).0,
@@ -108,28 +112,32 @@ impl Backend {
     /// # Errors
     /// When the database fails; what is known then only grows older.
     pub async fn catch_up_with_revocations(&self) -> Result<usize, ServiceError> {
-        let mut after = self.known_revocations().cursor.unwrap_or(0);
+        let (mut after, mut seen) = {
+            let known = self.known_revocations();
+            (known.cursor.unwrap_or(0), known.seen.clone())
+        };
         let mut new = 0;
         loop {
-            let Some(news) = self.read_revocations(after).await? else {
-                tracing::error!(
-                    known = after,
-                    "the database went back in time; reading all revocations again"
-                );
-                after = 0;
+            let Some(news) = self.read_after(after, seen.as_ref()).await? else {
+                tracing::error!(known = after, "the database went back in time");
+                let remembered = self.known_revocations().registry.remembered();
+                self.revoke_again(after, seen.as_ref(), remembered).await?;
+                (after, seen) = (0, None);
                 self.learn(|known| {
-                    known.cursor = Some(0);
+                    (known.cursor, known.seen) = (Some(0), None);
                     known.as_of = None;
                     known.past += 1;
                 });
                 continue;
             };
             after = news.cursor;
+            seen = news.entries.last().cloned().or(seen);
             new += news.entries.len();
             let now = self.now();
             self.learn(|known| {
                 known.registry.apply(&news.entries, now);
                 known.cursor = Some(after);
+                known.seen.clone_from(&seen);
                 known.as_of = news.as_of.or(known.as_of);
             });
             let is_all = news.as_of.is_some();
@@ -183,11 +191,18 @@ impl Backend {
     /// # Errors
     /// When the database fails.
     pub async fn read_revocations(&self, after: u64) -> Result<Option<News>, ServiceError> {
+        self.read_after(after, None).await
+    }
+
+    /// The same for a reader that remembers an entry. `None` also if another one has its number now, or if numbers were
+    /// skipped: another node found that the database went back in time.
+    async fn read_after(&self, after: u64, seen: Option<&Entry>) -> Result<Option<News>, ServiceError> {
         let as_of = self.now();
         let past = self.known_revocations().past;
         let mut tx = self.store.read().await?;
         let last = revocations::find_last_cursor(&mut tx).await?;
-        if after > last {
+        let was_skipped = seen.is_some() && last - after.min(last) >= SKIPPED_CURSORS;
+        if after > last || was_skipped || revocations::was_given_again(&mut tx, seen).await? {
             return Ok(None);
         }
         let entries = if after < last {
@@ -204,8 +219,8 @@ impl Backend {
         }))
     }
 
-    /// Forgets here what concerns no living token any more.
-    pub fn forget_past_revocations(&self) {
+    /// See [`Backend::forget_past_revocations`].
+    pub(super) fn drop_past_revocations(&self) {
         let now = self.now();
         self.learn(|known| known.registry.forget(now));
     }

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{APART, Timestamp};
 use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{DeviceId, SessionId, TokenId, UserId};
 use crate::domain::jwt::{AccessClaims, Confirmation, sign_access};
@@ -403,8 +403,9 @@ pub fn rule_text(rule: &crate::domain::policy::Rule) -> String {
     format!("{}, policy {}", rule.role, rule.version)
 }
 
-/// Whether the last factor is recent enough for a sensitive act.
+/// Whether the last factor is recent enough for a sensitive act. One that is still to come was shown while the clock was
+/// ahead, who knows when.
 #[must_use]
 pub fn is_recent(session: &Session, step_up: Duration, now: Timestamp) -> bool {
-    now.since(session.authenticated_at) < step_up
+    now.since(session.authenticated_at) < step_up && session.authenticated_at.since(now) <= APART
 }

@@ -2,6 +2,8 @@
 
 mod access;
 
+use std::time::Duration;
+
 use super::dbsc::{OtherBrowser, Sender};
 use super::dpop::{Holder, Unproven};
 use super::forgetting::SESSIONS_KEPT;
@@ -11,13 +13,16 @@ use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::id::UserId;
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
-use crate::domain::session::{Client, EndReason, Ending, Session};
+use crate::domain::session::{Client, EndReason, Ending, Session, Standing};
 use crate::domain::user::User;
 use crate::storage::audit::EventFilter;
 use crate::storage::sessions::Rotation;
 use crate::storage::{Tx, audit, devices, sessions};
 pub(super) use access::is_new_activity;
 pub use access::{AccessOutcome, Beside};
+
+/// A refresh gets its answer within this, whatever it has to wait for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What came of a refresh token; the names are those of TOKENS.md §3.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ pub enum RefreshOutcome {
 }
 
 impl RefreshOutcome {
-    /// The name in metrics and in the header `mayfly-refresh`.
+    /// The name in the header `mayfly-refresh`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -146,7 +151,26 @@ impl Backend {
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
-        let Some(presented) = refresh::parse(&self.keys(), token) else {
+        // The wait for another refresh of the session counts, too.
+        tokio::time::timeout(PATIENCE, self.refresh_in_turn(token, holder, slides, from))
+            .await
+            .unwrap_or(Err(ServiceError::Busy))
+    }
+
+    async fn refresh_in_turn(
+        &self,
+        token: &str,
+        holder: Holder<'_>,
+        slides: bool,
+        from: &Circumstances,
+    ) -> Result<RefreshOutcome, ServiceError> {
+        // A node that was away may not know of a key yet; what is no token at all costs no look at the database.
+        let keys = if refresh::is_of_unknown_key(&self.keys(), token) {
+            self.current_keys().await?
+        } else {
+            self.keys()
+        };
+        let Some(presented) = refresh::parse(&keys, token) else {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
@@ -215,11 +239,17 @@ impl Backend {
         if let Err(unproven) = holder.proves(&session) {
             return Ok(Some(RefreshOutcome::Unproven(unproven)));
         }
-        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, self.now()) {
+        let now = self.now();
+        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, now) {
             // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
-            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at) => {
+            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at, now) => {
                 Decision::Rotate(tight)
             }
+            // How long ago the token was superseded is not known: nobody is accused by a clock (F17).
+            Decision::Reuse if self.clock_has_just_jumped() => match session.standing(&user, limits.as_ref(), now) {
+                Standing::Alive(tight) => Decision::Superseded(tight),
+                Standing::Over(ending) => Decision::Over(ending),
+            },
             decision => decision,
         };
         // An ending must not rest on what a commit under way may just be changing.

@@ -249,10 +249,12 @@ fn sqlite_path(url: &str) -> Option<&str> {
 async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, StorageError> {
     let migration = postgres_options(url)?;
     let patience = PATIENCE.as_millis().to_string();
+    // Shorter than the statement's, so that the answer says what was waited for.
+    let for_locks = (PATIENCE * 9 / 10).as_millis().to_string();
     // Nothing hangs for longer than anybody waits, and a stuck transaction gives its locks back.
     let options = migration.clone().options([
         ("statement_timeout", patience.as_str()),
-        ("lock_timeout", patience.as_str()),
+        ("lock_timeout", for_locks.as_str()),
         ("idle_in_transaction_session_timeout", "10000"),
         // Also for a statement that is a transaction by itself.
         ("default_transaction_isolation", "read committed"),

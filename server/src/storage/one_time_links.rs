@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::columns::Table;
 use super::{StorageError, Tx, on_backend, statements};
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{APART, Timestamp};
 use crate::domain::id::UserId;
 
 const TABLE: Table = Table("one_time_links");
@@ -15,9 +15,9 @@ statements! {
     VOID_LINKS = "DELETE FROM one_time_links \
         WHERE purpose = $1 AND user_id IS NOT DISTINCT FROM $2 AND used_at IS NULL";
     FIND_LINK = "SELECT secret_hash, purpose, user_id, created_at, expires_at FROM one_time_links \
-        WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2";
+        WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2 AND created_at <= $3";
     CONSUME_LINK = "UPDATE one_time_links SET used_at = $2 \
-        WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2";
+        WHERE secret_hash = $1 AND used_at IS NULL AND expires_at > $2 AND created_at <= $3";
 }
 
 /// What a link is for.
@@ -118,7 +118,7 @@ pub async fn void_links(tx: &mut Tx, purpose: LinkPurpose, user: Option<UserId>)
         .map(|done| done.rows_affected()))?)
 }
 
-/// The link with this hash, if it is unused and has not expired.
+/// The link with this hash, if it is unused and has not expired, and was not made while the clock was ahead.
 ///
 /// # Errors
 /// When the database fails.
@@ -126,6 +126,7 @@ pub async fn find_link(tx: &mut Tx, hash: &[u8; 32], now: Timestamp) -> Result<O
     let row: Option<LinkRow> = on_backend!(tx, |connection| sqlx::query_as(FIND_LINK)
         .bind(hash.as_slice())
         .bind(now.as_millis())
+        .bind(now.plus(APART).as_millis())
         .fetch_optional(connection)
         .await)?;
     row.map(Link::try_from).transpose()
@@ -139,6 +140,7 @@ pub async fn consume_link(tx: &mut Tx, hash: &[u8; 32], now: Timestamp) -> Resul
     let changed = on_backend!(tx, |connection| sqlx::query(CONSUME_LINK)
         .bind(hash.as_slice())
         .bind(now.as_millis())
+        .bind(now.plus(APART).as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;

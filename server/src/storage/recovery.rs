@@ -23,6 +23,7 @@ statements! {
     VOID_ALL_LINKS = "DELETE FROM one_time_links WHERE used_at IS NULL";
     DROP_ALL_TRUST = "UPDATE devices SET trusted_until = NULL WHERE trusted_until IS NOT NULL";
     USE_UP_STEPS = "UPDATE authenticators SET last_step = $1 WHERE last_step < $1";
+    RAISE_AUTH_EPOCH = "UPDATE users SET auth_epoch = auth_epoch + 1 WHERE id = $1";
     SKIP_CURSORS = "UPDATE revocation_cursor SET last = last + $1 WHERE one = 1";
 }
 
@@ -119,6 +120,19 @@ async fn count(tx: &mut Tx, statement: &'static str) -> Result<u64, StorageError
 pub async fn use_up_steps(tx: &mut Tx, step: i64) -> Result<(), StorageError> {
     on_backend!(tx, |connection| sqlx::query(USE_UP_STEPS)
         .bind(step)
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
+}
+
+/// Ends whatever the person's sessions are. For when it is no longer known which ones were to end.
+///
+/// # Errors
+/// When the database fails.
+pub async fn raise_auth_epoch(tx: &mut Tx, user: UserId) -> Result<(), StorageError> {
+    on_backend!(tx, |connection| sqlx::query(RAISE_AUTH_EPOCH)
+        .bind(user.0)
         .execute(connection)
         .await
         .map(drop))?;

@@ -31,6 +31,10 @@ statements! {
     FIND_LAST = "SELECT last FROM revocation_cursor WHERE one = 1";
     LIST_AFTER = "SELECT cursor, kind, value, below_generation, issued_before, at, until FROM revocations \
         WHERE cursor > $1 AND cursor <= $2 AND until > $3 ORDER BY cursor LIMIT $4";
+    IS_ANOTHER = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3))";
+    SKIP_IF_BEHIND = "UPDATE revocation_cursor SET last = last + $5 WHERE one = 1 AND (last < $4 OR EXISTS \
+        (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3)))";
+    RENUMBER = "UPDATE revocations SET cursor = cursor + $1";
     DELETE_PAST = "DELETE FROM revocations WHERE cursor IN (SELECT r.cursor FROM revocations r \
         WHERE r.until <= $1 ORDER BY r.until LIMIT $2)";
 }
@@ -122,6 +126,16 @@ pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
     tx.revoke(Target::Token { id }, at, until);
 }
 
+impl From<&Entry> for Revocation {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            target: entry.target.clone(),
+            at: entry.at,
+            until: entry.until,
+        }
+    }
+}
+
 impl Revocation {
     fn row(&self, cursor: i64) -> Row {
         let (kind, value, below, before) = match &self.target {
@@ -170,6 +184,51 @@ pub async fn find_last_cursor(tx: &mut Tx) -> Result<u64, StorageError> {
         .fetch_one(connection)
         .await)?;
     Table("revocation_cursor").count("last", last)
+}
+
+/// Whether the number of an entry that somebody remembers belongs to another one now.
+///
+/// # Errors
+/// When the database fails.
+pub async fn was_given_again(tx: &mut Tx, seen: Option<&Entry>) -> Result<bool, StorageError> {
+    let Some(seen) = seen else {
+        return Ok(false);
+    };
+    let row = Revocation::from(seen).row(bigint(seen.cursor));
+    Ok(on_backend!(tx, |connection| sqlx::query_scalar(IS_ANOTHER)
+        .bind(row.cursor)
+        .bind(row.value)
+        .bind(row.at)
+        .fetch_one(connection)
+        .await)?)
+}
+
+/// Gives all entries new numbers, `skipped` higher, if the last number is below `cursor` or that of `seen` belongs to
+/// another one now. Whether it was so. The row stays locked until the commit, so let this be the last act.
+///
+/// # Errors
+/// When the database fails.
+pub async fn renumber(tx: &mut Tx, cursor: u64, seen: Option<&Entry>, skipped: u64) -> Result<bool, StorageError> {
+    let row = seen.map(|seen| Revocation::from(seen).row(bigint(seen.cursor)));
+    let (number, value, at) = row.map_or((0, String::new(), 0), |row| (row.cursor, row.value, row.at));
+    let changed = on_backend!(tx, |connection| sqlx::query(SKIP_IF_BEHIND)
+        .bind(number)
+        .bind(value)
+        .bind(at)
+        .bind(bigint(cursor))
+        .bind(bigint(skipped))
+        .execute(connection)
+        .await
+        .map(|done| done.rows_affected()))?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    on_backend!(tx, |connection| sqlx::query(RENUMBER)
+        .bind(bigint(skipped))
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(true)
 }
 
 /// Entries after one number up to another that still matter, in their order.

@@ -50,6 +50,7 @@ statements! {
         ORDER BY s.ended_at DESC, s.id DESC LIMIT $3");
     LIST_DUE = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.ended_at IS NULL AND s.look_at <= $1 \
         ORDER BY s.look_at LIMIT $2");
+    LIST_ENDED_AHEAD = "SELECT s.id, s.rotated_at FROM sessions s WHERE s.ended_at > $1 AND s.rotated_at > $2 AND s.rotated_at <= $1";
     REFUSE_GENERATIONS_SO_FAR = "UPDATE sessions SET min_generation = generation + 1 \
         WHERE user_id = $1 AND ended_at IS NULL RETURNING id, min_generation, rotated_at";
     COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
@@ -66,7 +67,10 @@ statements! {
         absolute_rule_role = CASE WHEN $6 < absolute_expires_at THEN $7 ELSE absolute_rule_role END, \
         absolute_rule_version = CASE WHEN $6 < absolute_expires_at THEN $8 ELSE absolute_rule_version END, \
         absolute_expires_at = CASE WHEN $6 < absolute_expires_at THEN $6 ELSE absolute_expires_at END, \
-        look_at = CASE WHEN $6 < look_at AND $6 <= last_active_at + $3 THEN $6 \
+        started_at = CASE WHEN $9 < started_at THEN $9 ELSE started_at END, \
+        last_active_at = CASE WHEN $9 < last_active_at THEN $9 ELSE last_active_at END, \
+        look_at = CASE WHEN $9 < last_active_at THEN CASE WHEN $6 < $9 + $3 THEN $6 ELSE $9 + $3 END \
+        WHEN $6 < look_at AND $6 <= last_active_at + $3 THEN $6 \
         WHEN last_active_at + $3 < look_at THEN last_active_at + $3 ELSE look_at END \
         WHERE id = $1 AND ended_at IS NULL";
     END = end!();
@@ -399,6 +403,8 @@ pub async fn tighten_session(tx: &mut Tx, id: SessionId, tight: &Tightened) -> R
         .bind(tight.absolute_expires_at.as_millis())
         .bind(&tight.absolute_rule.role)
         .bind(i64::from(tight.absolute_rule.version))
+        // 2^62: later than any moment, and no sum with it is too large.
+        .bind(tight.not_after.map_or(1 << 62, Timestamp::as_millis))
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
@@ -436,6 +442,29 @@ async fn end_by(tx: &mut Tx, sql: &'static str, id: SessionId, ending: &Ending) 
         revoke_session(tx, id, ending, rotated_at);
     }
     Ok(rotated_at.is_some())
+}
+
+/// Revokes once more what ended while the clock was ahead and has tokens that are good again now that it was set back: by the
+/// time that was shown then they were over, and nobody was told of them. How many sessions.
+///
+/// # Errors
+/// When the database fails.
+pub async fn revoke_ended_ahead(tx: &mut Tx, now: Timestamp) -> Result<usize, StorageError> {
+    let oldest = now.minus(all_expired_at(now).since(now));
+    let rows: Vec<(Uuid, i64)> = on_backend!(tx, |connection| sqlx::query_as(LIST_ENDED_AHEAD)
+        .bind(now.as_millis())
+        .bind(oldest.as_millis())
+        .fetch_all(connection)
+        .await)?;
+    for (id, rotated_at) in &rows {
+        let until = all_expired_at(Timestamp::from_millis(*rotated_at));
+        let target = Target::Session {
+            id: SessionId(*id),
+            below: None,
+        };
+        tx.revoke(target, now, until);
+    }
+    Ok(rows.len())
 }
 
 /// No token of a session was issued after its last rotation.

@@ -112,11 +112,12 @@ impl Follower {
         self.as_of = None;
     }
 
-    /// Takes a piece of the stream.
+    /// Takes a piece of the stream. `settled`: the clock has gone on as usual for so long that what is over by it may be
+    /// forgotten.
     ///
     /// # Errors
     /// [`Broken`]: what came before it in this piece was taken.
-    pub fn received(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), Broken> {
+    pub fn received(&mut self, bytes: &[u8], now: Timestamp, settled: bool) -> Result<(), Broken> {
         for event in self.reader.read(bytes).ok_or(Broken::Stream)? {
             match event.kind.as_str() {
                 "revoked" => {
@@ -127,6 +128,9 @@ impl Follower {
                 "heartbeat" => {
                     let beat: Heartbeat = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
                     self.beat(&beat, now)?;
+                    if settled {
+                        self.registry.forget(now);
+                    }
                 }
                 "opened" => {
                     let opened: Opened = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
@@ -152,7 +156,6 @@ impl Follower {
         let anchor = self.anchor(beat.at)?;
         self.cursor = self.cursor.max(beat.cursor);
         self.know_as_of(anchor.earliest(Timestamp::from_millis(beat.as_of)), now);
-        self.registry.forget(now);
         Ok(())
     }
 

@@ -7,11 +7,15 @@ use crate::domain::clock::Timestamp;
 /// Between two readings because of unknown keys; tokens with invented ones cost nothing but this.
 pub const PAUSE: Duration = Duration::from_secs(30);
 
+/// Nobody goes by keys that were read longer ago: half an hour before the feed forgets that a key was removed.
+pub const MOST_STALE: Duration = Duration::from_mins(30);
+
 /// What is remembered of readings.
 #[derive(Debug, Default)]
 pub struct KeyCache {
     asked_at: Option<Timestamp>,
-    has_keys: bool,
+    /// By time that no setting of the clock changes.
+    read_at: Option<Duration>,
 }
 
 impl KeyCache {
@@ -31,14 +35,20 @@ impl KeyCache {
         rested
     }
 
-    /// They were read.
-    pub fn done(&mut self) {
-        self.has_keys = true;
+    /// They were read; at `elapsed` they had been asked for.
+    pub fn done(&mut self, elapsed: Duration) {
+        self.read_at = Some(elapsed);
     }
 
     /// They were read at least once.
     #[must_use]
     pub const fn has_keys(&self) -> bool {
-        self.has_keys
+        self.read_at.is_some()
+    }
+
+    /// They were read so long ago that one of them may have been removed, and the feed may speak of it no more.
+    #[must_use]
+    pub fn is_stale(&self, elapsed: Duration) -> bool {
+        self.read_at.is_some_and(|at| elapsed.saturating_sub(at) > MOST_STALE)
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::clock::{Clock, Settling, Timestamp};
 use crate::domain::dpop::{self, check_binding};
 use crate::domain::jwt::{AccessClaims, LogoutClaims, Refusal, TokenKind, Verifier, key_id};
 use crate::domain::keys::PublicKeys;
@@ -131,6 +131,7 @@ pub struct Checker {
     follower: Mutex<Follower>,
     address: Option<String>,
     used: Mutex<UsedProofs>,
+    settling: Mutex<Settling>,
     /// One reads the keys anew, others wait for what comes of it.
     reading: tokio::sync::Mutex<()>,
 }
@@ -159,6 +160,7 @@ impl Checker {
                 max_lifetime: MAX_ACCESS,
             },
             transport,
+            settling: Mutex::new(Settling::begin(clock.as_ref())),
             clock,
             keys: RwLock::default(),
             cache: Mutex::default(),
@@ -253,6 +255,9 @@ impl Checker {
     /// them.
     async fn with_keys<C>(&self, kid: &str, verify: impl Fn(&PublicKeys) -> Result<C, Refusal>) -> Result<C, Denied> {
         let known = || self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if locked(&self.cache).is_stale(self.clock.elapsed()) {
+            return Err(Denied::Unknown("keys are too old"));
+        }
         match verify(&known()) {
             // Perhaps a new key, read at most twice a minute whatever is sent here (J13).
             Err(Refusal::KeyUnknown) if self.read_keys(Some(kid)).await? => verify(&known()),
@@ -281,13 +286,14 @@ impl Checker {
                 Ok(false)
             };
         }
+        let asked_at = self.clock.elapsed();
         let read = within(self.transport.get(KEYS_PATH))
             .await
             .and_then(|body| PublicKeys::read(&body).map_err(|error| TransportError::Failed(error.to_string())));
         match read {
             Ok(keys) => {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-                locked(&self.cache).done();
+                locked(&self.cache).done(asked_at);
                 Ok(true)
             }
             Err(error) => {
@@ -349,10 +355,15 @@ impl Checker {
         let mut chunks = opened?;
         locked(&self.follower).opened(sent_at);
         while let Some(chunk) = within(chunks.next()).await? {
-            let received = locked(&self.follower).received(&chunk, self.clock.now());
+            let received = self.received(&chunk);
             received.map_err(|error: Broken| TransportError::Failed(error.to_string()))?;
         }
         Ok(())
+    }
+
+    fn received(&self, chunk: &[u8]) -> Result<(), Broken> {
+        let settled = locked(&self.settling).has_settled(self.clock.as_ref());
+        locked(&self.follower).received(chunk, self.clock.now(), settled)
     }
 
     /// When knowledge was last complete; for a service's own health page.

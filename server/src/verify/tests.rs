@@ -137,15 +137,14 @@ impl World {
     /// Opens the stream at this moment and hears that nothing is missing as of now.
     pub(super) fn hear(&self, entries: &[serde_json::Value]) {
         let now = self.clock.now();
-        let mut follower = locked(&self.checker.follower);
-        follower.opened(now);
+        locked(&self.checker.follower).opened(now);
         let revoked = |entry: &serde_json::Value| format!("event: revoked\nid: 1\ndata: {entry}\n\n");
         let text = entries
             .iter()
             .map(revoked)
             .chain([beat(9, now, now)])
             .collect::<String>();
-        follower.received(text.as_bytes(), now).expect("understood");
+        self.checker.received(text.as_bytes()).expect("understood");
     }
 }
 
@@ -335,6 +334,46 @@ async fn f15_a_stale_key_set_costs_one_reading_and_no_outage() {
 }
 
 #[tokio::test]
+async fn j12_nobody_goes_by_keys_that_were_read_long_ago() {
+    let world = World::new();
+    world.hear(&[]);
+    world.checker.check(&world.token(0)).await.expect("good");
+    *locked(&world.issuer.keys) = Err(TransportError::Failed("no route".into()));
+    world.clock.advance(keys::MOST_STALE);
+    world.hear(&[]);
+    let now = world.now().as_seconds();
+    let newer = AccessClaims {
+        iat: now,
+        nbf: now,
+        exp: now + 600,
+        ..claims(world.session, world.user, 0)
+    };
+    let newer = sign_access(&world.ring, &newer).expect("signs");
+    world.checker.check(newer.expose_secret()).await.expect("good");
+    world.clock.advance(Duration::from_secs(1));
+    world.hear(&[]);
+    assert_eq!(
+        world.checker.check(newer.expose_secret()).await,
+        Err(Denied::Unknown("keys are too old"))
+    );
+}
+
+#[tokio::test]
+async fn f17_a_service_whose_clock_is_ahead_for_a_moment_forgets_nothing() {
+    let world = World::new();
+    let token = world.token(0);
+    let sid = world.session.to_short();
+    let until = NOW.plus(Duration::from_hours(1)).as_millis();
+    world.hear(&[json!({ "cursor": 1, "sid": sid, "at": NOW.as_millis(), "until": until })]);
+    assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked));
+    world.clock.set(NOW.plus(Duration::from_hours(24)));
+    world.hear(&[]);
+    world.clock.set(NOW);
+    world.hear(&[]);
+    assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked));
+}
+
+#[tokio::test]
 async fn a_key_that_cannot_be_read_is_not_known_to_be_wrong() {
     let world = World::new();
     world.hear(&[]);
@@ -392,32 +431,32 @@ fn knowledge_held_up_on_the_way_is_old_when_it_arrives() {
     // Sent at 0; everything takes five seconds.
     follower.opened(at(0));
     follower
-        .received(beat(1, node(0), node(0)).as_bytes(), at(5))
+        .received(beat(1, node(0), node(0)).as_bytes(), at(5), true)
         .expect("reads");
     assert!(!follower.is_fresh(at(5)), "as of 0 at best");
     follower
-        .received(beat(1, node(4), node(4)).as_bytes(), at(9))
+        .received(beat(1, node(4), node(4)).as_bytes(), at(9), true)
         .expect("reads");
     assert!(!follower.is_fresh(at(9)));
     // It catches up.
     follower
-        .received(beat(1, node(10), node(10)).as_bytes(), at(10))
+        .received(beat(1, node(10), node(10)).as_bytes(), at(10), true)
         .expect("reads");
     assert!(follower.is_fresh(at(10)) && follower.is_fresh(at(11)) && !follower.is_fresh(at(12)));
     // The node's clock jumps ahead: not fresher than its arrival.
     follower
-        .received(beat(1, node(999), node(999)).as_bytes(), at(13))
+        .received(beat(1, node(999), node(999)).as_bytes(), at(13), true)
         .expect("reads");
     assert!(follower.is_fresh(at(14)) && !follower.is_fresh(at(15)));
     // The node itself has lost touch with its database.
     follower.opened(at(20));
     follower
-        .received(beat(1, node(15), node(20)).as_bytes(), at(20))
+        .received(beat(1, node(15), node(20)).as_bytes(), at(20), true)
         .expect("reads");
     assert!(!follower.is_fresh(at(20)));
     // Our own clock is set back.
     follower
-        .received(beat(1, node(20), node(20)).as_bytes(), at(20))
+        .received(beat(1, node(20), node(20)).as_bytes(), at(20), true)
         .expect("reads");
     assert!(follower.is_fresh(at(20)) && !follower.is_fresh(at(1)));
 }
@@ -435,14 +474,14 @@ fn knowledge_is_no_older_for_a_stream_that_has_much_to_tell_first() {
     for (opened, is_fresh) in [(opened.as_str(), true), ("", false)] {
         let mut follower = Follower::new(BOUND);
         follower.opened(at(0));
-        follower.received(opened.as_bytes(), at(0)).expect("reads");
+        follower.received(opened.as_bytes(), at(0), true).expect("reads");
         assert!(!follower.is_fresh(at(0)), "it has heard nothing of revocations yet");
         let told = json!({ "cursor": 1, "kid": "k", "at": 1, "until": node(900).as_millis() });
         let told = format!("event: revoked\nid: 1\ndata: {told}\n\n");
-        follower.received(told.as_bytes(), at(9)).expect("reads");
+        follower.received(told.as_bytes(), at(9), true).expect("reads");
         assert!(!follower.is_fresh(at(9)), "nor everything");
         let beat = beat(1, node(10), node(10));
-        follower.received(beat.as_bytes(), at(10)).expect("reads");
+        follower.received(beat.as_bytes(), at(10), true).expect("reads");
         // Without the moment of opening the age of all knowledge is counted from the sending.
         assert_eq!(follower.is_fresh(at(10)), is_fresh);
     }
@@ -462,12 +501,16 @@ fn what_makes_no_sense_breaks_the_stream() {
         "event: heartbeat\ndata: {}\n\n",
         "event: opened\ndata: {}\n\n",
     ] {
-        assert_eq!(opened().received(text.as_bytes(), now), Err(Broken::Content), "{text}");
+        assert_eq!(
+            opened().received(text.as_bytes(), now, true),
+            Err(Broken::Content),
+            "{text}"
+        );
     }
-    assert_eq!(opened().received(&vec![b'x'; 70_000], now), Err(Broken::Stream));
-    assert_eq!(opened().received(b"data: \xff\n", now), Err(Broken::Stream));
+    assert_eq!(opened().received(&vec![b'x'; 70_000], now, true), Err(Broken::Stream));
+    assert_eq!(opened().received(b"data: \xff\n", now, true), Err(Broken::Stream));
     opened()
-        .received(b": a comment\n\nevent: later\ndata: x\n\n", now)
+        .received(b": a comment\n\nevent: later\ndata: x\n\n", now, true)
         .expect("ignored");
 }
 

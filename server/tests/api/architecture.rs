@@ -250,6 +250,36 @@ fn every_module_says_what_it_owns() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Each of these decides whether a secret is the right one.
+#[test]
+fn j14_what_compares_secrets_does_so_in_constant_time() {
+    let deciding = [
+        ("domain/refresh.rs", "fn is_authentic("),
+        ("domain/keys/ring.rs", "fn verify("),
+        ("domain/dbsc.rs", "fn open("),
+        ("domain/dpop.rs", "fn has("),
+        ("domain/client.rs", "fn is_secret("),
+        ("domain/password.rs", "fn verify("),
+        ("services/sign_in.rs", "fn find_device_of("),
+        ("http/protect/form.rs", "fn header_form_token_matches("),
+        ("http/protect/form.rs", "fn same("),
+    ];
+    for (file, function) in deciding {
+        let path = root().join("server/src").join(file);
+        let text = std::fs::read_to_string(&path).expect("it is there");
+        let from = text
+            .find(function)
+            .unwrap_or_else(|| panic!("{file} has no {function}"));
+        let is_method = text[..from]
+            .rsplit('\n')
+            .next()
+            .is_some_and(|line| line.starts_with("    "));
+        let end = if is_method { "\n    }\n" } else { "\n}\n" };
+        let body = text[from..].split(end).next().unwrap_or_default();
+        assert!(body.contains(".ct_eq("), "{file}: {function}…) compares otherwise");
+    }
+}
+
 /// Beside measuring time (`properties/timing.rs`, J14, R7), which finds a comparison byte by byte but not `==`, where many
 /// bytes are compared at once: the source is searched for any that is not made by `subtle` or by the cryptographic library.
 #[test]

@@ -12,6 +12,8 @@ use server::storage::policies;
 
 use crate::app::TestApp;
 use crate::node::{Node, Remote};
+use crate::people::Admin;
+use crate::service::Service;
 
 async fn check(backend: &Backend, token: &str, is_activity: bool) -> Result<AccessOutcome, String> {
     backend
@@ -132,4 +134,45 @@ async fn s1_activity_is_written_down_however_often_a_token_is_checked() {
     assert!(active().await >= before + 1000);
     assert_eq!(program.sessions(&node).await, StatusCode::OK);
     assert_eq!(app.number("SELECT child_confirmed FROM sessions").await, 1);
+}
+
+#[tokio::test]
+async fn f55_access_tokens_of_before_obey_a_shorter_lifetime() {
+    let app = TestApp::start("f55 access").await;
+    let mut admin = Admin::sign_in(&app).await;
+    let (_, mut program) = app.add_program("max").await;
+    admin
+        .save_policy("member", &[("access_minutes", "5")])
+        .await
+        .expect(303);
+    app.pass(5 * 60 + 29);
+    program.sessions().await.expect(200);
+    app.pass(1);
+    program.sessions().await.expect(401);
+    let service = Service::resource_server(&app).await;
+    assert_eq!(service.introspect(&program.access).await["active"], false);
+    program.renew().await.expect(200);
+    program.sessions().await.expect(200);
+    assert_eq!(service.introspect(&program.access).await["active"], true);
+}
+
+#[tokio::test]
+async fn j8_the_epoch_and_the_state_of_an_account_count_though_its_sessions_were_left() {
+    for change in ["auth_epoch = auth_epoch + 1", "status = 'disabled'"] {
+        let app = TestApp::start(&format!("j8 {}", &change[..6])).await;
+        let (person, mut program) = app.add_program("max").await;
+        program.sessions().await.expect(200);
+        app.execute(&format!(
+            "UPDATE users SET {change} WHERE username = '{}'",
+            person.username
+        ))
+        .await;
+        assert_eq!(
+            app.number("SELECT count(*) FROM sessions WHERE ended_at IS NULL").await,
+            1
+        );
+        program.sessions().await.expect(401);
+        app.pass(20);
+        program.renew().await.expect(401);
+    }
 }

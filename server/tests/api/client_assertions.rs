@@ -11,6 +11,8 @@ use crate::service::{Key, Service, post_form};
 #[tokio::test]
 async fn r7_a_signed_assertion_is_good_once() {
     let app = TestApp::start("r7 once").await;
+    // Nothing is cleared away so soon after the start.
+    app.pass(3600);
     for (name, key) in [("one", Key::es256()), ("two", Key::ed_dsa())] {
         let service = Service::with_key(&app, name, "read", key).await;
         let issued = app.events("service_token_issued").await;
@@ -32,6 +34,15 @@ async fn r7_a_signed_assertion_is_good_once() {
         again.present(&assertion).await.expect(401);
         app.pass(89);
         service.present(&assertion).await.expect(401);
+        app.backend()
+            .forget(Past::Assertions)
+            .await
+            .expect("the database answers");
+        assert_eq!(app.number("SELECT count(*) FROM client_assertions").await, 1);
+        // A node whose clock is two minutes behind takes it for as long.
+        app.pass(1);
+        service.present(&assertion).await.expect(401);
+        app.pass(119);
         app.backend()
             .forget(Past::Assertions)
             .await

@@ -110,6 +110,146 @@ async fn f17_a_clock_that_is_years_ahead_for_hours_removes_nobodys_session() {
     assert_eq!(app.events("refresh_refused").await, 0, "nobody is called a forger");
 }
 
+#[tokio::test]
+async fn f17_a_session_that_began_while_the_clock_was_ahead_lives_no_longer_than_any_other() {
+    let long = 7 * DAY;
+    for ahead in [HOUR, 60 * DAY, 20 * 365 * DAY] {
+        let app = TestApp::start(&format!("f17 began {ahead} s ahead")).await;
+        let person = app.add_person("ada", &["member"], false).await;
+        let old = Program::signed_in(&app, &person).await;
+        app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + ahead));
+        let mut used = Program::signed_in(&app, &person).await;
+        let mut left = Program::signed_in(&app, &person).await;
+        app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + MINUTE));
+        used.renew().await.expect(200);
+        left.renew().await.expect(200);
+        let limits =
+            "SELECT started_at, absolute_expires_at, last_active_at, look_at FROM sessions ORDER BY started_at";
+        for row in app.rows(limits).await {
+            let at: Vec<i64> = row
+                .iter()
+                .map(|at| at.as_deref().expect("a time").parse().expect("a number"))
+                .collect();
+            assert!(
+                at[0] <= app.now().as_millis() && at[2] <= app.now().as_millis(),
+                "{at:?}"
+            );
+            assert_eq!(at[1] - at[0], 30 * DAY * 1000, "its own absolute limit: {at:?}");
+            assert!(at[3] <= at[2] + long * 1000, "it is looked at in time: {at:?}");
+        }
+        old.sessions().await.expect(200);
+        // In use it lives for thirty days, unused for seven.
+        for week in 0..5 {
+            app.pass(u64::try_from(6 * DAY).expect("positive"));
+            let reply = used.renew().await;
+            if week < 4 {
+                reply.expect(200);
+            } else {
+                assert_eq!(reply.expect(401).json()["reason"], "expired", "{ahead} s");
+            }
+            if week == 1 {
+                assert_eq!(left.renew().await.expect(401).json()["reason"], "idle", "{ahead} s");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn f17_a_link_that_was_made_while_the_clock_was_ahead_is_dead_when_it_is_set_right() {
+    use secrecy::ExposeSecret as _;
+    let app = TestApp::start("f17 link").await;
+    app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + DAY));
+    let link = app
+        .backend()
+        .first_admin_link()
+        .await
+        .expect("answers")
+        .expect("nobody yet");
+    let link = link
+        .expose_secret()
+        .strip_prefix(crate::app::ORIGIN)
+        .expect("ours")
+        .to_owned();
+    crate::browser::Browser::new(&app).open(&link).await.expect(200);
+    app.set_clock(BEGIN);
+    crate::browser::Browser::new(&app).open(&link).await.expect(404);
+}
+
+#[tokio::test]
+async fn f17_a_tab_that_lost_a_race_is_not_accused_by_a_clock_that_is_set_forward_meanwhile() {
+    for is_noticed in [false, true] {
+        let app = TestApp::start(&format!("f17 race {is_noticed}")).await;
+        let (_, mut program) = app.add_program("ada").await;
+        app.pass(20);
+        let mut behind = program.clone();
+        program.renew().await.expect(200);
+        program.sessions().await.expect(200);
+        app.set_clock(app.now().plus(Duration::from_mins(2)));
+        if is_noticed {
+            assert_eq!(app.backend().watch_clock().await.expect("written down"), Some(120));
+            app.pass(59);
+        }
+        let old = behind.refresh.clone();
+        behind.present(&old).await.expect(409);
+        program.sessions().await.expect(200);
+        // Who still comes with it a minute later is somebody else.
+        app.backend().watch_clock().await.expect("the database answers");
+        app.pass(60);
+        behind.present(&old).await.expect(401);
+        assert_eq!(app.events("authn_token_reuse").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn f17_a_clock_that_is_ahead_for_a_moment_makes_nothing_good_again() {
+    let app = TestApp::start("f17 good again").await;
+    let (person, program) = app.add_program("ada").await;
+    let mut late = Program::signed_in(&app, &person).await;
+    let service = crate::service::Service::with_key(&app, "reports", "read", crate::service::Key::es256()).await;
+    let assertion = service.assertion("one");
+    service.present(&assertion).await.expect(200);
+    assert!(program.end(&program.session_id).await.status.is_success());
+    let kept = async || {
+        let sql = "SELECT (SELECT COUNT(*) FROM revocations) * 100 + (SELECT COUNT(*) FROM client_assertions)";
+        app.number(sql).await
+    };
+    let clear_away = async || {
+        app.backend().watch_clock().await.expect("the database answers");
+        for past in Past::ALL {
+            app.backend().forget(past).await.expect("answers");
+        }
+    };
+    app.backend().catch_up_with_revocations().await.expect("answers");
+    // Long enough after the start.
+    app.pass(2 * 3600);
+    service.present(&service.assertion("two")).await.expect(200);
+    late.renew().await.expect(200);
+    clear_away().await;
+    assert_eq!(kept().await, 1, "only what is over is removed");
+    let (_, other) = app.add_program("eva").await;
+    assert!(other.end(&other.session_id).await.status.is_success());
+    assert_eq!(kept().await, 101);
+
+    let now = app.now();
+    app.set_clock(Timestamp::from_seconds(now.as_seconds() + 60 * DAY));
+    clear_away().await;
+    assert_eq!(kept().await, 101, "nobody knows yet which clock is right");
+    // Ended for its age by that clock, when its tokens were over.
+    assert_eq!(late.renew().await.expect(401).json()["reason"], "expired");
+    assert_eq!(kept().await, 101, "of which nobody has to be told then");
+    app.set_clock(now);
+    clear_away().await;
+    assert_eq!(kept().await, 201, "and everybody now");
+    assert_eq!(
+        service.present(&service.assertion("two")).await.expect(401).code(),
+        "invalid_client"
+    );
+    // Later it is removed all the same.
+    app.pass(3 * 3600);
+    clear_away().await;
+    assert_eq!(kept().await, 0);
+}
+
 /// Sizes and reasons of the jumps that were written down, in any order.
 async fn written_down(app: &TestApp) -> Vec<(i64, String)> {
     let rows = app

@@ -140,3 +140,24 @@ async fn j15_nobody_in_line_behind_a_look_that_failed_is_told_that_the_key_is_un
         reply.expect(503);
     }
 }
+
+#[tokio::test]
+async fn j12_a_key_set_that_may_be_out_of_date_is_not_handed_out() {
+    let app = TestApp::start("j12 old").await;
+    let (_, mut program) = app.add_program("max").await;
+    app.pass(20);
+    app.backend().store().close().await;
+    let mut anybody = Browser::new(&app);
+    anybody.get("/.well-known/jwks.json").await.expect(200);
+    app.pass(280);
+    anybody.get("/.well-known/jwks.json").await.expect(503);
+    // A node that was away does not know what is no token: keys may have been made meanwhile.
+    let mut bytes = BASE64URL_NOPAD
+        .decode(&program.refresh.as_bytes()[4..])
+        .expect("base64url");
+    bytes[1] = 255;
+    let of_a_newer_key = format!("mfr_{}", BASE64URL_NOPAD.encode(&bytes));
+    for token in [program.refresh.clone(), of_a_newer_key] {
+        program.present(&token).await.expect(503);
+    }
+}

@@ -380,6 +380,17 @@ async fn f12_a_key_file_that_goes_while_the_server_runs_is_reported_and_the_serv
         .expect("it says so");
     Browser::new(&app).get("/readyz").await.expect(200);
     assert_eq!(published(&app).await.len(), 1);
+    let alerted = async {
+        let alerts = "SELECT count(*) FROM audit_events WHERE kind = 'alert_raised' AND reason = 'key_file_missing'";
+        while app.number(alerts).await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), alerted)
+        .await
+        .expect("the security desk hears of it");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(app.events("key_file_missing").await, 1, "once");
 }
 
 /// One sentence about the key file, and nothing of what is in it.

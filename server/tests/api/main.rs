@@ -59,6 +59,7 @@ mod revocation;
 mod revocation_feed;
 mod revocation_nodes;
 mod revoked_tokens;
+mod rolled_back;
 mod sealing;
 mod secrets;
 mod security_events;

@@ -287,8 +287,14 @@ async fn r1_what_is_no_token_is_refused_without_a_look_at_the_database() {
     ];
     // A closed database answers nobody: whoever is refused all the same was refused without it.
     app.backend().store().close().await;
-    app.pass(60);
-    for token in malformed.into_iter().chain(mistagged) {
+    // Of a key that may have been made a moment ago: `j12_a_key_set_that_may_be_out_of_date…`.
+    let unknown_key = |token: &String| *token == with(1, 0) || *token == with(1, 255);
+    for token in malformed
+        .into_iter()
+        .filter(|token| !unknown_key(token))
+        .chain(mistagged)
+    {
+        app.pass(60);
         let reply = program.present(&token).await;
         assert_eq!(reply.status, 400, "{token:?}: {}", reply.body);
         assert_eq!(reply.code(), "invalid_grant", "{token:?}");

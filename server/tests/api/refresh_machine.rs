@@ -206,8 +206,10 @@ impl ReferenceStateMachine for Model {
                 if accepted {
                     state.over = Some("signed_out");
                 }
-                // Signing out twice is no error, but whoever shows an ended session's token is told why it ended.
-                (204, "")
+                // Signing out twice is no error; with a token that is over nothing is signed out.
+                let index = usize::try_from(generation).expect("few generations");
+                let is_over = state.now >= state.expiries[index] + TOLERANCE;
+                (if is_over { 401 } else { 204 }, "")
             }
         };
         state

@@ -94,6 +94,24 @@ async fn what_comes_with_a_superseded_token_is_not_carried_out() {
 }
 
 #[tokio::test]
+async fn r1_what_comes_with_a_refresh_token_right_after_it_was_given_out_is_not_carried_out() {
+    let app = TestApp::start("fresh acts").await;
+    let person = app.add_person("ada", &["member"], false).await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    app.pass(61 * 60);
+    browser.open("/").await.expect(200);
+    let mut copy = browser.clone();
+    copy.jar.remove(server::http::cookies::ACCESS);
+    copy.clone().open("/").await.expect(200);
+    let sessions = "/api/v1/me/sessions";
+    copy.clone().fetch_empty(Method::GET, sessions).await.expect(200);
+    let reply = copy.fetch_empty(Method::DELETE, sessions).await.expect(409);
+    assert!(reply.body.contains("superseded"), "{}", reply.body);
+    browser.fetch_empty(Method::GET, sessions).await.expect(200);
+}
+
+#[tokio::test]
 async fn s5_every_new_proof_gives_new_secrets_and_kills_the_old_ones() {
     let app = TestApp::start("s5").await;
     let person = app.add_person("ada", &["member"], true).await;
@@ -159,6 +177,26 @@ async fn s6_after_signing_out_nothing_of_the_session_is_accepted() {
         app.events("session_use_after_expire").await >= 2,
         "use after the end is recorded"
     );
+}
+
+#[tokio::test]
+async fn r5_a_program_whose_access_token_is_over_is_not_told_that_it_is_signed_out() {
+    let app = TestApp::start("r5 over").await;
+    let (_, mut program) = app.add_program("ada").await;
+    app.pass(16 * 60);
+    let reply = program
+        .ask_with(&program.access, Method::POST, "/auth/logout")
+        .await
+        .expect(401);
+    assert_eq!(reply.code(), "invalid_token");
+    assert!(reply.headers.contains_key("www-authenticate"));
+    // It refreshes, and then it can.
+    program.renew().await.expect(200);
+    program
+        .ask_with(&program.access, Method::POST, "/auth/logout")
+        .await
+        .expect(204);
+    program.renew().await.expect(401);
 }
 
 #[tokio::test]

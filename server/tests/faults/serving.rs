@@ -185,6 +185,12 @@ impl Serving {
     pub async fn get(&self, path: &str, access: &str) -> Result<Answer, reqwest::Error> {
         self.way().get(path, access).await
     }
+
+    /// Has something done that needs no more words.
+    pub async fn post(&self, path: &str, access: &str) -> Result<Answer, reqwest::Error> {
+        let way = self.way();
+        answer(way.client.post(format!("{}{path}", way.base)).bearer_auth(access)).await
+    }
 }
 
 /// How a program reaches it.

@@ -417,6 +417,7 @@ async fn f55_limits_only_shrink_and_name_the_rule_that_shrank_them() {
         idle_rule: rule("finance"),
         absolute_expires_at: later(ABSOLUTE - 1),
         absolute_rule: rule("finance"),
+        not_after: None,
         changed: true,
     };
     assert!(tighten_session(&mut tx, id(1), &tight).await.expect("writes"));
@@ -456,4 +457,19 @@ async fn a_row_that_no_code_writes_is_an_error_that_names_table_and_column() {
         );
         assert!(!error.is_unavailable());
     }
+}
+
+#[test]
+fn f17_a_factor_that_was_shown_while_the_clock_was_ahead_is_not_recent() {
+    use server::services::sessions::is_recent;
+    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    let session = session(1);
+    let shown = session.authenticated_at;
+    assert!(is_recent(&session, hour, shown) && is_recent(&session, hour, shown.plus(minute * 59)));
+    assert!(!is_recent(&session, hour, shown.plus(hour)));
+    assert!(
+        is_recent(&session, hour, shown.minus(minute)),
+        "by another node's clock"
+    );
+    assert!(!is_recent(&session, hour, shown.minus(hour)));
 }

@@ -1,4 +1,4 @@
-//! Steps 2 to 5: header, key, signature, claims, times. Every refusal has a name for audit and metrics, and
+//! Steps 2 to 5: header, key, signature, claims, times. Every refusal has a name for the audit log, and
 //! none carries a piece of the token.
 
 use std::time::Duration;

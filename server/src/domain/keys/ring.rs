@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use super::lifecycle::SPREAD;
 use super::record::SEAL_PURPOSE;
 use super::{Algorithm, KeyAlgorithm, KeyEncryptionKey, KeyError, KeyPurpose, KeyRecord, KeyState, edge_byte};
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{APART, Timestamp};
 
 /// The key that signs access tokens now.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ pub struct KeyRing {
     /// Edge keys that refresh tokens are or were made with, by the time of their activation.
     edge_uses: Vec<(Timestamp, u8)>,
     /// When a signing key that is removed now was last in use.
-    removed_last_used: Option<Timestamp>,
+    removed_last_used: Vec<Timestamp>,
     /// See [`Self::version`].
     version: i64,
 }
@@ -124,7 +124,7 @@ impl KeyRing {
         let mut edges_active = 0;
         let mut edge = BTreeMap::new();
         let mut edge_uses = Vec::new();
-        let removed_last_used = last_use_of_removed(&records);
+        let removed_last_used = last_uses_of_removed(&records);
         let version = version(&records);
         for record in records.into_iter().filter(|record| record.state != KeyState::Removed) {
             let active = record.state == KeyState::Active;
@@ -192,10 +192,12 @@ impl KeyRing {
     }
 
     /// Whether an access token that was signed at `at` may be of a key that is removed now, so that its holder needs
-    /// another one at once.
+    /// another one at once. A removal that is still to come was written while the clock was ahead, and says nothing.
     #[must_use]
-    pub fn may_have_lost_the_key_of(&self, at: Timestamp) -> bool {
-        self.removed_last_used.is_some_and(|last| at <= last.plus(SPREAD))
+    pub fn may_have_lost_the_key_of(&self, at: Timestamp, now: Timestamp) -> bool {
+        self.removed_last_used
+            .iter()
+            .any(|last| at <= last.plus(SPREAD) && last.since(now) <= APART)
     }
 
     /// Grows with every change of the stored keys: they only go forward, and each step writes a date.
@@ -217,7 +219,7 @@ impl KeyRing {
         if !ring.verifying.contains_key(ring.active.kid()) {
             return Err(KeyError::NotOneActive("signing", 0));
         }
-        ring.removed_last_used = last_use_of_removed(records);
+        ring.removed_last_used = last_uses_of_removed(records);
         Ok(ring)
     }
 
@@ -283,11 +285,11 @@ fn open_edge(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(u8, EdgeKey)
     Ok((edge_byte(number), EdgeKey(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
 }
 
-fn last_use_of_removed(records: &[KeyRecord]) -> Option<Timestamp> {
+fn last_uses_of_removed(records: &[KeyRecord]) -> Vec<Timestamp> {
     let used = records.iter().filter(|key| {
         key.purpose == KeyPurpose::Signing && key.state == KeyState::Removed && key.activated_at.is_some()
     });
-    used.filter_map(|key| key.retired_at.or(key.removed_at)).max()
+    used.filter_map(|key| key.retired_at.or(key.removed_at)).collect()
 }
 
 /// The same number as the statement `KEYS_VERSION` of the storage.

@@ -19,6 +19,17 @@ pub enum Verdict {
     Unknown,
 }
 
+/// What a registry knows to be over, in no order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// Sessions.
+    pub sessions: Vec<SessionId>,
+    /// People whose sessions all ended, and clients that were disabled.
+    pub subjects: Vec<String>,
+    /// Signing keys.
+    pub keys: Vec<String>,
+}
+
 /// All revocations that matter.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -150,6 +161,16 @@ impl Registry {
             Verdict::Unknown
         } else {
             Verdict::NotRevoked
+        }
+    }
+
+    /// What must not become good again.
+    #[must_use]
+    pub fn remembered(&self) -> Remembered {
+        Remembered {
+            sessions: self.ended.keys().copied().collect(),
+            subjects: self.subjects.keys().cloned().collect(),
+            keys: self.keys.keys().cloned().collect(),
         }
     }
 

@@ -146,8 +146,9 @@ const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
         ),
         Rule::DatabaseRolledBack => (
             "the database went back in time",
-            "A client had a newer token than the database knows of: an older copy of the database is in use.\n\
-             Stop every node and run `mayfly recover`, or used tokens and ended sessions count again.",
+            "A client had a newer token than the database knows of, or a node knew of revocations that the\n\
+             database has lost: an older copy of it is in use. What the node knew was revoked again. Stop every\n\
+             node and run `mayfly recover`, or other used tokens and ended sessions count again.",
         ),
         Rule::BoundCookieCopied => (
             "a copied cookie jar was used",
@@ -171,6 +172,11 @@ const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
             "The checkpoint beside the database shows an end of the audit log that the log does not have:\n\
              somebody cut it off or replaced it, or an older copy of the database is in use.\n\
              `mayfly audit verify` says more.",
+        ),
+        Rule::KeyFileMissing => (
+            "the key file is gone",
+            "The file with the key-encryption key is not where it was, or cannot be looked at. The server goes on\n\
+             with what it has in memory; the next start will fail. Put the file back from its backup.",
         ),
     }
 }

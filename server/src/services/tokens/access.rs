@@ -2,6 +2,9 @@
 //! its rightful holder sends it.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::domain::audit::{Circumstances, Kind, Outcome};
 use crate::domain::clock::Timestamp;
@@ -16,6 +19,9 @@ use crate::services::dpop::Unproven;
 use crate::services::sessions::{Live, client_id};
 use crate::services::{Backend, ServiceError};
 use crate::storage::{StorageError, sessions};
+
+/// The answer to a request waits no longer for its use to be written down; it has writing of its own to wait for.
+const PATIENCE_TO_NOTE: Duration = Duration::from_millis(500);
 
 /// What came of an access token.
 #[derive(Debug)]
@@ -159,7 +165,10 @@ impl Backend {
             }
             Standing::Alive(tight) => tight,
         };
-        if claims.rg < session.min_generation || user.grant_epoch != session.grant_epoch {
+        if claims.rg < session.min_generation
+            || user.grant_epoch != session.grant_epoch
+            || !self.is_within_access(claims, tight.access, now)
+        {
             return Ok(AccessOutcome::Stale);
         }
         if let Err(other) = self.check_browser(&session, sender) {
@@ -171,6 +180,17 @@ impl Backend {
             .note_use(session, user, limits, &tight, is_activity, confirms)
             .await?;
         Ok(AccessOutcome::Valid(Arc::new(live)))
+    }
+
+    /// Whether the token is still good by the lifetime of access tokens in force, which may have become shorter than the one
+    /// it was issued with (TOKENS.md §6).
+    pub(in crate::services) fn is_within_access(
+        &self,
+        claims: &AccessClaims,
+        access: Duration,
+        now: Timestamp,
+    ) -> bool {
+        now < Timestamp::from_seconds(claims.iat).plus(access + self.verifier.tolerance)
     }
 
     /// Signed with our key, yet not what we ever signed: somebody has the key, or the database is an old one.
@@ -207,7 +227,9 @@ impl Backend {
         let now = self.now();
         let touches = is_activity && is_new_activity(&session, now);
         if confirms || touches || tight.changed {
-            match self.write_use(&session, tight, touches, confirms).await {
+            let written = self.write_use(&session, tight, touches, confirms);
+            let written = timeout(PATIENCE_TO_NOTE, written).await;
+            match written.unwrap_or(Err(StorageError::Abandoned)) {
                 Ok(()) => {
                     session.child_confirmed |= confirms;
                     if touches {

@@ -193,7 +193,12 @@ fn j12_a_revoked_key_is_gone_at_once_and_another_signs() {
     assert!(ring.verifying(&first).is_none() && ring.verifying(&next).is_none());
     let fresh = ring.active_signing().kid().to_owned();
     assert!(fresh != first && fresh != next);
-    assert!(ring.may_have_lost_the_key_of(BEGIN) && !ring.may_have_lost_the_key_of(BEGIN.plus(DAY)));
+    let day = BEGIN.plus(DAY);
+    assert!(ring.may_have_lost_the_key_of(BEGIN, day) && !ring.may_have_lost_the_key_of(day, day));
+    assert!(
+        !ring.may_have_lost_the_key_of(BEGIN, BEGIN.minus(DAY)),
+        "by a clock that was ahead"
+    );
     assert_eq!(revocation(&world.records, &first), Err(NotRevoked::Gone));
     assert_eq!(revocation(&world.records, "edge-1"), Err(NotRevoked::Edge));
     assert_eq!(revocation(&world.records, "nobody"), Err(NotRevoked::Unknown));

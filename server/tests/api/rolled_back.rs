@@ -1,0 +1,128 @@
+//! A database that loses its last commits under serving nodes, as in a failover to a replica that lagged behind.
+
+use reqwest::Method;
+use server::domain::revocation::Target;
+use server::services::recovery::SKIPPED_CURSORS;
+
+use crate::app::TestApp;
+use crate::program::Program;
+use crate::service::{Key, Service};
+
+/// As if this revocation, and what it came with, had never been committed.
+async fn lose(app: &TestApp, program: &Program) {
+    let id = uuid::Uuid::try_parse(&program.session_id)
+        .expect("an id")
+        .simple()
+        .to_string();
+    let session = if app.backend().store().is_postgres() {
+        format!("'{id}'")
+    } else {
+        format!("X'{id}'")
+    };
+    let undo = format!("UPDATE sessions SET ended_at = NULL, end_reason = NULL WHERE id = {session}");
+    app.execute(&undo).await;
+    app.execute("DELETE FROM revocations WHERE cursor = (SELECT last FROM revocation_cursor)")
+        .await;
+    app.execute("UPDATE revocation_cursor SET last = last - 1").await;
+}
+
+async fn sign_out(program: &Program) {
+    program
+        .ask_with(&program.access, Method::POST, "/auth/logout")
+        .await
+        .expect(204);
+}
+
+#[tokio::test]
+async fn f8_what_a_node_knows_to_be_revoked_is_revoked_again_when_the_database_has_lost_it() {
+    for is_given_again in [false, true] {
+        let app = TestApp::start(&format!("f8 {is_given_again}")).await;
+        let other = app.beside_at(app.now()).await;
+        let person = app.add_person("max", &["member"], false).await;
+        let (early, lost) = (
+            Program::signed_in(&app, &person).await,
+            Program::signed_in(&app, &person).await,
+        );
+        let (next, bystander) = (
+            Program::signed_in(&app, &person).await,
+            Program::signed_in(&app, &person).await,
+        );
+        sign_out(&early).await;
+        sign_out(&lost).await;
+        for node in [&app, &other] {
+            assert_eq!(node.backend().catch_up_with_revocations().await.expect("answers"), 2);
+        }
+        lose(&app, &lost).await;
+        lost.sessions().await.expect(200);
+        if is_given_again {
+            sign_out(&next).await;
+        }
+        let ends = if is_given_again { 3 } else { 2 };
+        for node in [&app, &other] {
+            let heard = node.backend().catch_up_with_revocations().await.expect("answers");
+            assert_eq!(heard, ends, "everything anew");
+            assert_eq!(node.backend().catch_up_with_revocations().await.expect("answers"), 0);
+        }
+        lost.sessions().await.expect(401);
+        bystander.sessions().await.expect(200);
+        let rows = app
+            .rows("SELECT COUNT(*), MAX(end_reason) FROM sessions WHERE end_reason = 'database_rolled_back'")
+            .await;
+        assert_eq!(rows[0][0].as_deref(), Some("1"), "that one and no other");
+        // Whoever knows the numbers of before hears of all of them.
+        let news = app
+            .backend()
+            .read_revocations(2)
+            .await
+            .expect("answers")
+            .expect("known");
+        assert!(news.entries.iter().all(|entry| entry.cursor > SKIPPED_CURSORS));
+        for ended in [&early, &lost] {
+            let is_it =
+                |target: &Target| matches!(target, Target::Session { id, .. } if id.to_string() == ended.session_id);
+            assert!(news.entries.iter().any(|entry| is_it(&entry.target)), "{news:?}");
+        }
+        assert_eq!(
+            app.events("revocations_lost").await,
+            1,
+            "by the first node that sees it"
+        );
+        app.backend().draw_consequences().await.expect("answers");
+        let alerts =
+            "SELECT COUNT(*) FROM audit_events WHERE kind = 'alert_raised' AND reason = 'database_rolled_back'";
+        assert_eq!(app.number(alerts).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn f8_a_disabled_person_a_disabled_client_and_a_revoked_key_stay_so_when_the_database_has_lost_it() {
+    let app = TestApp::start("f8 all kinds").await;
+    let backend = app.backend();
+    let (person, program) = app.add_program("max").await;
+    let service = Service::with_key(&app, "reports", "read", Key::es256()).await;
+    let key = backend.keys().active_signing().kid().to_owned();
+    let now = app.now().as_millis();
+    let before = |sub: &str, cursor: i64| {
+        format!(
+            "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+             VALUES ({cursor}, 'subject', '{sub}', NULL, {now}, {now}, 9000000000000)"
+        )
+    };
+    app.execute(&before(&person.id.to_string(), 1)).await;
+    app.execute(&before(service.client_id.as_str(), 2)).await;
+    app.execute(&format!(
+        "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+         VALUES (3, 'key', '{key}', NULL, NULL, {now}, 9000000000000)"
+    ))
+    .await;
+    app.execute("UPDATE revocation_cursor SET last = 3").await;
+    assert_eq!(backend.catch_up_with_revocations().await.expect("answers"), 3);
+    app.execute("DELETE FROM revocations").await;
+    app.execute("UPDATE revocation_cursor SET last = 0").await;
+    backend.catch_up_with_revocations().await.expect("answers");
+    program.sessions().await.expect(401);
+    assert_ne!(backend.keys().active_signing().kid(), key);
+    service.present(&service.assertion("one")).await.expect(401);
+    let state = "SELECT COUNT(*) FROM keys WHERE state = 'removed'";
+    assert_eq!(app.number(state).await, 1);
+}
