@@ -125,6 +125,8 @@ kinds! {
     ClientAuthenticationFailed = "client_authentication_failed",
     /// A client got an access token.
     ServiceTokenIssued = "service_token_issued",
+    /// A client's access token was given back, and is refused from then on.
+    ServiceTokenRevoked = "service_token_revoked",
     /// A service could not be told of ended sessions for some seconds; it is tried again.
     LogoutsDelayed = "backchannel_logouts_delayed",
     /// It takes them again.

@@ -126,7 +126,7 @@ pub async fn poll(
     headers: HeaderMap,
     StrictJson(poll): StrictJson<Poll>,
 ) -> Result<Response, Refusal> {
-    let client = admit_service(&state, &headers, SECURITY_EVENTS, &from).await?;
+    let client = admit_service(&state, &headers, SECURITY_EVENTS, &from).await?.client;
     if poll.ack.len() + poll.set_errs.len() > 4 * MOST_EVENTS {
         return Err(Refusal::new(
             StatusCode::BAD_REQUEST,

@@ -28,10 +28,11 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::refusal::Refusal;
 use crate::domain::audit::Circumstances;
-use crate::domain::client::{REVOCATIONS, ServiceClient};
+use crate::domain::client::REVOCATIONS;
 use crate::domain::clock::Timestamp;
 use crate::domain::revocation::{Entry, Target};
 use crate::http::oauth::admit_service;
+use crate::services::oauth::Admitted;
 use crate::services::revocations::News;
 
 /// How often a reader hears that it is up to date.
@@ -126,7 +127,7 @@ pub async fn revocations(
         return stream(state, from, headers, query).await;
     }
     let State(state) = state;
-    let client = admit_service(&state, &headers, REVOCATIONS, &from).await?;
+    let client = admit_service(&state, &headers, REVOCATIONS, &from).await?.client;
     let place = state.streams.take_place()?;
     let first = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
     let (outlet, body) = Outlet::new(state.backend.now().plus(client.access));
@@ -229,7 +230,7 @@ pub async fn stream(
 ) -> Result<Response, Refusal> {
     // Told to the reader, who counts from before its request: the less lies between, the better.
     let opened_at = state.backend.now();
-    let client = admit_service(&state, &headers, REVOCATIONS, &from).await?;
+    let admitted = admit_service(&state, &headers, REVOCATIONS, &from).await?;
     let last_event =
         match headers.get("last-event-id") {
             Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
@@ -243,14 +244,14 @@ pub async fn stream(
     let news = state.backend.hear_revocations();
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
     // No token of the client lives longer; with a new one the reader comes again.
-    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access));
+    let (outlet, body) = Outlet::new(state.backend.now().plus(admitted.client.access));
     let reader = Reader {
         outlet,
         cursor: after,
         past: first.past,
         read_by: state.backend.now(),
     };
-    tokio::spawn(tell(state, reader, opened_at, first, news, client, place));
+    tokio::spawn(tell(state, reader, opened_at, first, news, admitted, place));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, body).into_response())
 }
@@ -264,8 +265,12 @@ fn begin_anew() -> Refusal {
 }
 
 /// The reader itself was shut out.
-fn is_about(entry: &Entry, client: &ServiceClient) -> bool {
-    matches!(&entry.target, Target::Subject { sub, .. } if sub == client.id.as_str())
+fn is_about(entry: &Entry, reader: &Admitted) -> bool {
+    match &entry.target {
+        Target::Subject { sub, .. } => sub == reader.client.id.as_str(),
+        Target::Token { id } => *id == reader.token,
+        Target::Session { .. } | Target::Key { .. } => false,
+    }
 }
 
 /// What a stream has told its reader.
@@ -339,7 +344,7 @@ async fn tell(
     opened_at: Timestamp,
     first: News,
     mut news: Receiver<News>,
-    client: ServiceClient,
+    admitted: Admitted,
     _place: OwnedSemaphorePermit,
 ) {
     let backend = &state.backend;
@@ -358,7 +363,7 @@ async fn tell(
             heard = news.recv() => match heard {
                 Ok(heard) => {
                     as_of = as_of.max(heard.as_of);
-                    reader.tell(&heard).await && !heard.entries.iter().any(|entry| is_about(entry, &client))
+                    reader.tell(&heard).await && !heard.entries.iter().any(|entry| is_about(entry, &admitted))
                 }
                 // It missed some: the reader comes again and reads them from the table.
                 Err(_) => false,

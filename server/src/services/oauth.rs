@@ -18,7 +18,7 @@ use crate::storage::{Tx, clients};
 pub use introspection::Introspection;
 pub use registry::{AddClientOutcome, AddedClient, NewClient};
 pub use revocation::RevokeOutcome;
-pub use service_tokens::{IssueOutcome, IssuedService, ServiceOutcome};
+pub use service_tokens::{Admitted, IssueOutcome, IssuedService, ServiceOutcome};
 
 /// Path of the token endpoint, below the issuer: what assertions may name as their audience.
 pub const TOKEN_PATH: &str = "/oauth/token";

@@ -31,6 +31,8 @@ statements! {
     FIND_LAST = "SELECT last FROM revocation_cursor WHERE one = 1";
     LIST_AFTER = "SELECT cursor, kind, value, below_generation, issued_before, at, until FROM revocations \
         WHERE cursor > $1 AND cursor <= $2 AND until > $3 ORDER BY cursor LIMIT $4";
+    // As the partial index has it.
+    IS_TOKEN_REVOKED = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.kind = 'token' AND r.value = $1)";
     IS_ANOTHER = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3))";
     SKIP_IF_BEHIND = "UPDATE revocation_cursor SET last = last + $5 WHERE one = 1 AND (last < $4 OR EXISTS \
         (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3)))";
@@ -124,6 +126,17 @@ impl Tx {
 /// Refuses one access token that lives until `until` at the latest. Written with the commit.
 pub fn revoke_token(tx: &mut Tx, id: TokenId, at: Timestamp, until: Timestamp) {
     tx.revoke(Target::Token { id }, at, until);
+}
+
+/// Whether one access token was revoked by itself.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_token_revoked(tx: &mut Tx, id: TokenId) -> Result<bool, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query_scalar(IS_TOKEN_REVOKED)
+        .bind(id.to_string())
+        .fetch_one(connection)
+        .await)?)
 }
 
 impl From<&Entry> for Revocation {

@@ -296,7 +296,7 @@ async fn j9_a_persons_door_refuses_a_services_token_and_the_other_way_round() {
     let (backend, from) = (app.backend(), Circumstances::default());
     let token = service.token().await;
     let opens = async |token: &str| match backend.authenticate_service(token, "revocations", &from).await {
-        Ok(ServiceOutcome::Valid(client)) => client.id.as_str() == service.client_id,
+        Ok(ServiceOutcome::Valid(admitted)) => admitted.client.id.as_str() == service.client_id,
         Ok(_) => false,
         Err(error) => panic!("{error}"),
     };
@@ -454,7 +454,7 @@ async fn j9_a_door_for_services_says_what_it_misses() {
             headers.insert("authorization", HeaderValue::from_str(text).expect("a header"));
         }
         match admit_service(state, &headers, "revocations", &from).await {
-            Ok(client) => (200, client.name.as_str().to_owned()),
+            Ok(admitted) => (200, admitted.client.name.as_str().to_owned()),
             Err(refusal) => {
                 let response = axum::response::IntoResponse::into_response(refusal);
                 let challenge = response.headers()["www-authenticate"]

@@ -1,7 +1,13 @@
 //! Giving tokens back (RFC 7009).
 
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::http::Request;
 use serde_json::json;
+use server::domain::client::REVOCATIONS;
 use server::domain::random::Random as _;
+use server::domain::revocation::{Entry, Target};
 
 use crate::app::{SeededRandom, TestApp};
 use crate::browser::{Browser, REFRESH};
@@ -113,9 +119,6 @@ async fn r10_what_is_unknown_or_over_is_no_error_and_changes_nothing() {
     assert_eq!(app.events("session_signed_out").await, 1);
 
     let service = Service::add(&app, "one", "read").await;
-    let own = service.token().await;
-    let refused = service.ask("/oauth/revoke", &[("token", &own)]).await.expect(400);
-    assert_eq!(refused.code(), "unsupported_token_type");
     for fields in [&[][..], &[("token", "")], &[("token", "x"), ("token", "x")]] {
         let refused = post_form(&app, "/oauth/revoke", &[], fields).await.expect(400);
         assert_eq!(refused.code(), "invalid_request");
@@ -125,6 +128,54 @@ async fn r10_what_is_unknown_or_over_is_no_error_and_changes_nothing() {
     post_form(&app, "/oauth/revoke", &headers, &[("token", "x")])
         .await
         .expect(401);
+}
+
+#[tokio::test]
+async fn r10_a_services_token_that_is_given_back_is_refused_everywhere_and_no_other_is() {
+    let app = TestApp::start("r10 service").await;
+    let reader = Service::add(&app, "reader", REVOCATIONS).await;
+    let asker = Service::resource_server(&app).await;
+    let (gone, kept) = (reader.token().await, reader.token().await);
+    let feed = async |token: &str| {
+        let request = Request::get("/oauth/revocations")
+            .header("host", "localhost:3000")
+            .header("authorization", format!("Bearer {token}"));
+        let request = request.body(Body::empty()).expect("a request");
+        app.send(SocketAddr::from(([192, 0, 2, 44], 45_000)), request).await
+    };
+    for token in [&gone, &kept] {
+        feed(token).await.expect(200);
+        assert_eq!(asker.introspect(token).await["active"], true);
+    }
+    // By whoever holds it; twice is once.
+    revoke(&app, &gone).await.expect(200);
+    revoke(&app, &gone).await.expect(200);
+    assert_eq!(app.events("service_token_revoked").await, 1);
+    // As the database knows it, and as this node remembers it.
+    for _ in 0..2 {
+        feed(&gone).await.expect(401);
+        feed(&kept).await.expect(200);
+        assert_eq!(asker.introspect(&gone).await["active"], false);
+        assert_eq!(asker.introspect(&kept).await["active"], true);
+        app.backend().catch_up_with_revocations().await.expect("answers");
+    }
+    // Followers are told.
+    let news = app
+        .backend()
+        .read_revocations(0)
+        .await
+        .expect("answers")
+        .expect("known");
+    assert!(
+        matches!(
+            news.entries[..],
+            [Entry {
+                target: Target::Token { .. },
+                ..
+            }]
+        ),
+        "{news:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

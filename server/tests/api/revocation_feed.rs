@@ -355,3 +355,23 @@ async fn a_revocation_that_nobody_called_out_is_found_within_a_second() {
     let heard = tokio::time::timeout(Duration::from_secs(1), stream.revoked());
     assert_eq!(heard.await.expect("in time").data["kid"], "lost");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_a_stream_ends_when_its_token_is_given_back() {
+    let app = TestApp::start("given back").await;
+    let node = Node::beside(&app, "a").await;
+    let (_, gone) = node.service_token("reader", "revocations").await;
+    let (_, kept) = node.service_token("another", "revocations").await;
+    let stream = Reader::open(&node, &gone, "/oauth/revocations/stream").await;
+    let mut other = Reader::open(&node, &kept, "/oauth/revocations/stream").await;
+    let backend = &node.application.state().backend;
+    let from = server::domain::audit::Circumstances::default();
+    backend.revoke_token(&gone, None, &from).await.expect("answers");
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end());
+    ended.await.expect("at once");
+    assert!(other.revoked().await.data["jti"].is_string());
+    assert_eq!(
+        node.get("/oauth/revocations/stream", &gone).await.status(),
+        StatusCode::UNAUTHORIZED
+    );
+}

@@ -43,32 +43,35 @@ async fn f8_what_a_node_knows_to_be_revoked_is_revoked_again_when_the_database_h
             Program::signed_in(&app, &person).await,
             Program::signed_in(&app, &person).await,
         );
-        let (next, bystander) = (
+        let (third, next, bystander) = (
+            Program::signed_in(&app, &person).await,
             Program::signed_in(&app, &person).await,
             Program::signed_in(&app, &person).await,
         );
+        let hears = async |node: &TestApp| node.backend().catch_up_with_revocations().await.expect("answers");
         sign_out(&early).await;
         sign_out(&lost).await;
-        for node in [&app, &other] {
-            assert_eq!(node.backend().catch_up_with_revocations().await.expect("answers"), 2);
-        }
+        assert_eq!((hears(&app).await, hears(&other).await), (2, 2));
+        // One of them knows more than the other.
+        sign_out(&third).await;
+        assert_eq!(hears(&other).await, 1);
+        lose(&app, &third).await;
         lose(&app, &lost).await;
         lost.sessions().await.expect(200);
         if is_given_again {
             sign_out(&next).await;
         }
         let ends = if is_given_again { 3 } else { 2 };
-        for node in [&app, &other] {
-            let heard = node.backend().catch_up_with_revocations().await.expect("answers");
-            assert_eq!(heard, ends, "everything anew");
-            assert_eq!(node.backend().catch_up_with_revocations().await.expect("answers"), 0);
-        }
+        assert_eq!(hears(&app).await, ends, "everything anew");
+        assert_eq!(hears(&other).await, ends + 1, "and what only the other knew");
+        assert_eq!((hears(&app).await, hears(&other).await), (1, 0));
         lost.sessions().await.expect(401);
+        third.sessions().await.expect(401);
         bystander.sessions().await.expect(200);
         let rows = app
             .rows("SELECT COUNT(*), MAX(end_reason) FROM sessions WHERE end_reason = 'database_rolled_back'")
             .await;
-        assert_eq!(rows[0][0].as_deref(), Some("1"), "that one and no other");
+        assert_eq!(rows[0][0].as_deref(), Some("2"), "these and no other");
         // Whoever knows the numbers of before hears of all of them.
         let news = app
             .backend()
@@ -77,7 +80,7 @@ async fn f8_what_a_node_knows_to_be_revoked_is_revoked_again_when_the_database_h
             .expect("answers")
             .expect("known");
         assert!(news.entries.iter().all(|entry| entry.cursor > SKIPPED_CURSORS));
-        for ended in [&early, &lost] {
+        for ended in [&early, &lost, &third] {
             let is_it =
                 |target: &Target| matches!(target, Target::Session { id, .. } if id.to_string() == ended.session_id);
             assert!(news.entries.iter().any(|entry| is_it(&entry.target)), "{news:?}");
@@ -119,7 +122,14 @@ async fn f8_a_disabled_person_a_disabled_client_and_a_revoked_key_stay_so_when_t
     assert_eq!(backend.catch_up_with_revocations().await.expect("answers"), 3);
     app.execute("DELETE FROM revocations").await;
     app.execute("UPDATE revocation_cursor SET last = 0").await;
+    let epoch = format!("SELECT auth_epoch FROM users WHERE username = '{}'", person.username);
+    let before = app.number(&epoch).await;
     backend.catch_up_with_revocations().await.expect("answers");
+    assert_eq!(
+        app.number(&epoch).await,
+        before + 1,
+        "none of the person's sessions lives"
+    );
     program.sessions().await.expect(401);
     assert_ne!(backend.keys().active_signing().kid(), key);
     service.present(&service.assertion("one")).await.expect(401);

@@ -14,7 +14,7 @@ use crate::browser::Browser;
 use crate::program::Program;
 
 /// Tables that are not empty when they are made.
-const BORN_WITH_ROWS: [&str; 2] = ["locks", "revocation_cursor"];
+const BORN_WITH_ROWS: [&str; 3] = ["locks", "revocation_cursor", "mail_server"];
 
 /// The migrations up to this one, as an earlier version of the program had them.
 async fn migrations(folder: &str, stage: i64) -> Migrator {

@@ -164,6 +164,13 @@ impl Registry {
         }
     }
 
+    /// Whether this one token was revoked. None: there was no room for all that were.
+    #[must_use]
+    pub fn is_token_revoked(&self, id: TokenId, now: Timestamp) -> Option<bool> {
+        let is_known = self.tokens.contains_key(&id);
+        (is_known || self.lost_until.is_none_or(|until| until <= now)).then_some(is_known)
+    }
+
     /// What must not become good again.
     #[must_use]
     pub fn remembered(&self) -> Remembered {

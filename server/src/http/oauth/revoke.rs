@@ -19,7 +19,7 @@ use crate::services::oauth::RevokeOutcome;
 #[derive(Deserialize, ToSchema)]
 #[expect(dead_code, reason = "describes what is read by name")]
 pub struct RevokeRequest {
-    /// A refresh token of any generation, or a person's access token.
+    /// A refresh token of any generation, or an access token.
     token: String,
     /// Not needed: tokens are told apart by their form.
     token_type_hint: Option<String>,
@@ -27,14 +27,14 @@ pub struct RevokeRequest {
 
 /// Ends the session that a refresh token of any generation or a person's access token belongs to. Holding it is
 /// enough; a client may prove itself, and is refused if it cannot. Tokens that are unknown, malformed or over are no
-/// error. A service's token is not taken back one by one: it lives for minutes, and dies at once with its client.
+/// error. Of a service's tokens the one that is given back is refused from then on.
 ///
 /// # Errors
 /// 400, 401, 429, and faults of ours.
 #[utoipa::path(post, path = "/oauth/revoke",
     request_body(content = RevokeRequest, content_type = "application/x-www-form-urlencoded"), responses(
     (status = 200, description = "Nothing of it is good any more"),
-    (status = 400, body = OAuthError, description = "`unsupported_token_type` for a service's token"),
+    (status = 400, body = OAuthError),
     (status = 401, body = OAuthError), (status = 429, body = OAuthError), (status = 503, body = OAuthError)))]
 pub async fn revoke(
     State(state): State<AppState>,
@@ -62,10 +62,5 @@ pub async fn revoke(
             never_kept(&mut response);
             Ok(response)
         }
-        RevokeOutcome::Unsupported => Err(OAuthError::new(
-            StatusCode::BAD_REQUEST,
-            "unsupported_token_type",
-            "Tokens of services are not revoked one by one.",
-        )),
     }
 }

@@ -4,10 +4,9 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 
 use crate::domain::audit::Circumstances;
-use crate::domain::client::ServiceClient;
 use crate::http::AppState;
 use crate::http::refusal::Refusal;
-use crate::services::oauth::ServiceOutcome;
+use crate::services::oauth::{Admitted, ServiceOutcome};
 
 /// The client whose token the request carries in `Authorization: Bearer`, if the token is for this scope.
 ///
@@ -18,7 +17,7 @@ pub async fn admit_service(
     headers: &HeaderMap,
     scope: &'static str,
     from: &Circumstances,
-) -> Result<ServiceClient, Refusal> {
+) -> Result<Admitted, Refusal> {
     let refused = |challenge: &str| {
         Refusal::new(
             StatusCode::UNAUTHORIZED,
@@ -30,8 +29,8 @@ pub async fn admit_service(
     // RFC 6750, section 3: without a token no error is named.
     let token = bearer(headers).ok_or_else(|| refused("Bearer"))?;
     match state.backend.authenticate_service(token, scope, from).await? {
-        ServiceOutcome::Valid(client) => Ok(*client),
-        ServiceOutcome::Refused(_) | ServiceOutcome::ClientDisabled => Err(refused("Bearer error=\"invalid_token\"")),
+        ServiceOutcome::Valid(admitted) => Ok(*admitted),
+        ServiceOutcome::Refused(_) | ServiceOutcome::Revoked => Err(refused("Bearer error=\"invalid_token\"")),
         ServiceOutcome::ScopeMissing => Err(Refusal::new(
             StatusCode::FORBIDDEN,
             "insufficient_scope",

@@ -3,25 +3,26 @@
 
 use crate::domain::audit::{Circumstances, Kind};
 use crate::domain::client::ServiceClient;
+use crate::domain::clock::Timestamp;
 use crate::domain::id::SessionId;
+use crate::domain::jwt::{MAX_TOLERANCE, ServiceClaims};
 use crate::domain::refresh;
 use crate::domain::session::{EndReason, Ending, Session};
 use crate::services::{Backend, ServiceError};
-use crate::storage::{Tx, audit, sessions};
+use crate::storage::{Tx, audit, revocations, sessions};
 
 /// What came of a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevokeOutcome {
-    /// Its session is over now.
+    /// Its session is over now; of a service the token itself.
     Ended,
-    /// No token of ours, or its session was over before: nothing to do, and no error (RFC 7009, section 2.2).
+    /// No token of ours, or it was over before: nothing to do, and no error (RFC 7009, section 2.2).
     NothingToEnd,
-    /// A service's access token: it dies with its client or within minutes, not one by one.
-    Unsupported,
 }
 
 impl Backend {
-    /// Ends the session that the token belongs to: a refresh token of any generation, or a person's access token.
+    /// Ends the session that the token belongs to: a refresh token of any generation, or a person's access token. A
+    /// service's access token is revoked by itself.
     ///
     /// `by`: the client that hands it in, if it proved itself.
     ///
@@ -63,14 +64,34 @@ impl Backend {
             tx.commit().await?;
             return Ok(ended);
         }
-        if self
+        match self
             .verify(|keys| self.verifier.verify_service(keys, token, now))
             .await?
-            .is_ok()
         {
-            return Ok(RevokeOutcome::Unsupported);
+            Ok(claims) => self.revoke_service_token(&claims, by, from).await,
+            Err(_) => Ok(RevokeOutcome::NothingToEnd),
         }
-        Ok(RevokeOutcome::NothingToEnd)
+    }
+
+    async fn revoke_service_token(
+        &self,
+        claims: &ServiceClaims,
+        by: Option<&ServiceClient>,
+        from: &Circumstances,
+    ) -> Result<RevokeOutcome, ServiceError> {
+        let mut tx = self.store.write().await?;
+        if revocations::is_token_revoked(&mut tx, claims.jti).await? {
+            return Ok(RevokeOutcome::NothingToEnd);
+        }
+        let until = Timestamp::from_seconds(claims.exp).plus(MAX_TOLERANCE);
+        revocations::revoke_token(&mut tx, claims.jti, self.now(), until);
+        let event = self
+            .event(Kind::ServiceTokenRevoked, from)
+            .fact("client_id", claims.client_id.as_str())
+            .fact("by_client", by.map(|client| client.id.as_str()));
+        audit::append_events(&mut tx, &[event]).await?;
+        tx.commit().await?;
+        Ok(RevokeOutcome::Ended)
     }
 
     async fn begin_revocation(&self, session: SessionId) -> Result<(Tx, Option<Session>), ServiceError> {

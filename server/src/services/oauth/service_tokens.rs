@@ -34,15 +34,24 @@ pub enum IssueOutcome {
     ScopeRefused,
 }
 
+/// A client at a door of ours.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Who.
+    pub client: ServiceClient,
+    /// The token that it showed.
+    pub token: TokenId,
+}
+
 /// What came of a service's token at a door of ours.
 #[derive(Debug)]
 pub enum ServiceOutcome {
     /// The client may pass.
-    Valid(Box<ServiceClient>),
+    Valid(Box<Admitted>),
     /// It is no service's token of ours, or not for now; a person's token is none.
     Refused(Refusal),
-    /// The client was disabled.
-    ClientDisabled,
+    /// The client was disabled, or this token was given back.
+    Revoked,
     /// A good token, but not for this; written down.
     ScopeMissing,
 }
@@ -132,7 +141,7 @@ impl Backend {
             Err(refusal) => return Ok(ServiceOutcome::Refused(refusal)),
         };
         let Some(client) = self.find_active_client(&claims).await? else {
-            return Ok(ServiceOutcome::ClientDisabled);
+            return Ok(ServiceOutcome::Revoked);
         };
         if !claims.scope.contains(scope) {
             let event = self
@@ -144,7 +153,8 @@ impl Backend {
             self.record(event).await?;
             return Ok(ServiceOutcome::ScopeMissing);
         }
-        Ok(ServiceOutcome::Valid(Box::new(client)))
+        let token = claims.jti;
+        Ok(ServiceOutcome::Valid(Box::new(Admitted { client, token })))
     }
 
     /// Writes down that a service's token, good as it is, was shown where only people may pass.
@@ -168,11 +178,14 @@ impl Backend {
         self.record(event).await
     }
 
-    /// The client of a verified token, if it still gets tokens.
+    /// The client of a verified token, if it still gets tokens and this one was not revoked by itself.
     pub(super) async fn find_active_client(
         &self,
         claims: &ServiceClaims,
     ) -> Result<Option<ServiceClient>, ServiceError> {
+        if self.is_token_revoked(claims.jti).await? {
+            return Ok(None);
+        }
         let client = clients::find_client(&self.store, claims.client_id.clone()).await?;
         Ok(client.filter(|client| client.status == ClientStatus::Active))
     }

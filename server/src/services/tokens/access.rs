@@ -168,6 +168,7 @@ impl Backend {
         if claims.rg < session.min_generation
             || user.grant_epoch != session.grant_epoch
             || !self.is_within_access(claims, tight.access, now)
+            || self.is_token_revoked(claims.jti).await?
         {
             return Ok(AccessOutcome::Stale);
         }
