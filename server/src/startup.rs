@@ -289,6 +289,9 @@ async fn housekeeping(state: AppState) {
         if let Err(error) = backend.keep_keys().await {
             tracing::error!(%error, "the keys could not be kept in order; will try again");
         }
+        if let Err(error) = backend.bring_back_sessions().await {
+            tracing::error!(%error, "sessions of a clock that was ahead could not be brought back; will try again");
+        }
         if let Err(error) = backend.sweep_expired().await {
             tracing::error!(%error, "ended sessions could not be written down; will try again");
         }
@@ -323,12 +326,12 @@ async fn watch_key_file(state: AppState) {
         let is_there = matches!(answer, Ok(Ok(true)));
         if !is_there && !is_noted {
             tracing::error!(file = %file.display(), "the key file is gone: this server goes on, the next start will not");
-            if let Err(error) = state.backend.note_missing_key_file().await {
-                tracing::error!(%error, "that could not be written down; will try again");
-                continue;
+            match state.backend.note_missing_key_file().await {
+                Ok(()) => is_noted = true,
+                Err(error) => tracing::error!(%error, "that could not be written down; will try again"),
             }
         }
-        is_noted = !is_there;
+        is_noted &= !is_there;
         if answer.is_err() {
             // One at a time.
             drop(told.await);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::clock::{APART, Timestamp};
+use super::clock::Timestamp;
 use super::dbsc::BrowserKey;
 use super::dpop::Thumbprint;
 use super::id::{DeviceId, SessionId, UserId};
@@ -205,9 +205,6 @@ pub struct Tightened {
     pub absolute_expires_at: Timestamp,
     /// Set it.
     pub absolute_rule: Rule,
-    /// Its beginning and last activity lie no later than this: what the row says of them was written while the clock was
-    /// ahead.
-    pub not_after: Option<Timestamp>,
     /// Differs from what the row says: write it.
     pub changed: bool,
 }
@@ -256,31 +253,27 @@ impl Session {
             // A role that demands a second factor was given, or a policy tightened: sign in again and show one.
             return over(EndReason::FactorRequired, Some(limits.mfa_rule.clone()), None);
         }
-        let not_after = self.was_written_ahead(user, now).then_some(now);
-        let began = not_after.map_or(self.started_at, |latest| self.started_at.min(latest));
-        let ahead = self.started_at.since(began);
         let mut tight = Tightened {
             access: self.access.min(limits.lifetimes.access),
             idle: self.idle,
             idle_rule: self.idle_rule.clone(),
-            absolute_expires_at: self.absolute_expires_at.minus(ahead),
+            absolute_expires_at: self.absolute_expires_at,
             absolute_rule: self.absolute_rule.clone(),
-            not_after,
-            changed: not_after.is_some() || limits.lifetimes.access < self.access,
+            changed: limits.lifetimes.access < self.access,
         };
         if limits.lifetimes.idle < self.idle {
             tight.idle = limits.lifetimes.idle;
             tight.idle_rule = limits.idle_rule.clone();
             tight.changed = true;
         }
-        let absolute = began.plus(limits.lifetimes.absolute);
+        let absolute = self.started_at.plus(limits.lifetimes.absolute);
         if absolute < self.absolute_expires_at {
             tight.absolute_expires_at = absolute;
             tight.absolute_rule = limits.absolute_rule.clone();
             tight.changed = true;
         }
         if now >= tight.absolute_expires_at {
-            let limit = tight.absolute_expires_at.since(began);
+            let limit = tight.absolute_expires_at.since(self.started_at);
             return over(EndReason::Expired, Some(tight.absolute_rule), Some(limit));
         }
         if now >= self.last_active_at.plus(tight.idle) {
@@ -289,19 +282,8 @@ impl Session {
         Standing::Alive(tight)
     }
 
-    /// Whether it began, or was last used, while the clock was ahead (F17): then its limits run from now on, and not from
-    /// a moment that may be years away. A clock that shows a time from before the account was made is the one that is wrong.
-    fn was_written_ahead(&self, user: &User, now: Timestamp) -> bool {
-        let latest = self.started_at.max(self.last_active_at);
-        latest.since(now) > APART && now >= user.created_at
-    }
-
     /// Takes over tightened limits.
     pub fn tighten(&mut self, tight: &Tightened) {
-        if let Some(latest) = tight.not_after {
-            self.started_at = self.started_at.min(latest);
-            self.last_active_at = self.last_active_at.min(latest);
-        }
         self.access = tight.access;
         self.idle = tight.idle;
         self.idle_rule = tight.idle_rule.clone();

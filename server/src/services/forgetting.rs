@@ -40,7 +40,8 @@ impl Past {
 }
 
 impl Backend {
-    fn clock_has_settled(&self) -> bool {
+    /// No jump of the clock, and no start, for [`SETTLED_AFTER`].
+    pub(super) fn clock_has_settled(&self) -> bool {
         self.clock.elapsed() >= self.clock_jumped.at() + SETTLED_AFTER
     }
 

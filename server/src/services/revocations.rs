@@ -27,6 +27,7 @@ const LOOK_SQLITE: Duration = Duration::from_millis(25);
 const CAPACITY: usize = 500_000;
 /// Most entries read at once: what a look, a piece of news, or a reader of the feed holds of them.
 const PAGE: u32 = 1000;
+const BEGINNING: Timestamp = Timestamp::from_millis(0);
 /// News that a stream may lag behind before it is cut off; its reader comes again and reads from the table.
 const BACKLOG: usize = 256;
 
@@ -44,7 +45,7 @@ struct Known {
     cursor: Option<u64>,
     /// The moment before the last look that succeeded.
     as_of: Option<Timestamp>,
-    /// The last of them.
+    /// The last of them when everything there was had been read.
     seen: Option<Entry>,
     /// See [`News`].
     past: u64,
@@ -117,13 +118,13 @@ impl Backend {
             let known = self.known_revocations();
             (known.cursor.unwrap_or(0), known.seen.clone())
         };
-        let mut new = 0;
+        let (mut new, mut last) = (0, None);
         loop {
             let Some(news) = self.read_after(after, seen.as_ref()).await? else {
                 tracing::error!(known = after, "the database went back in time");
                 let remembered = self.known_revocations().registry.remembered();
                 self.revoke_again(after, seen.as_ref(), remembered).await?;
-                (after, seen) = (0, None);
+                (after, seen, last) = (0, None, None);
                 self.learn(|known| {
                     (known.cursor, known.seen) = (Some(0), None);
                     known.as_of = None;
@@ -132,13 +133,17 @@ impl Backend {
                 continue;
             };
             after = news.cursor;
-            seen = news.entries.last().cloned().or(seen);
+            last = news.entries.last().cloned().or(last);
+            // Further pages begin where only this look has been.
+            seen = None;
             new += news.entries.len();
             let now = self.now();
             self.learn(|known| {
                 known.registry.apply(&news.entries, now);
                 known.cursor = Some(after);
-                known.seen.clone_from(&seen);
+                if news.as_of.is_some() && last.is_some() {
+                    known.seen.clone_from(&last);
+                }
                 known.as_of = news.as_of.or(known.as_of);
             });
             let is_all = news.as_of.is_some();
@@ -223,7 +228,9 @@ impl Backend {
             return Ok(None);
         }
         let entries = if after < last {
-            revocations::list_revocations(&mut tx, after, last, as_of, PAGE).await?
+            // A clock that is ahead would leave out what matters when it is put right.
+            let over_at = if self.clock_has_settled() { as_of } else { BEGINNING };
+            revocations::list_revocations(&mut tx, after, last, over_at, PAGE).await?
         } else {
             Vec::new()
         };

@@ -31,7 +31,7 @@ impl Backend {
         &self,
         cursor: u64,
         seen: Option<&Entry>,
-        remembered: Remembered,
+        mut remembered: Remembered,
     ) -> Result<(), ServiceError> {
         let order = Order {
             from: Circumstances::default(),
@@ -44,7 +44,11 @@ impl Backend {
             rule: None,
             limit: None,
         };
+        // In one order, as others may be at it.
+        remembered.sessions.sort_unstable();
+        remembered.subjects.sort_unstable();
         let mut tx = self.store.write().await?;
+        recovery::take_time(&mut tx).await?;
         let mut sessions = 0;
         for batch in remembered.sessions.chunks(BATCH) {
             let ended = end_sessions(&mut tx, batch, &ending).await?;
@@ -57,10 +61,13 @@ impl Backend {
         }
         for subject in &remembered.subjects {
             if let Ok(user) = Uuid::try_parse(subject) {
-                recovery::raise_auth_epoch(&mut tx, UserId(user)).await?;
+                recovery::raise_auth_epoch(&mut tx, UserId(user), ending.at).await?;
             } else if let Some(client) = ClientId::parse(subject) {
                 clients::disable_client(&mut tx, &client, ending.at).await?;
             }
+        }
+        for (token, until) in remembered.tokens {
+            revocations::revoke_token(&mut tx, token, ending.at, until);
         }
         // Their own numbers are given with the commit, after this.
         let is_first = revocations::renumber(&mut tx, cursor, seen, SKIPPED_CURSORS).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::columns::Table;
+use super::users::revoke_all_before;
 use super::{Connection, Inner, StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{DeviceId, SessionId, UserId};
@@ -130,12 +131,15 @@ pub async fn use_up_steps(tx: &mut Tx, step: i64) -> Result<(), StorageError> {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn raise_auth_epoch(tx: &mut Tx, user: UserId) -> Result<(), StorageError> {
-    on_backend!(tx, |connection| sqlx::query(RAISE_AUTH_EPOCH)
+pub async fn raise_auth_epoch(tx: &mut Tx, user: UserId, now: Timestamp) -> Result<(), StorageError> {
+    let changed = on_backend!(tx, |connection| sqlx::query(RAISE_AUTH_EPOCH)
         .bind(user.0)
         .execute(connection)
         .await
-        .map(drop))?;
+        .map(|done| done.rows_affected()))?;
+    if changed == 1 {
+        revoke_all_before(tx, user, now);
+    }
     Ok(())
 }
 

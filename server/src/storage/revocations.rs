@@ -34,7 +34,9 @@ statements! {
     // As the partial index has it.
     IS_TOKEN_REVOKED = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.kind = 'token' AND r.value = $1)";
     IS_ANOTHER = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3))";
-    SKIP_IF_BEHIND = "UPDATE revocation_cursor SET last = last + $5 WHERE one = 1 AND (last < $4 OR EXISTS \
+    // The first condition is of the locked row alone: on PostgreSQL who waited for another node's turn sees that one's numbers
+    // there, and still its old entries.
+    SKIP_IF_BEHIND = "UPDATE revocation_cursor SET last = last + $5 WHERE one = 1 AND last < $4 + $5 / 2 AND (last < $4 OR EXISTS \
         (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3)))";
     RENUMBER = "UPDATE revocations SET cursor = cursor + $1";
     DELETE_PAST = "DELETE FROM revocations WHERE cursor IN (SELECT r.cursor FROM revocations r \

@@ -51,6 +51,8 @@ statements! {
     LIST_DUE = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.ended_at IS NULL AND s.look_at <= $1 \
         ORDER BY s.look_at LIMIT $2");
     LIST_ENDED_AHEAD = "SELECT s.id, s.rotated_at FROM sessions s WHERE s.ended_at > $1 AND s.rotated_at > $2 AND s.rotated_at <= $1";
+    LIST_LIVING_AHEAD = "SELECT s.id FROM sessions s WHERE s.ended_at IS NULL \
+        AND (s.started_at > $1 OR s.last_active_at > $1) LIMIT $2";
     REFUSE_GENERATIONS_SO_FAR = "UPDATE sessions SET min_generation = generation + 1 \
         WHERE user_id = $1 AND ended_at IS NULL RETURNING id, min_generation, rotated_at";
     COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
@@ -67,10 +69,7 @@ statements! {
         absolute_rule_role = CASE WHEN $6 < absolute_expires_at THEN $7 ELSE absolute_rule_role END, \
         absolute_rule_version = CASE WHEN $6 < absolute_expires_at THEN $8 ELSE absolute_rule_version END, \
         absolute_expires_at = CASE WHEN $6 < absolute_expires_at THEN $6 ELSE absolute_expires_at END, \
-        started_at = CASE WHEN $9 < started_at THEN $9 ELSE started_at END, \
-        last_active_at = CASE WHEN $9 < last_active_at THEN $9 ELSE last_active_at END, \
-        look_at = CASE WHEN $9 < last_active_at THEN CASE WHEN $6 < $9 + $3 THEN $6 ELSE $9 + $3 END \
-        WHEN $6 < look_at AND $6 <= last_active_at + $3 THEN $6 \
+        look_at = CASE WHEN $6 < look_at AND $6 <= last_active_at + $3 THEN $6 \
         WHEN last_active_at + $3 < look_at THEN last_active_at + $3 ELSE look_at END \
         WHERE id = $1 AND ended_at IS NULL";
     END = end!();
@@ -108,14 +107,30 @@ macro_rules! put_off {
     };
 }
 
+macro_rules! bring_back {
+    ($in_ids:expr) => {
+        concat!(
+            "UPDATE sessions SET absolute_expires_at = CASE WHEN $2 < started_at \
+             THEN absolute_expires_at - (started_at - $2) \
+             ELSE absolute_expires_at END, \
+             started_at = CASE WHEN $2 < started_at THEN $2 ELSE started_at END, \
+             last_active_at = CASE WHEN $2 < last_active_at THEN $2 ELSE last_active_at END, \
+             look_at = $2 WHERE +ended_at IS NULL AND id ",
+            $in_ids
+        )
+    };
+}
+
 statements! {
     @SQLITE_STATEMENTS
+    BRING_BACK_ON_SQLITE = bring_back!(in_ids_on_sqlite!("$1"));
     LIST_LIVING_OF_ON_SQLITE = list_living_of!(in_ids_on_sqlite!("$1"));
     PUT_OFF_ON_SQLITE = put_off!(in_ids_on_sqlite!("$1"));
 }
 
 statements! {
     @POSTGRES_STATEMENTS
+    BRING_BACK_ON_POSTGRES = bring_back!(in_ids_on_postgres!("$1"));
     LIST_LIVING_OF_ON_POSTGRES = list_living_of!(in_ids_on_postgres!("$1"));
     PUT_OFF_ON_POSTGRES = put_off!(in_ids_on_postgres!("$1"));
 }
@@ -403,8 +418,6 @@ pub async fn tighten_session(tx: &mut Tx, id: SessionId, tight: &Tightened) -> R
         .bind(tight.absolute_expires_at.as_millis())
         .bind(&tight.absolute_rule.role)
         .bind(i64::from(tight.absolute_rule.version))
-        // 2^62: later than any moment, and no sum with it is too large.
-        .bind(tight.not_after.map_or(1 << 62, Timestamp::as_millis))
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
@@ -444,27 +457,60 @@ async fn end_by(tx: &mut Tx, sql: &'static str, id: SessionId, ending: &Ending) 
     Ok(rotated_at.is_some())
 }
 
-/// Revokes once more what ended while the clock was ahead and has tokens that are good again now that it was set back: by the
-/// time that was shown then they were over, and nobody was told of them. How many sessions.
+/// Sessions that ended later than now, and when each was last rotated: of those tokens may be good again.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn revoke_ended_ahead(tx: &mut Tx, now: Timestamp) -> Result<usize, StorageError> {
+pub async fn list_ended_ahead(tx: &mut Tx, now: Timestamp) -> Result<Vec<(SessionId, Timestamp)>, StorageError> {
     let oldest = now.minus(all_expired_at(now).since(now));
     let rows: Vec<(Uuid, i64)> = on_backend!(tx, |connection| sqlx::query_as(LIST_ENDED_AHEAD)
         .bind(now.as_millis())
         .bind(oldest.as_millis())
         .fetch_all(connection)
         .await)?;
-    for (id, rotated_at) in &rows {
-        let until = all_expired_at(Timestamp::from_millis(*rotated_at));
-        let target = Target::Session {
-            id: SessionId(*id),
-            below: None,
-        };
-        tx.revoke(target, now, until);
+    let read = |(id, rotated_at)| (SessionId(id), Timestamp::from_millis(rotated_at));
+    Ok(rows.into_iter().map(read).collect())
+}
+
+/// Has these revoked once more, with the commit.
+pub fn revoke_again(tx: &mut Tx, ended: &[(SessionId, Timestamp)], now: Timestamp) {
+    for (id, rotated_at) in ended {
+        tx.revoke(
+            Target::Session { id: *id, below: None },
+            now,
+            all_expired_at(*rotated_at),
+        );
     }
-    Ok(rows.len())
+}
+
+/// Living sessions that began, or were last used, later than this moment.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_living_ahead(tx: &mut Tx, moment: Timestamp, limit: u32) -> Result<Vec<SessionId>, StorageError> {
+    let rows: Vec<(Uuid,)> = on_backend!(tx, |connection| sqlx::query_as(LIST_LIVING_AHEAD)
+        .bind(moment.as_millis())
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    Ok(rows.into_iter().map(|(id,)| SessionId(id)).collect())
+}
+
+/// Has these begin, and be last used, at this moment at the latest; the absolute end comes nearer by as much. They are looked
+/// at next.
+///
+/// # Errors
+/// When the database fails.
+pub async fn bring_back(tx: &mut Tx, sessions: &[SessionId], now: Timestamp) -> Result<(), StorageError> {
+    let ids = many::ids(sessions.iter().map(|id| id.0));
+    let sql = tx.in_words_of(BRING_BACK_ON_SQLITE, BRING_BACK_ON_POSTGRES);
+    on_backend!(tx, |connection| sqlx::query(sql)
+        .bind(ids)
+        .bind(now.as_millis())
+        .execute(connection)
+        .await
+        .map(drop))?;
+    Ok(())
 }
 
 /// No token of a session was issued after its last rotation.

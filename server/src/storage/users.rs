@@ -253,7 +253,7 @@ pub async fn update_password_hash_only(
 }
 
 /// The auth epoch went up: whatever was issued before is refused.
-fn revoke_all_before(tx: &mut Tx, id: UserId, now: Timestamp) {
+pub(super) fn revoke_all_before(tx: &mut Tx, id: UserId, now: Timestamp) {
     let target = Target::Subject {
         sub: id.to_string(),
         before: now,

@@ -14,8 +14,8 @@ pub const MOST_STALE: Duration = Duration::from_mins(30);
 #[derive(Debug, Default)]
 pub struct KeyCache {
     asked_at: Option<Timestamp>,
-    /// By time that no setting of the clock changes.
-    read_at: Option<Duration>,
+    /// By time that no setting of the clock changes, and by the clock, which goes on while the machine is suspended.
+    read_at: Option<(Duration, Timestamp)>,
 }
 
 impl KeyCache {
@@ -35,9 +35,9 @@ impl KeyCache {
         rested
     }
 
-    /// They were read; at `elapsed` they had been asked for.
-    pub fn done(&mut self, elapsed: Duration) {
-        self.read_at = Some(elapsed);
+    /// They were read; that is when they had been asked for.
+    pub fn done(&mut self, elapsed: Duration, now: Timestamp) {
+        self.read_at = Some((elapsed, now));
     }
 
     /// They were read at least once.
@@ -48,7 +48,8 @@ impl KeyCache {
 
     /// They were read so long ago that one of them may have been removed, and the feed may speak of it no more.
     #[must_use]
-    pub fn is_stale(&self, elapsed: Duration) -> bool {
-        self.read_at.is_some_and(|at| elapsed.saturating_sub(at) > MOST_STALE)
+    pub fn is_stale(&self, elapsed: Duration, now: Timestamp) -> bool {
+        self.read_at
+            .is_some_and(|(at, read_at)| elapsed.saturating_sub(at) > MOST_STALE || now.since(read_at) > MOST_STALE)
     }
 }

@@ -364,13 +364,21 @@ async fn f17_a_service_whose_clock_is_ahead_for_a_moment_forgets_nothing() {
     let token = world.token(0);
     let sid = world.session.to_short();
     let until = NOW.plus(Duration::from_hours(1)).as_millis();
-    world.hear(&[json!({ "cursor": 1, "sid": sid, "at": NOW.as_millis(), "until": until })]);
-    assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked));
+    let entry = json!({ "cursor": 1, "sid": sid, "at": NOW.as_millis(), "until": until });
+    world.clock.set(NOW.plus(Duration::from_hours(24)));
+    world.hear(&[entry]);
+    world.clock.set(NOW);
+    world.hear(&[]);
+    assert_eq!(
+        world.checker.check(&token).await,
+        Err(Denied::Revoked),
+        "heard while it was ahead"
+    );
     world.clock.set(NOW.plus(Duration::from_hours(24)));
     world.hear(&[]);
     world.clock.set(NOW);
     world.hear(&[]);
-    assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked));
+    assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked), "and kept");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use server::domain::client::REVOCATIONS;
 use server::domain::jwt::{AccessClaims, Verifier, sign_access};
 
 use crate::app::TestApp;
+use crate::binding::{BOUND, BoundBrowser, REGISTER, RENEW, RESPONSE, SESSION_ID, offered};
 use crate::browser::{ACCESS, Browser, DEVICE, FLOW, REFRESH};
 use crate::holder::{Holder, ME};
 use crate::people::{Admin, Member, Person};
@@ -71,8 +72,13 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
     let security_event = security_event(&app, &program, &person).await;
     let ended = program.session_id.parse().expect("an id");
     let logout_token = resource_server.logout_token(&person, ended);
-    // Time for a refresh to be due, so that a token at its right door is exchanged.
+    let mut owner = BoundBrowser::signed_in(&app, &person).await;
+    // Time for a refresh to be due, so that a token at its right door is exchanged; and for a bound cookie to be asked for.
     app.pass(60);
+    owner.renew().await.expect(200);
+    let mut offered_to = BoundBrowser::new(&app);
+    let offer = offered_to.sign_in(&person).await;
+    let registration = offered_to.registration(&offered(&offer).expect("an offer"));
     // Good at this moment, for the one request that it is made for.
     let holder = Holder::signed_in(&app, &person, Key::es256()).await;
     let bound = holder.program.access.clone();
@@ -92,6 +98,9 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
         ("proof of possession", proof),
         ("security event", security_event),
         ("logout token", logout_token),
+        ("bound cookie", owner.browser.cookie(BOUND)),
+        ("signed for a bound cookie", owner.renewal(&owner.challenge)),
+        ("signed to be bound", registration),
     ];
     for (kind, secret) in &secrets {
         assert!(!secret.is_empty(), "{kind}");
@@ -146,6 +155,32 @@ async fn j4_each_secret_is_accepted_at_its_own_door_only() {
             proven == 200,
             *kind == "proof of possession",
             "{kind} as a proof of possession: {proven}"
+        );
+
+        let mut slot = owner.clone();
+        slot.browser.jar.insert(BOUND.to_owned(), secret.clone());
+        let bound = slot.browser.fetch_empty(Method::GET, ME).await.status.as_u16();
+        assert_eq!(
+            bound == 200,
+            *kind == "bound cookie",
+            "{kind} as the bound cookie: {bound}"
+        );
+
+        let session = owner.session_id.clone();
+        let renewal = [(SESSION_ID, session.as_str()), (RESPONSE, secret.as_str())];
+        let renewed = owner.clone().post(RENEW, &renewal).await.status.as_u16();
+        assert_eq!(
+            renewed == 200,
+            *kind == "signed for a bound cookie",
+            "{kind} for a bound cookie: {renewed}"
+        );
+
+        let registered = offered_to.clone().post(REGISTER, &[(RESPONSE, secret)]).await;
+        let registered = registered.status.as_u16();
+        assert_eq!(
+            registered == 200,
+            *kind == "signed to be bound",
+            "{kind} to be bound: {registered}"
         );
 
         let feed = program

@@ -98,7 +98,7 @@ async fn f8_what_a_node_knows_to_be_revoked_is_revoked_again_when_the_database_h
 }
 
 #[tokio::test]
-async fn f8_a_disabled_person_a_disabled_client_and_a_revoked_key_stay_so_when_the_database_has_lost_it() {
+async fn f8_a_persons_ended_sessions_a_disabled_client_and_a_revoked_key_stay_so_when_the_database_has_lost_it() {
     let app = TestApp::start("f8 all kinds").await;
     let backend = app.backend();
     let (person, program) = app.add_program("max").await;
@@ -118,8 +118,14 @@ async fn f8_a_disabled_person_a_disabled_client_and_a_revoked_key_stay_so_when_t
          VALUES (3, 'key', '{key}', NULL, NULL, {now}, 9000000000000)"
     ))
     .await;
-    app.execute("UPDATE revocation_cursor SET last = 3").await;
-    assert_eq!(backend.catch_up_with_revocations().await.expect("answers"), 3);
+    let token = "018f2f2e-0000-7000-8000-000000000007";
+    app.execute(&format!(
+        "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+         VALUES (4, 'token', '{token}', NULL, NULL, {now}, 9000000000000)"
+    ))
+    .await;
+    app.execute("UPDATE revocation_cursor SET last = 4").await;
+    assert_eq!(backend.catch_up_with_revocations().await.expect("answers"), 4);
     app.execute("DELETE FROM revocations").await;
     app.execute("UPDATE revocation_cursor SET last = 0").await;
     let epoch = format!("SELECT auth_epoch FROM users WHERE username = '{}'", person.username);
@@ -135,4 +141,48 @@ async fn f8_a_disabled_person_a_disabled_client_and_a_revoked_key_stay_so_when_t
     service.present(&service.assertion("one")).await.expect(401);
     let state = "SELECT COUNT(*) FROM keys WHERE state = 'removed'";
     assert_eq!(app.number(state).await, 1);
+    let written = app
+        .rows("SELECT kind, COUNT(*) FROM revocations GROUP BY kind ORDER BY kind")
+        .await;
+    let written: Vec<String> = written
+        .iter()
+        .map(|row| {
+            format!(
+                "{} {}",
+                row[0].as_deref().expect("a kind"),
+                row[1].as_deref().expect("a count")
+            )
+        })
+        .collect();
+    assert_eq!(
+        written,
+        ["key 1", "subject 2", "token 1"],
+        "whoever comes later hears of all of it"
+    );
+}
+
+#[tokio::test]
+async fn f8_numbers_that_were_skipped_by_a_recovery_are_no_loss() {
+    let app = TestApp::start("f8 gap").await;
+    let now = app.now().as_millis();
+    // More than are read at once.
+    let rows: Vec<String> = (1..=1500)
+        .map(|number| format!("({number}, 'key', 'k{number}', NULL, NULL, {now}, 9000000000000)"))
+        .collect();
+    app.execute(&format!(
+        "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) VALUES {}",
+        rows.join(", ")
+    ))
+    .await;
+    app.execute(&format!(
+        "UPDATE revocation_cursor SET last = {}",
+        SKIPPED_CURSORS + 1500
+    ))
+    .await;
+    let hears = async || app.backend().catch_up_with_revocations().await.expect("answers");
+    assert_eq!((hears().await, hears().await), (1500, 0));
+    let (_, program) = app.add_program("max").await;
+    sign_out(&program).await;
+    assert_eq!((hears().await, hears().await), (1, 0));
+    assert_eq!(app.events("revocations_lost").await, 0);
 }

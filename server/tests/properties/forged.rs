@@ -345,7 +345,7 @@ fn f49_what_our_own_key_signed_is_read_without_loss_or_refused() {
                     (&signed["iss"], &signed["sub"]),
                     (&json!(world.client.as_str()), &signed["iss"])
                 );
-                assert!(proven.until > NOW && proven.until <= NOW.plus(Duration::from_mins(6)));
+                assert!(proven.until > NOW && proven.until <= NOW.plus(Duration::from_mins(8)));
                 "accepted".to_owned()
             }
             Err(refusal) => refusal.as_str().to_owned(),

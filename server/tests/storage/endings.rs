@@ -203,7 +203,6 @@ async fn s1_a_session_is_overdue_at_the_limits_of_now_however_they_moved() {
         idle_rule: rule("finance"),
         absolute_expires_at: later(ABSOLUTE),
         absolute_rule: rule("finance"),
-        not_after: None,
         changed: true,
     };
     assert!(tighten_session(&mut tx, id(2), &tight).await.expect("writes"));

@@ -63,7 +63,6 @@ fn every_statement_that_could_revoke_is_known_here() {
         // All of them at once after a restored backup, with every signing key in the same transaction: f10 of the API.
         "recovery::END_SOME",
         "recovery::RAISE_AUTH_EPOCHS",
-        // Of somebody of whom everybody has heard it before.
         "recovery::RAISE_AUTH_EPOCH",
         // Changes no smallest generation: the session has the same grants.
         "sessions::rotation::ROTATE_WITH_SAME_GRANTS",

@@ -417,7 +417,6 @@ async fn f55_limits_only_shrink_and_name_the_rule_that_shrank_them() {
         idle_rule: rule("finance"),
         absolute_expires_at: later(ABSOLUTE - 1),
         absolute_rule: rule("finance"),
-        not_after: None,
         changed: true,
     };
     assert!(tighten_session(&mut tx, id(1), &tight).await.expect("writes"));

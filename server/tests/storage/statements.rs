@@ -132,6 +132,7 @@ fn all_sql_stands_in_the_lists_and_nowhere_else() {
         "\"UPDATE sessions SET ended_at = $1, ",
         "\"SELECT id, username FROM users WHERE id \", $in_ids",
         "\"UPDATE sessions SET look_at = ",
+        "\"UPDATE sessions SET absolute_expires_at = CASE WHEN $2 < started_at ",
         // What two of a list are made of.
         "\"UPDATE sessions SET ended_at = $2, ",
     ];

@@ -28,6 +28,8 @@ pub struct Remembered {
     pub subjects: Vec<String>,
     /// Signing keys.
     pub keys: Vec<String>,
+    /// Single tokens, and until when that matters.
+    pub tokens: Vec<(TokenId, Timestamp)>,
 }
 
 /// All revocations that matter.
@@ -81,7 +83,8 @@ impl Registry {
 
     /// Takes entries over, in any order and however often.
     pub fn apply(&mut self, entries: &[Entry], now: Timestamp) {
-        for entry in entries.iter().filter(|entry| entry.until > now) {
+        // Also what is over by our clock, which may be ahead; it is forgotten in its time.
+        for entry in entries {
             if self.len() >= self.capacity {
                 self.forget(now);
             }
@@ -178,6 +181,7 @@ impl Registry {
             sessions: self.ended.keys().copied().collect(),
             subjects: self.subjects.keys().cloned().collect(),
             keys: self.keys.keys().cloned().collect(),
+            tokens: self.tokens.iter().map(|(id, until)| (*id, *until)).collect(),
         }
     }
 
