@@ -134,11 +134,18 @@ impl Settling {
         }
     }
 
-    /// At each look.
-    pub fn has_settled(&mut self, clock: &dyn Clock) -> bool {
-        if self.watch.look(clock).is_some() {
+    /// One look: how it was set since the last one, if it was.
+    pub fn look(&mut self, clock: &dyn Clock) -> Option<i64> {
+        let jump = self.watch.look(clock);
+        if jump.is_some() {
             self.jumped_at = clock.elapsed();
         }
+        jump
+    }
+
+    /// As of the last look.
+    #[must_use]
+    pub fn has_settled(&self, clock: &dyn Clock) -> bool {
         clock.elapsed() >= self.jumped_at + SETTLED_AFTER
     }
 }

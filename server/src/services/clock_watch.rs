@@ -2,56 +2,96 @@
 //!
 //! Every rule holds whatever the clock says. But whoever reads the log has to know why sessions ended all at once, or why
 //! times run backwards; what is removed for good waits until the clock has settled; and after it was set back the log is
-//! looked through anew.
+//! looked through anew, revocations are read anew, and what a clock that was ahead has left behind is put right.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Kind};
-use crate::domain::clock::APART;
+use crate::domain::clock::{APART, Clock, SETTLED_AFTER, Watch};
+use crate::domain::id::SessionId;
 use crate::domain::refresh::SUPERSEDED;
 use crate::storage::{audit, sessions};
 
-/// Sessions brought back in one transaction.
-const BATCH: u32 = 1000;
+/// Sessions of one transaction.
+const BATCH: usize = 1000;
+/// The clock is believed to be right after so long, when sessions are shortened by it.
+const BELIEVED_AFTER: Duration = Duration::from_hours(24);
 
-/// When the clock last jumped, in milliseconds of the time that no setting of it changes; 0 if it never did.
-#[derive(Debug, Default)]
-pub(super) struct Jumped {
-    at: AtomicU64,
-    /// By so many milliseconds, forward or (negative) back.
-    leap: AtomicI64,
-    /// It went back, and what ended while it was ahead has still to be revoked.
+/// What was seen of the clock.
+#[derive(Debug)]
+pub(super) struct ClockWatch {
+    seen: Mutex<Seen>,
+    /// One writes it down at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// What ended while the clock was ahead has still to be revoked; before a start it may have been, too.
     has_ended_ahead: AtomicBool,
-    /// Sessions of a clock that was ahead have been looked for since.
-    pub(super) sought: AtomicBool,
+    /// Revocations are to be read anew.
+    pub(super) hears_anew: AtomicBool,
+    /// Sessions of a clock that was ahead were looked for since the last jump.
+    has_brought_back: AtomicBool,
 }
 
-impl Jumped {
-    /// The beginning of that time, if it never did.
-    pub(super) fn at(&self) -> Duration {
-        Duration::from_millis(self.at.load(Ordering::Relaxed))
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    watch: Watch,
+    /// When it last jumped, by time that no setting of it changes; the beginning of that time if it never did.
+    jumped_at: Duration,
+    /// By so many milliseconds within a minute before, forward or (negative) back.
+    leap: i64,
+}
+
+impl Seen {
+    fn leap(&self, elapsed: Duration) -> i64 {
+        if elapsed < self.jumped_at + SUPERSEDED {
+            self.leap
+        } else {
+            0
+        }
+    }
+}
+
+impl ClockWatch {
+    /// From now on.
+    pub(super) fn begin(clock: &dyn Clock) -> Self {
+        Self {
+            seen: Mutex::new(Seen {
+                watch: Watch::begin(clock),
+                jumped_at: Duration::ZERO,
+                leap: 0,
+            }),
+            turn: tokio::sync::Mutex::default(),
+            has_ended_ahead: AtomicBool::new(true),
+            hears_anew: AtomicBool::new(false),
+            has_brought_back: AtomicBool::new(false),
+        }
     }
 
-    fn leap(&self) -> i64 {
-        self.leap.load(Ordering::Relaxed)
+    fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Backend {
-    /// How far the clock leapt forward within the last minute: by so much what happened before seems to be longer ago.
+    /// How far the clock leapt forward within the last minute, seen or not yet: by so much what happened before seems to be
+    /// longer ago.
     pub(super) fn has_leapt(&self) -> Duration {
-        let jumped_at = self.clock_jumped.at();
-        let is_known = !jumped_at.is_zero() && self.clock.elapsed() < jumped_at + SUPERSEDED;
-        let known = if is_known { self.clock_jumped.leap() } else { 0 };
-        // Or since the last look; while that one writes down what it saw, it is known already.
-        let unseen = self.clock_watch.try_lock().ok().and_then(|watch| {
-            let mut watch = *watch;
-            watch.look(self.clock.as_ref())
-        });
-        let leap = if is_known { known } else { unseen.unwrap_or(0) };
+        let mut seen = self.clock_watch.seen();
+        let unseen = seen.watch.look(self.clock.as_ref()).unwrap_or(0);
+        let leap = seen.leap(self.clock.elapsed()).saturating_add(unseen);
         Duration::from_millis(u64::try_from(leap).unwrap_or(0))
+    }
+
+    /// No jump of the clock, and no start, for [`SETTLED_AFTER`].
+    pub(super) fn clock_has_settled(&self) -> bool {
+        self.clock_is_steady_for(SETTLED_AFTER)
+    }
+
+    fn clock_is_steady_for(&self, time: Duration) -> bool {
+        let mut seen = self.clock_watch.seen();
+        seen.watch.look(self.clock.as_ref()).is_none() && self.clock.elapsed() >= seen.jumped_at + time
     }
 
     /// One look at the clock: writes down once how far it jumped since the last look, in seconds. That, if it did.
@@ -59,20 +99,20 @@ impl Backend {
     /// # Errors
     /// When it could not be written down; then the next look finds it again.
     pub async fn watch_clock(&self) -> Result<Option<i64>, ServiceError> {
-        let mut watch = self.clock_watch.lock().await;
-        let mut next = *watch;
-        let Some(jump) = next.look(self.clock.as_ref()) else {
-            *watch = next;
-            drop(watch);
-            self.revoke_what_ended_ahead().await?;
-            return Ok(None);
-        };
-        let elapsed = u64::try_from(self.clock.elapsed().as_millis())
-            .unwrap_or(u64::MAX)
-            .max(1);
-        self.clock_jumped.leap.store(jump, Ordering::Relaxed);
-        self.clock_jumped.at.store(elapsed, Ordering::Relaxed);
-        self.clock_jumped.sought.store(false, Ordering::Relaxed);
+        let _turn = self.clock_watch.turn.lock().await;
+        let mut next = self.clock_watch.seen();
+        let jump = next.watch.look(self.clock.as_ref());
+        if let Some(jump) = jump {
+            let elapsed = self.clock.elapsed();
+            (next.leap, next.jumped_at) = (next.leap(elapsed).saturating_add(jump), elapsed);
+            self.write_down_jump(jump).await?;
+        }
+        *self.clock_watch.seen.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        self.revoke_what_ended_ahead().await?;
+        Ok(jump.map(|jump| jump / 1000))
+    }
+
+    async fn write_down_jump(&self, jump: i64) -> Result<(), ServiceError> {
         let seconds = jump / 1000;
         // From within, a machine that slept looks like one whose clock was set forward.
         let reason = if jump < 0 {
@@ -88,56 +128,62 @@ impl Backend {
         let mut tx = self.store.write().await?;
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
-        *watch = next;
+        self.clock_watch.has_brought_back.store(false, Ordering::SeqCst);
         if jump < 0 {
-            self.clock_jumped.has_ended_ahead.store(true, Ordering::Relaxed);
+            self.clock_watch.has_ended_ahead.store(true, Ordering::SeqCst);
+            self.clock_watch.hears_anew.store(true, Ordering::SeqCst);
             // What happens now is older than the last look for unsealed events; only a pass over everything finds it.
             self.looks.forget();
         }
-        drop(watch);
         tracing::error!(seconds, reason, "the wall clock jumped");
-        self.revoke_what_ended_ahead().await?;
-        Ok(Some(seconds))
+        Ok(())
     }
 
     /// What ended while the clock was ahead had no living tokens by that clock, so nobody was told; by the one that was put
     /// right some of them live.
     async fn revoke_what_ended_ahead(&self) -> Result<(), ServiceError> {
-        if !self.clock_jumped.has_ended_ahead.load(Ordering::Relaxed) {
+        if !self.clock_watch.has_ended_ahead.load(Ordering::SeqCst) {
             return Ok(());
         }
         let now = self.now();
         let mut tx = self.store.read().await?;
         let found = sessions::list_ended_ahead(&mut tx, now).await?;
         drop(tx);
-        if !found.is_empty() {
+        for batch in found.chunks(BATCH) {
             let mut tx = self.store.write().await?;
-            sessions::revoke_again(&mut tx, &found, now);
+            sessions::revoke_again(&mut tx, batch, now);
             tx.commit().await?;
+        }
+        if !found.is_empty() {
             tracing::warn!(sessions = found.len(), "revoked again: ended while the clock was ahead");
         }
-        self.clock_jumped.has_ended_ahead.store(false, Ordering::Relaxed);
+        self.clock_watch.has_ended_ahead.store(false, Ordering::SeqCst);
         Ok(())
     }
 
     /// Sessions that began, or were last used, while the clock was ahead would live until a moment that may be years away.
-    /// Once the clock has settled their limits run from now on. How many sessions.
+    /// Once the clock has been steady for a day their limits run from then on. A clock that shows a time from before the
+    /// account was made is the one that is wrong. How many sessions.
     ///
     /// # Errors
-    /// Infrastructure; the next call goes on.
+    /// Infrastructure; the next call begins anew.
     pub async fn bring_back_sessions(&self) -> Result<usize, ServiceError> {
-        if !self.clock_has_settled() || self.clock_jumped.sought.load(Ordering::Relaxed) {
+        if self.clock_watch.has_brought_back.load(Ordering::SeqCst) || !self.clock_is_steady_for(BELIEVED_AFTER) {
             return Ok(0);
         }
-        let mut all = 0;
+        let now = self.now();
+        let (mut all, mut after) = (0, SessionId(uuid::Uuid::nil()));
         loop {
-            let now = self.now();
             let mut tx = self.store.read().await?;
-            let found = sessions::list_living_ahead(&mut tx, now.plus(APART), BATCH).await?;
+            let found = sessions::list_living_ahead(&mut tx, now.plus(APART), after, BATCH).await?;
             drop(tx);
-            if found.is_empty() {
-                break;
+            if !self.clock_is_steady_for(BELIEVED_AFTER) {
+                return Ok(all);
             }
+            let Some(last) = found.last() else {
+                break;
+            };
+            after = *last;
             let mut tx = self.store.write().await?;
             sessions::bring_back(&mut tx, &found, now).await?;
             tx.commit().await?;
@@ -149,7 +195,11 @@ impl Backend {
                 "they began or were used while the clock was ahead; their limits run from now on"
             );
         }
-        self.clock_jumped.sought.store(true, Ordering::Relaxed);
+        self.clock_watch.has_brought_back.store(true, Ordering::SeqCst);
+        // A jump meanwhile has them looked for once more.
+        if !self.clock_is_steady_for(BELIEVED_AFTER) {
+            self.clock_watch.has_brought_back.store(false, Ordering::SeqCst);
+        }
         Ok(all)
     }
 }

@@ -45,7 +45,7 @@ use tokio::sync::watch;
 
 use crate::config::Outlet;
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::clock::{Clock, Timestamp, Watch};
+use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::dbsc::Seals;
 use crate::domain::dpop::Nonces;
 use crate::domain::id::{EventId, NodeId, UserId};
@@ -141,8 +141,7 @@ pub struct Backend {
     looks: audit_seal::Looks,
     /// The checkpoint of the audit log speaks against the log.
     log_is_contradicted: AtomicBool,
-    clock_watch: tokio::sync::Mutex<Watch>,
-    clock_jumped: clock_watch::Jumped,
+    clock_watch: clock_watch::ClockWatch,
     node_clock: node_clocks::NodeClock,
     /// For telling services of ended sessions.
     telling: backchannel_logout::Telling,
@@ -174,7 +173,7 @@ impl Backend {
             tolerance: parts.clock_tolerance,
         };
         let ring = keys::LiveRing::new(keys, parts.clock.now());
-        let clock_watch = tokio::sync::Mutex::new(Watch::begin(parts.clock.as_ref()));
+        let clock_watch = clock_watch::ClockWatch::begin(parts.clock.as_ref());
         let node = NodeId::new(parts.clock.now(), parts.random.as_ref());
         let nonces = Nonces::new(&parts.kek.derive("dpop nonces"));
         let seals = Seals::new(&parts.kek.derive("dbsc"));
@@ -198,7 +197,6 @@ impl Backend {
             looks: audit_seal::Looks::default(),
             log_is_contradicted: AtomicBool::new(false),
             clock_watch,
-            clock_jumped: clock_watch::Jumped::default(),
             node_clock: node_clocks::NodeClock::new(node),
             telling: backchannel_logout::Telling::default(),
             mail: parts.mail,

@@ -5,6 +5,7 @@
 //! [`LOOK_SQLITE`]. What it knows has a date. Whoever relies on it may do so for [`BOUND`]; a node that cannot look into
 //! the database for longer says so instead of going by old knowledge.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -114,6 +115,10 @@ impl Backend {
     /// # Errors
     /// When the database fails; what is known then only grows older.
     pub async fn catch_up_with_revocations(&self) -> Result<usize, ServiceError> {
+        if self.clock_watch.hears_anew.swap(false, Ordering::SeqCst) {
+            // What was heard while the clock was ahead may have been forgotten as over.
+            self.learn(|known| (known.cursor, known.seen, known.as_of) = (Some(0), None, None));
+        }
         let (mut after, mut seen) = {
             let known = self.known_revocations();
             (known.cursor.unwrap_or(0), known.seen.clone())

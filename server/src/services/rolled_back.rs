@@ -47,6 +47,10 @@ impl Backend {
         // In one order, as others may be at it.
         remembered.sessions.sort_unstable();
         remembered.subjects.sort_unstable();
+        // First, as a key that was removed is no work when all of this is done again.
+        for key in &remembered.keys {
+            self.revoke_key(key, &order).await?;
+        }
         let mut tx = self.store.write().await?;
         recovery::take_time(&mut tx).await?;
         let mut sessions = 0;
@@ -80,9 +84,6 @@ impl Backend {
             audit::append_events(&mut tx, &[event]).await?;
         }
         tx.commit().await?;
-        for key in &remembered.keys {
-            self.revoke_key(key, &order).await?;
-        }
         tracing::error!(
             known = cursor,
             sessions,

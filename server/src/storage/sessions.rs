@@ -51,8 +51,9 @@ statements! {
     LIST_DUE = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.ended_at IS NULL AND s.look_at <= $1 \
         ORDER BY s.look_at LIMIT $2");
     LIST_ENDED_AHEAD = "SELECT s.id, s.rotated_at FROM sessions s WHERE s.ended_at > $1 AND s.rotated_at > $2 AND s.rotated_at <= $1";
-    LIST_LIVING_AHEAD = "SELECT s.id FROM sessions s WHERE s.ended_at IS NULL \
-        AND (s.started_at > $1 OR s.last_active_at > $1) LIMIT $2";
+    LIST_LIVING_AHEAD = "SELECT s.id FROM sessions s WHERE s.id > $2 AND s.ended_at IS NULL \
+        AND (s.started_at > $1 OR s.last_active_at > $1) \
+        AND EXISTS (SELECT 1 FROM users u WHERE u.id = s.user_id AND u.created_at <= $1) ORDER BY s.id LIMIT $3";
     REFUSE_GENERATIONS_SO_FAR = "UPDATE sessions SET min_generation = generation + 1 \
         WHERE user_id = $1 AND ended_at IS NULL RETURNING id, min_generation, rotated_at";
     COUNT_REISSUE = "UPDATE sessions SET reissues = reissues + 1, handed_out_at = $4, superseded_at = $4 \
@@ -483,14 +484,21 @@ pub fn revoke_again(tx: &mut Tx, ended: &[(SessionId, Timestamp)], now: Timestam
     }
 }
 
-/// Living sessions that began, or were last used, later than this moment.
+/// The next living sessions, by their ids, that began or were last used later than this moment, of accounts that were made
+/// before it.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_living_ahead(tx: &mut Tx, moment: Timestamp, limit: u32) -> Result<Vec<SessionId>, StorageError> {
+pub async fn list_living_ahead(
+    tx: &mut Tx,
+    moment: Timestamp,
+    after: SessionId,
+    limit: usize,
+) -> Result<Vec<SessionId>, StorageError> {
     let rows: Vec<(Uuid,)> = on_backend!(tx, |connection| sqlx::query_as(LIST_LIVING_AHEAD)
         .bind(moment.as_millis())
-        .bind(i64::from(limit))
+        .bind(after.0)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(connection)
         .await)?;
     Ok(rows.into_iter().map(|(id,)| SessionId(id)).collect())

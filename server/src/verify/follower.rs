@@ -24,6 +24,9 @@ pub enum Broken {
     /// No server-sent events.
     #[error("this is no stream of events")]
     Stream,
+    /// Everything has to be heard anew.
+    #[error("this machine's clock was set back")]
+    ClockSetBack,
     /// An event of ours in another form.
     #[error("what the feed says is not understood")]
     Content,
@@ -106,7 +109,7 @@ impl Follower {
         self.reader = Reader::default();
     }
 
-    /// The issuer does not know our cursor. What was revoked stays revoked.
+    /// The issuer does not know our cursor, or ours means nothing any more. What was revoked stays revoked.
     pub fn begin_anew(&mut self) {
         self.cursor = 0;
         self.as_of = None;

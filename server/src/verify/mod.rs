@@ -364,7 +364,13 @@ impl Checker {
     }
 
     fn received(&self, chunk: &[u8]) -> Result<(), Broken> {
-        let settled = locked(&self.settling).has_settled(self.clock.as_ref());
+        let mut settling = locked(&self.settling);
+        if settling.look(self.clock.as_ref()).is_some_and(|jump| jump < 0) {
+            // What was heard while the clock was ahead may have been forgotten as over.
+            locked(&self.follower).begin_anew();
+            return Err(Broken::ClockSetBack);
+        }
+        let settled = settling.has_settled(self.clock.as_ref());
         locked(&self.follower).received(chunk, self.clock.now(), settled)
     }
 

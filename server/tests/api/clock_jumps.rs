@@ -128,7 +128,7 @@ async fn f17_a_session_that_began_while_the_clock_was_ahead_lives_no_longer_than
         assert_eq!(look().await, 0, "nobody knows yet which clock is right");
         used.renew().await.expect(200);
         left.renew().await.expect(200);
-        app.pass(3601);
+        app.pass(24 * 3600 + 1);
         assert_eq!((look().await, look().await), (2, 0));
         let limits = "SELECT started_at, absolute_expires_at, last_active_at, look_at FROM sessions";
         for row in app.rows(limits).await {
@@ -180,6 +180,11 @@ async fn f17_a_clock_that_is_behind_for_a_moment_ends_nobodys_session() {
         look().await;
         program.renew().await.expect(200);
         program.sessions().await.expect(200);
+        if behind == DAY {
+            // For hours.
+            app.pass(2 * 3600);
+            look().await;
+        }
         app.set_clock(now);
         look().await;
         app.pass(60);
@@ -196,7 +201,15 @@ async fn f17_what_is_revoked_while_a_nodes_clock_is_ahead_is_known_to_it_when_it
         .await;
     let (_, program) = app.add_program("ada").await;
     assert!(program.end(&program.session_id).await.status.is_success());
-    assert_eq!(ahead.backend().catch_up_with_revocations().await.expect("answers"), 1);
+    let hears = async || ahead.backend().catch_up_with_revocations().await.expect("answers");
+    assert_eq!((hears().await, hears().await), (1, 0));
+    // Nor if it stayed so for hours, and has forgotten by then.
+    ahead.pass(2 * 3600);
+    ahead.backend().forget_past_revocations();
+    let late = ahead.now().minus(Duration::from_hours(4));
+    ahead.set_clock(late);
+    ahead.backend().watch_clock().await.expect("written down");
+    assert_eq!((hears().await, hears().await), (1, 0));
 }
 
 #[tokio::test]
