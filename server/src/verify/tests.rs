@@ -384,6 +384,14 @@ async fn f17_a_service_whose_clock_is_ahead_for_a_moment_forgets_nothing() {
     world.clock.set(NOW);
     world.hear(&[]);
     assert_eq!(world.checker.check(&token).await, Err(Denied::Revoked), "and kept");
+    // After hours it has forgotten, and hears everything anew when the clock is put right.
+    world.clock.set(NOW.plus(Duration::from_hours(24)));
+    world.hear(&[]);
+    world.clock.advance(Duration::from_hours(2));
+    world.hear(&[]);
+    world.clock.set(NOW);
+    assert_eq!(world.checker.received(b": anything\n\n"), Err(Broken::ClockSetBack));
+    assert_eq!(locked(&world.checker.follower).cursor(), 0);
 }
 
 #[tokio::test]
