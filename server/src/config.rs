@@ -12,7 +12,7 @@ mod public_url;
 mod show;
 mod validate;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -105,6 +105,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// Mails.
     pub mail: Mail,
+    /// Metrics.
+    pub metrics: Metrics,
     /// Log lines.
     pub log: Log,
 }
@@ -122,6 +124,7 @@ impl Default for Settings {
             secrets: Secrets::default(),
             limits: LimitSettings::default(),
             mail: Mail::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
         }
     }
@@ -282,6 +285,26 @@ pub struct Secrets {
     pub key_encryption_key: Option<SecretString>,
     /// File that holds it, readable by its owner alone.
     pub key_encryption_key_file: Option<PathBuf>,
+}
+
+/// Metrics for the operator's monitoring.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Address and port where `/metrics` is served, in plain HTTP; none: nowhere.
+    pub address: Option<SocketAddr>,
+    /// Networks whose machines may read them.
+    pub readers: Vec<IpNet>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        Self {
+            address: None,
+            readers: loopback.map(IpNet::from).to_vec(),
+        }
+    }
 }
 
 /// A bucket of tries.

@@ -18,7 +18,7 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{AppState, Shared, assets, feed, health, listen, router};
+use crate::http::{AppState, Shared, assets, feed, health, listen, metrics, router};
 use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
@@ -84,6 +84,8 @@ impl Application {
     /// When the address cannot be bound, the listener fails, or the disk did not take what was written.
     pub async fn run(self) -> Result<(), CliError> {
         let backend = self.state.backend.clone();
+        let metrics_address = self.state.settings.metrics.address;
+        let metrics_listener = metrics_address.map(listen::bind_to).transpose()?;
         backend.record_start().await?;
         if let Some(link) = backend.first_admin_link().await? {
             println!(
@@ -113,7 +115,11 @@ impl Application {
         let mut drawing = tokio::spawn(draw(backend.clone()));
         let mut sending = tokio::spawn(send(backend.clone()));
         let comparing = has_others.then(|| tokio::spawn(compare_clocks(backend.clone())));
+        let metrics = metrics_listener
+            .map(|listener| listen::Beside::serve(listener, "Metrics", metrics::router(&self.state)))
+            .transpose()?;
         let served = listen::serve(&self.state, self.router, backend.store().sync_failed()).await;
+        drop(metrics);
         sealing.abort();
         housekeeping.abort();
         looking.abort();
@@ -282,10 +288,10 @@ async fn housekeeping(state: AppState) {
         state.limits.forget_rested();
         backend.store().rest();
         backend.forget_old_checks();
-        backend.forget_past_revocations();
         if !backend.may_clear_away() {
             continue;
         }
+        backend.forget_past_revocations();
         if let Err(error) = backend.keep_keys().await {
             tracing::error!(%error, "the keys could not be kept in order; will try again");
         }

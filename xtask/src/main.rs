@@ -1,6 +1,7 @@
 //! Builds, serves, tests and measures Mayfly: a tool, not part of the product.
 
 mod install;
+mod older;
 mod postgres;
 mod run;
 mod serve;

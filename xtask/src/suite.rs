@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use crate::postgres::{Cluster, Durability};
 use crate::run::{self as program, Counts, count};
 use crate::serve::{release_server, released_server};
-use crate::{Failure, install, root, site, target_dir};
+use crate::{Failure, install, older, root, site, target_dir};
 
 /// Tests that can do more than every day has time for look at this variable.
 const FULL: &str = "MAYFLY_TEST_FULL";
+
+/// Full runs upgrade from it and go back to it.
+const OLDER_PROGRAM: &str = "MAYFLY_TEST_OLDER_PROGRAM";
 
 /// Full counts are of the program that people run.
 const PROGRAM: &str = "MAYFLY_TEST_PROGRAM";
@@ -45,18 +48,17 @@ pub fn run(quick: bool, full: bool, filter: Option<&str>) -> bool {
             ])
         });
     }
-    suite.tests("tool", || cargo_test(&["--package", "xtask"], filter, None, full));
+    suite.tests("tool", || cargo_test(&["--package", "xtask"], filter, None, false));
     if full {
         suite.check("program as it is released", || {
             install::node_modules()?;
             release_server().map(drop)
         });
+        suite.check("the older program", older::build);
         if filter.is_none() {
             // What is constant in time as it is written need not be so as it is optimised.
-            let optimised = ["--release", "--package", "server", "--test", "properties"];
-            suite.tests("timing, optimised", || {
-                cargo_test(&optimised, Some("timing"), None, full)
-            });
+            let alone = [PRODUCT.as_slice(), &["--test", "properties"]].concat();
+            suite.tests("timing, optimised", || cargo_test(&alone, Some("timing"), None, full));
         }
     }
     suite.tests("pages, server on SQLite", || {
@@ -185,7 +187,11 @@ fn cargo_test(
         .args(filter)
         .current_dir(root());
     if full {
-        command.env(FULL, "1").env(PROGRAM, released_server()?);
+        command
+            .args(["--profile", "full"])
+            .env(FULL, "1")
+            .env(PROGRAM, released_server()?)
+            .env(OLDER_PROGRAM, older::program());
     }
     // What it measured and counted is of interest, though nothing failed.
     command.args(["--", "--show-output"]);
@@ -200,8 +206,13 @@ fn cargo_test(
 fn browser_tests(filter: Option<&str>, full: bool) -> Result<Counts, Failure> {
     install::node_modules()?;
     let browser = install::browser()?;
-    // Built together with the tests of the API, so this only makes sure.
-    run_cargo(&[["test", "--no-run"].as_slice(), &PRODUCT].concat())?;
+    let server = if full {
+        released_server()?
+    } else {
+        // Built together with the tests of the API, so this only makes sure.
+        run_cargo(&[["test", "--no-run"].as_slice(), &PRODUCT].concat())?;
+        target_dir().join("debug/mayfly")
+    };
     let mut command = Command::new("npx");
     command.args(["playwright", "test"]).current_dir(root().join("end2end"));
     if full {
@@ -210,11 +221,7 @@ fn browser_tests(filter: Option<&str>, full: bool) -> Result<Counts, Failure> {
     if let Some(filter) = filter {
         command.args(["--grep", filter, "--pass-with-no-tests"]);
     }
-    count(
-        command
-            .env("MAYFLY_BIN", target_dir().join("debug/mayfly"))
-            .env("MAYFLY_CHROMIUM", browser),
-    )
+    count(command.env("MAYFLY_BIN", server).env("MAYFLY_CHROMIUM", browser))
 }
 
 /// Every fuzz target for a minute, from its seeds and from what earlier runs found to be of interest. Without a

@@ -32,7 +32,7 @@ const TEXTS: [&str; 12] = [
 ];
 
 /// Settings that are lists, written with commas.
-const LISTS: [&str; 2] = ["server.trusted_proxies", "mail.security_desk"];
+const LISTS: [&str; 3] = ["server.trusted_proxies", "mail.security_desk", "metrics.readers"];
 
 /// A variable whose name and value are both text; others cannot be ours.
 pub(super) fn text((name, value): (OsString, OsString)) -> Option<(String, String)> {

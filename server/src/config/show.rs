@@ -93,6 +93,13 @@ impl fmt::Display for Settings {
         let desk: Vec<String> = mail.security_desk.iter().map(quoted).collect();
         writeln!(f, "security_desk = [{}]", desk.join(", "))?;
 
+        match self.metrics.address {
+            Some(address) => writeln!(f, "\n[metrics]\naddress = {}", quoted(&address))?,
+            None => writeln!(f, "\n[metrics]\n# address: none, no metrics are served")?,
+        }
+        let readers: Vec<String> = self.metrics.readers.iter().map(quoted).collect();
+        writeln!(f, "readers = [{}]", readers.join(", "))?;
+
         writeln!(
             f,
             "\n[log]\nformat = {}\nfilter = {}",

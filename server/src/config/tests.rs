@@ -178,6 +178,14 @@ fn m7_plain_http_off_loopback_needs_a_proxy_or_tls() {
 }
 
 #[test]
+fn l12_the_metrics_are_for_networks_and_never_for_everybody() {
+    assert_eq!(
+        fields(read("", &[("MAYFLY__METRICS__READERS", "10.0.0.0/8,::/0")])),
+        ["metrics.readers"]
+    );
+}
+
+#[test]
 fn public_urls_are_origins_as_browsers_write_them() {
     for (given, origin) in [
         ("https://ID.example/", "https://id.example"),

@@ -47,6 +47,11 @@ impl Settings {
             "set either this or secrets.key_encryption_key_file, not both",
         );
         self.check_limits(&mut check);
+        check.that(
+            self.metrics.readers.iter().all(|network| network.prefix_len() > 0),
+            "metrics.readers",
+            "allowed are networks of your own monitoring; /0 would be everybody",
+        );
         check.0.extend(self.mail.outlet().err().unwrap_or_default());
         let filter = self.log.filter.parse::<tracing_subscriber::EnvFilter>();
         check.that(

@@ -81,8 +81,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 /// Corrections that are made little by little, and leap seconds, stay far below.
 pub const JUMP: Duration = Duration::from_secs(30);
 
-/// Clocks of nodes may differ by so much. Moments further ahead than they could be, and this, were written before the clock
-/// was set back.
+/// Nodes whose clocks differ by more than this do not serve together: far more than any tolerance, far less than harm.
+/// Moments further ahead than they could be, and this, were written before the clock was set back.
 pub const APART: Duration = Duration::from_mins(2);
 
 /// Notices jumps of the wall clock between two looks.

@@ -21,7 +21,7 @@ pub use compact::MAX_TOKEN_BYTES;
 pub use logout::{LogoutClaims, LogoutEvent};
 pub use service::ServiceClaims;
 pub(in crate::domain) use verify::FORBIDDEN;
-pub use verify::{EitherClaims, LOGOUT_TOKEN_LIFE, MAX_TOLERANCE, Refusal, Verifier, key_id};
+pub use verify::{EitherClaims, LOGOUT_TOKEN_LIFE, MAX_TOLERANCE, Moment, Refusal, Verifier, key_id};
 
 use jsonwebtoken::Header;
 use secrecy::SecretString;

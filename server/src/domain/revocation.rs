@@ -8,7 +8,7 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use super::clock::Timestamp;
+use super::clock::{APART, Timestamp};
 use super::id::{SessionId, TokenId};
 use super::jwt::{AccessClaims, MAX_TOLERANCE};
 use super::policy::MAX_ACCESS;
@@ -16,10 +16,10 @@ use super::policy::MAX_ACCESS;
 pub use line::LineError;
 pub use registry::{Registry, Remembered, Verdict};
 
-/// When no access token that was issued until `issued_until` can be accepted by anybody any more.
+/// When no access token that was issued until `issued_until` can be accepted by anybody any more, by whichever node's clock.
 #[must_use]
 pub fn all_expired_at(issued_until: Timestamp) -> Timestamp {
-    issued_until.plus(MAX_ACCESS).plus(MAX_TOLERANCE)
+    issued_until.plus(MAX_ACCESS + MAX_TOLERANCE + APART)
 }
 
 /// Whose tokens are refused.

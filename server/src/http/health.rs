@@ -52,12 +52,60 @@ pub struct Health {
     draining: Draining,
 }
 
+impl Health {
+    /// Looks after `readiness` until `draining` has begun.
+    #[must_use]
+    pub fn new(readiness: Arc<dyn Readiness>, draining: Draining) -> Self {
+        Self { readiness, draining }
+    }
+
+    /// What there has to be, and whether it is there.
+    pub async fn look(&self) -> Parts {
+        let within = |check| async { tokio::time::timeout(LONGEST_CHECK, check).await.unwrap_or(false) };
+        let (database, keys) = tokio::join!(within(self.readiness.database()), within(self.readiness.keys()));
+        Parts {
+            database,
+            keys,
+            clock: self.readiness.clock(),
+            draining: self.draining.has_begun(),
+        }
+    }
+}
+
+/// See [`Readiness`] and [`Draining`].
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "documented where they come from")]
+#[expect(clippy::struct_excessive_bools, reason = "each by itself, as `/readyz` shows them")]
+pub struct Parts {
+    pub database: bool,
+    pub keys: bool,
+    pub clock: bool,
+    pub draining: bool,
+}
+
+impl Parts {
+    /// Requests may come.
+    #[must_use]
+    pub const fn are_ready(&self) -> bool {
+        self.database && self.keys && self.clock && !self.draining
+    }
+}
+
+const ALIVE: &str = "/healthz";
+const READY: &str = "/readyz";
+
+/// Whether this is the path of one of the two routes.
+#[must_use]
+pub fn is_probe(path: &str) -> bool {
+    [ALIVE, READY].contains(&path)
+}
+
 /// The two routes.
-pub fn routes(readiness: Arc<dyn Readiness>, draining: Draining) -> Router {
+pub fn routes(health: Health) -> Router {
     Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .with_state(Health { readiness, draining })
+        .route(ALIVE, get(healthz))
+        .route(READY, get(readyz))
+        .with_state(health)
 }
 
 /// The process lives.
@@ -70,11 +118,8 @@ pub async fn healthz() -> impl IntoResponse {
 #[utoipa::path(get, path = "/readyz", responses(
     (status = 200, description = "Ready"), (status = 503, description = "Not now: database, keys, clock, or about to stop")))]
 pub async fn readyz(State(health): State<Health>) -> Response {
-    let within = |check| async { tokio::time::timeout(LONGEST_CHECK, check).await.unwrap_or(false) };
-    let (database, keys) = tokio::join!(within(health.readiness.database()), within(health.readiness.keys()));
-    let draining = health.draining.has_begun();
-    let clock = health.readiness.clock();
-    let ready = database && keys && clock && !draining;
+    let parts = health.look().await;
+    let ready = parts.are_ready();
     let status = if ready {
         StatusCode::OK
     } else {
@@ -82,10 +127,10 @@ pub async fn readyz(State(health): State<Health>) -> Response {
     };
     let body = json!({
         "status": if ready { "ready" } else { "not_ready" },
-        "database": database,
-        "keys": keys,
-        "clock": clock,
-        "draining": draining,
+        "database": parts.database,
+        "keys": parts.keys,
+        "clock": parts.clock,
+        "draining": parts.draining,
     });
     (status, axum::Json(body)).into_response()
 }
@@ -120,7 +165,7 @@ mod tests {
 
     async fn status(path: &str, without: &'static str, draining: &Draining) -> u16 {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        routes(Arc::new(Without(without)), draining.clone())
+        routes(Health::new(Arc::new(Without(without)), draining.clone()))
             .oneshot(request)
             .await
             .unwrap()

@@ -13,7 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum_server::Handle;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -35,6 +36,10 @@ const MOST_HEADERS: usize = 100;
 const MOST_STREAMS: u32 = 100;
 /// Streams that a client may reset before the connection is closed (rapid reset).
 const MOST_RESETS: usize = 20;
+/// Most connections at once where something small is served beside the product.
+const MOST_BESIDE: usize = 16;
+/// A connection there on which nothing moves for so long is closed: more than what is asked for may take.
+const STALL_BESIDE: Duration = Duration::from_secs(30);
 /// After SIGTERM the listener stays open this long, so that balancers see `/readyz` before they see a closed port.
 const NOTICE: Duration = Duration::from_secs(1);
 
@@ -109,11 +114,50 @@ pub fn bind(settings: &Server) -> Result<std::net::TcpListener, ListenError> {
     if exposed && settings.tls.is_none() && settings.trusted_proxies.is_empty() {
         return Err(ListenError::PlainHttp(address));
     }
+    bind_to(address)
+}
+
+/// Binds an address whoever may reach it.
+///
+/// # Errors
+/// [`ListenError::Bind`].
+pub fn bind_to(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
     let bound = std::net::TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
     bound.map_err(|source| ListenError::Bind { address, source })
+}
+
+/// Something small, served on an address of its own in plain HTTP for as long as this is there.
+pub struct Beside(Handle<SocketAddr>);
+
+impl Beside {
+    /// Begins to serve on what [`bind_to`] gave, and says where.
+    ///
+    /// # Errors
+    /// [`ListenError::Listener`].
+    pub fn serve(listener: std::net::TcpListener, what: &'static str, router: Router) -> Result<Self, ListenError> {
+        println!("{what} at http://{}", listener.local_addr()?);
+        let handle = Handle::new();
+        let guard = Guard::new(MOST_BESIDE, HEADER_TIMEOUT, STALL_BESIDE, false);
+        let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(guard);
+        limit_requests(server.http_builder());
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = server.http1_only().serve(service);
+        tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, what, "no more of it");
+            }
+        });
+        Ok(Self(handle))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
 }
 
 /// Serves on a bound listener until `stop` is done, then drains: readiness goes first, then the listener, then the
@@ -139,12 +183,7 @@ pub async fn serve_on(
 
     let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
     let builder = server.http_builder();
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(MOST_HEAD_BYTES as usize);
+    limit_requests(builder);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -181,6 +220,16 @@ pub async fn serve_on(
         result = serving => Ok(result?),
         () = drain => Ok(()),
     }
+}
+
+/// What one request over HTTP/1 may cost before it is read.
+fn limit_requests(builder: &mut Builder<TokioExecutor>) {
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEAD_BYTES as usize);
 }
 
 /// How the server was asked to stop.

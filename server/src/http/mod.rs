@@ -26,6 +26,7 @@ pub mod feed;
 pub mod health;
 pub mod limits;
 pub mod listen;
+pub mod metrics;
 pub mod oauth;
 pub mod pages;
 pub mod protect;
@@ -56,6 +57,7 @@ use crate::domain::audit::Circumstances;
 use crate::domain::audit::Kind;
 use crate::domain::session::Client;
 use crate::services::Backend;
+use crate::services::metrics::Metrics;
 use crate::services::ports::{Guess, Throttle};
 use crate::services::sign_in::{Caller, DeviceCookie};
 
@@ -103,7 +105,10 @@ pub fn router(state: &AppState) -> Router {
         .route(protect::REPORT_PATH, report)
         .with_state(state.clone())
         .merge(assets::routes())
-        .merge(health::routes(state.backend.clone(), state.draining.clone()));
+        .merge(health::routes(health::Health::new(
+            state.backend.clone(),
+            state.draining.clone(),
+        )));
     let rules = Rules {
         identification: client::Identification {
             trusted_proxies: settings.trusted_proxies.clone().into(),
@@ -117,6 +122,7 @@ pub fn router(state: &AppState) -> Router {
         time_limit: Duration::from_secs(settings.request_timeout_seconds),
         body_limit: DefaultBodyLimit::max(settings.max_body_bytes),
         protection,
+        metrics: state.backend.metrics().clone(),
     };
     Edge::around(routes, rules)
 }
@@ -136,6 +142,8 @@ struct Rules {
     time_limit: Duration,
     protection: protect::Protection,
     body_limit: DefaultBodyLimit,
+    /// Counts the answers.
+    metrics: Arc<Metrics>,
 }
 
 impl Edge {
@@ -153,6 +161,7 @@ impl Edge {
         // The path stays out of the log: a one-time link is a secret.
         let span = tracing::info_span!("request", id = %known.id.0, method = %request.method());
         let for_people = error::accepts_html(request.headers());
+        let is_probe = health::is_probe(request.uri().path());
         let answered = async {
             let body = body::Awaited::watch(&mut request);
             let Ok(answered) = caught(tokio::time::timeout(rules.time_limit, self.admit(request))).await else {
@@ -169,6 +178,9 @@ impl Edge {
         let mut response = rules.bodies.give(answered, &known.id, for_people);
         rules.headers.set(response.headers_mut());
         known.id.name(response.headers_mut());
+        if !is_probe {
+            rules.metrics.answered(response.status().as_u16());
+        }
         response
     }
 

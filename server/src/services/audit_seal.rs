@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::node_clocks::MOST_APART;
 use super::{Backend, ServiceError};
 use crate::domain::audit_seal::{SealKey, Tampering, Walk};
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::clock::{APART, Clock, Timestamp};
 use crate::storage::audit::{self, Place};
 
 /// The pause between two looks for what is new.
@@ -19,12 +18,12 @@ const BATCH: u32 = 1000;
 const USUAL: Duration = Duration::from_secs(5);
 /// A transaction may commit an event this much after its moment: by the clock of another node, and later than any
 /// transaction can last.
-const LATE: Duration = MOST_APART.saturating_add(Duration::from_mins(1));
+const LATE: Duration = APART.saturating_add(Duration::from_mins(1));
 /// How often those are looked for that came later than usual: each such look goes through all events of [`LATE`].
 const LOOK_FOR_LATE_EVERY: Duration = Duration::from_secs(30);
 /// An event older than this without a seal was slipped in, or sealing has stopped: by a clock that may be ahead of that
 /// of the event's node, after a late look that was due.
-const SEALED_WITHIN: Duration = MOST_APART.saturating_add(Duration::from_mins(1));
+const SEALED_WITHIN: Duration = APART.saturating_add(Duration::from_mins(1));
 
 /// What of the log was looked through for unsealed events. By this node's clock and for its own looks alone: another
 /// node's clock may differ, and it may see other events.

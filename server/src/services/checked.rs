@@ -90,7 +90,7 @@ impl Backend {
         is_young
             && !writes
             && entry.began.policies == self.store.saved_policies()
-            && self.verifier.is_in_time(&entry.claims, now)
+            && self.verifier.is_in_time(&entry.claims, self.moment())
             && self.is_within_access(&entry.claims, session.access, now)
             && matches!(session.standing(user, Some(limits), now), Standing::Alive(tight) if !tight.changed)
             && self.knows_own_revocations()

@@ -155,7 +155,10 @@ impl Backend {
             tx.commit().await?;
         }
         if !found.is_empty() {
-            tracing::warn!(sessions = found.len(), "revoked again: ended while the clock was ahead");
+            tracing::info!(
+                sessions = found.len(),
+                "revoked again: their end lies ahead of this clock"
+            );
         }
         self.clock_watch.has_ended_ahead.store(false, Ordering::SeqCst);
         Ok(())
@@ -195,11 +198,9 @@ impl Backend {
                 "they began or were used while the clock was ahead; their limits run from now on"
             );
         }
-        self.clock_watch.has_brought_back.store(true, Ordering::SeqCst);
         // A jump meanwhile has them looked for once more.
-        if !self.clock_is_steady_for(BELIEVED_AFTER) {
-            self.clock_watch.has_brought_back.store(false, Ordering::SeqCst);
-        }
+        let is_done = self.clock_is_steady_for(BELIEVED_AFTER);
+        self.clock_watch.has_brought_back.store(is_done, Ordering::SeqCst);
         Ok(all)
     }
 }

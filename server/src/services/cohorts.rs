@@ -27,7 +27,7 @@ const AT_ONCE: usize = 2;
 const MOST_LOST_RACES: u32 = 5;
 /// On SQLite a process that waits to write looks again after 100 ms at the latest: the server gets its turn once in so
 /// much time.
-const TURN: Duration = Duration::from_millis(800);
+const TURN: Duration = Duration::from_secs(1);
 /// For so long.
 const PAUSE: Duration = Duration::from_millis(150);
 

@@ -39,13 +39,6 @@ impl Past {
 }
 
 impl Backend {
-    /// Forgets in memory what concerns no living token any more.
-    pub fn forget_past_revocations(&self) {
-        if self.clock_has_settled() {
-            self.drop_past_revocations();
-        }
-    }
-
     /// Removes it from the database; the next call goes on if it is very much. How many rows.
     ///
     /// # Errors

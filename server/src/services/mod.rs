@@ -23,6 +23,7 @@ pub mod invitations;
 pub mod keys;
 pub mod lifetimes;
 pub mod mail;
+pub mod metrics;
 pub mod node_clocks;
 mod notices;
 pub mod oauth;
@@ -146,6 +147,7 @@ pub struct Backend {
     /// For telling services of ended sessions.
     telling: backchannel_logout::Telling,
     mail: Option<Outlet>,
+    metrics: Arc<metrics::Metrics>,
     /// The server ends: what is under way outside comes to an end with what it has.
     ending: watch::Sender<bool>,
 }
@@ -177,6 +179,7 @@ impl Backend {
         let node = NodeId::new(parts.clock.now(), parts.random.as_ref());
         let nonces = Nonces::new(&parts.kek.derive("dpop nonces"));
         let seals = Seals::new(&parts.kek.derive("dbsc"));
+        let metrics = Arc::new(metrics::Metrics::new(parts.store.event_counts().clone()));
         Self {
             store: parts.store,
             clock: parts.clock,
@@ -200,6 +203,7 @@ impl Backend {
             node_clock: node_clocks::NodeClock::new(node),
             telling: backchannel_logout::Telling::default(),
             mail: parts.mail,
+            metrics,
             ending: watch::channel(false).0,
         }
     }

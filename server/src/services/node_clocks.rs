@@ -7,16 +7,15 @@
 //! So neither takes a good node out of service.
 
 use std::cmp::Reverse;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
-use crate::domain::clock::{Timestamp, millis};
+use crate::domain::clock::{APART, Timestamp, millis};
 use crate::domain::id::NodeId;
+use crate::domain::jwt::Moment;
 use crate::storage::{Tx, nodes};
 
-/// Nodes whose clocks differ by more than this do not serve together: far more than any tolerance, far less than harm.
-pub const MOST_APART: Duration = Duration::from_mins(2);
 /// How often a node says that it is there.
 pub const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// A report as old as this is of a node that is gone.
@@ -24,11 +23,28 @@ pub const GONE_AFTER: Duration = Duration::from_secs(35);
 /// A node that was in the wrong all this time is not ready.
 pub const RED_AFTER: Duration = Duration::from_secs(45);
 
+/// A difference from a node that is gone counts for so long; all that it decides lies within a minute, or within the two
+/// that the nodes may be apart.
+const REMEMBERED_FOR: Duration = Duration::from_mins(2);
+
 /// What this node knows of its own clock.
 #[derive(Debug)]
 pub(super) struct NodeClock {
     id: NodeId,
     standing: Mutex<Standing>,
+    /// Those of the last [`REMEMBERED_FOR`].
+    differences: Mutex<Vec<Difference>>,
+}
+
+/// How far this clock was from those of the others that are right.
+#[derive(Clone, Copy, Debug)]
+struct Difference {
+    /// Of the slowest.
+    ahead: Duration,
+    /// Of the fastest.
+    behind: Duration,
+    /// When that was seen, by time that no clock's setting changes.
+    seen_at: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +58,16 @@ enum Standing {
 }
 
 impl NodeClock {
-    pub(super) const fn new(id: NodeId) -> Self {
+    pub(super) fn new(id: NodeId) -> Self {
         Self {
             id,
             standing: Mutex::new(Standing::Unknown),
+            differences: Mutex::default(),
         }
+    }
+
+    fn differences(&self) -> MutexGuard<'_, Vec<Difference>> {
+        self.differences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn standing(&self) -> Standing {
@@ -81,6 +102,7 @@ impl Backend {
         let others = self.other_clocks(&mut tx, there).await?;
         tx.commit().await?;
         let is_wrong = is_wrong(ahead, &others);
+        self.note_difference(ahead, &others);
         let mut standing = clock.standing.lock().unwrap_or_else(PoisonError::into_inner);
         *standing = match (*standing, is_wrong) {
             (_, false) => Standing::Right,
@@ -94,6 +116,31 @@ impl Backend {
             }
         };
         Ok(!is_wrong)
+    }
+
+    fn note_difference(&self, this: i64, others: &[i64]) {
+        let seen_at = self.clock.elapsed();
+        let [ahead, behind] = difference(this, others);
+        let mut differences = self.node_clock.differences();
+        // What another node wrote matters for a while, though the node may be gone.
+        differences.retain(|one| seen_at.saturating_sub(one.seen_at) < REMEMBERED_FOR);
+        differences.push(Difference { ahead, behind, seen_at });
+    }
+
+    /// Now by the slowest of the clocks that have written what is looked at: without the leaps of this one (F17), and its lead
+    /// over other nodes' (F18). Nobody is accused of anything by a clock.
+    pub(super) fn slowest_now(&self) -> Timestamp {
+        let ahead = self.node_clock.differences().iter().map(|one| one.ahead).max();
+        self.now().minus(self.has_leapt() + ahead.unwrap_or_default())
+    }
+
+    /// When a token of ours is looked at: what a node whose clock is ahead has just issued is not from the future.
+    pub(super) fn moment(&self) -> Moment {
+        let now = self.now();
+        let behind = self.node_clock.differences().iter().map(|one| one.behind).max();
+        // By a clock that is wrong itself nothing is taken that the others would not take.
+        let fastest = now.plus(behind.unwrap_or_default().min(APART));
+        Moment { now, fastest }
     }
 
     /// How far this clock, of a command beside serving nodes, is ahead of the database's, in milliseconds: if it is minutes
@@ -145,7 +192,20 @@ impl Backend {
 }
 
 fn agree(a: i64, b: i64) -> bool {
-    a.abs_diff(b) <= millis(MOST_APART).unsigned_abs()
+    a.abs_diff(b) <= millis(APART).unsigned_abs()
+}
+
+/// How far this clock is ahead of the slowest of those that are right, and behind the fastest. All as milliseconds ahead of
+/// the database's clock.
+fn difference(this: i64, others: &[i64]) -> [Duration; 2] {
+    let is_right = |at: &usize| {
+        let mut rest = others.to_vec();
+        let other = std::mem::replace(&mut rest[*at], this);
+        !is_wrong(other, &rest)
+    };
+    let right = || (0..others.len()).filter(is_right).map(|at| others[at]).chain([this]);
+    let [slowest, fastest] = [right().min(), right().max()].map(|other| other.unwrap_or(this));
+    [slowest, fastest].map(|other| Duration::from_millis(this.abs_diff(other)))
 }
 
 /// All as milliseconds ahead of the database's clock.
@@ -189,6 +249,25 @@ mod tests {
             (vec![i64::MAX, i64::MIN, 0], vec![0, 1]),
         ] {
             assert_eq!(wrong_ones(&clocks), wrong, "{clocks:?}");
+        }
+    }
+
+    #[test]
+    fn f18_the_difference_of_a_clock_is_from_the_slowest_and_the_fastest_that_are_right() {
+        for (this, others, expected) in [
+            (0, vec![], [0, 0]),
+            (30_000, vec![-30_000], [60_000, 0]),
+            (-30_000, vec![30_000], [0, 60_000]),
+            (0, vec![-1_000, 90_000, -2_000], [2_000, 90_000]),
+            // Hours away: believed by nobody.
+            (0, vec![-60 * MINUTE, -1_000, 60 * MINUTE], [1_000, 0]),
+            // The others are right.
+            (60 * MINUTE, vec![0, 1_000], [60 * MINUTE, 0]),
+            (-60 * MINUTE, vec![0, 1_000], [0, 60 * MINUTE + 1_000]),
+            (60 * MINUTE, vec![0, 1_000, -60 * 24 * MINUTE], [60 * MINUTE, 0]),
+            (i64::MAX, vec![0, i64::MIN], [i64::MAX, 0]),
+        ] {
+            assert_eq!(difference(this, &others).map(millis), expected, "{this} {others:?}");
         }
     }
 

@@ -233,8 +233,12 @@ impl Backend {
             return Ok(None);
         }
         let entries = if after < last {
-            // A clock that is ahead would leave out what matters when it is put right.
-            let over_at = if self.clock_has_settled() { as_of } else { BEGINNING };
+            // A clock that is ahead would leave out what still matters.
+            let over_at = if self.clock_has_settled() && self.may_clear_away() {
+                as_of
+            } else {
+                BEGINNING
+            };
             revocations::list_revocations(&mut tx, after, last, over_at, PAGE).await?
         } else {
             Vec::new()
@@ -248,9 +252,12 @@ impl Backend {
         }))
     }
 
-    /// See [`Backend::forget_past_revocations`].
-    pub(super) fn drop_past_revocations(&self) {
+    /// Forgets here what concerns no living token any more, once the clock has settled.
+    pub fn forget_past_revocations(&self) {
+        // In this order: a jump between the two is seen.
         let now = self.now();
-        self.learn(|known| known.registry.forget(now));
+        if self.clock_has_settled() {
+            self.learn(|known| known.registry.forget(now));
+        }
     }
 }

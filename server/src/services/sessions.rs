@@ -213,6 +213,8 @@ impl Backend {
         fail::fail_point!("tokens::before_sign", |_| Err(
             crate::domain::jwt::JwtError::Signing.into()
         ));
+        // A node whose clock is ahead may have written it: no token lives longer than the rule says by any clock.
+        let expires_at = session.access_expires_at.min(now.plus(session.access));
         let claims = AccessClaims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -223,7 +225,7 @@ impl Backend {
             jti: TokenId::new(now, self.random()),
             iat: now.as_seconds(),
             nbf: now.as_seconds(),
-            exp: session.access_expires_at.as_seconds(),
+            exp: expires_at.as_seconds(),
             auth_time: session.authenticated_at.as_seconds(),
             acr: acr(&session.amr).to_owned(),
             amr: session.amr.split(' ').map(str::to_owned).collect(),
@@ -237,7 +239,7 @@ impl Backend {
         );
         Ok(Issued {
             access,
-            access_expires_at: session.access_expires_at,
+            access_expires_at: expires_at,
             refresh: refresh::derive(&ring, secret, session.id, session.generation, session.rotated_at),
             live,
         })

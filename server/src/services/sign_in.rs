@@ -2,6 +2,7 @@
 //! `domain::sign_in`'s to say; the state in between is the caller's to keep (in a tower-sessions session).
 
 use std::net::IpAddr;
+use std::pin::pin;
 
 use data_encoding::BASE64URL_NOPAD;
 use secrecy::{ExposeSecret, SecretString};
@@ -150,6 +151,17 @@ impl Backend {
         return_to: String,
         caller: &Caller,
     ) -> Result<PasswordOutcome, ServiceError> {
+        let decided = pin!(self.decide_password(identifier, password, return_to, caller));
+        self.measure_sign_in("password", decided).await
+    }
+
+    async fn decide_password(
+        &self,
+        identifier: &str,
+        password: &str,
+        return_to: String,
+        caller: &Caller,
+    ) -> Result<PasswordOutcome, ServiceError> {
         // Longer than any account may have: the same answer, without work that an attacker could choose.
         let given = Password::parse(password).ok();
         let name = canonical(identifier);
@@ -261,7 +273,12 @@ impl Backend {
     ///
     /// # Errors
     /// Infrastructure.
-    pub async fn check_code(&self, mut flow: Flow, code: &str, caller: &Caller) -> Result<CodeOutcome, ServiceError> {
+    pub async fn check_code(&self, flow: Flow, code: &str, caller: &Caller) -> Result<CodeOutcome, ServiceError> {
+        let decided = pin!(self.decide_code(flow, code, caller));
+        self.measure_sign_in("code", decided).await
+    }
+
+    async fn decide_code(&self, mut flow: Flow, code: &str, caller: &Caller) -> Result<CodeOutcome, ServiceError> {
         let Step::Code { wrong } = flow.step else {
             return Ok(CodeOutcome::FlowOver);
         };

@@ -2,6 +2,7 @@
 
 mod access;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use super::dbsc::{OtherBrowser, Sender};
@@ -44,7 +45,21 @@ pub enum RefreshOutcome {
 }
 
 impl RefreshOutcome {
-    /// The name in the header `mayfly-refresh`.
+    /// All names.
+    pub const NAMES: [&'static str; 10] = [
+        "malformed",
+        "forged",
+        "unproven",
+        "over",
+        "rotated",
+        "reissued",
+        "fresh",
+        "superseded",
+        "reused",
+        "ahead",
+    ];
+
+    /// The name in the header `mayfly-refresh` and in the metrics.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -152,9 +167,14 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
         // The wait for another refresh of the session counts, too.
-        tokio::time::timeout(PATIENCE, self.refresh_in_turn(token, holder, slides, from))
-            .await
-            .unwrap_or(Err(ServiceError::Busy))
+        let refreshed = pin!(tokio::time::timeout(
+            PATIENCE,
+            self.refresh_in_turn(token, holder, slides, from)
+        ));
+        let (outcome, took) = self.timed(refreshed).await;
+        let outcome = outcome.unwrap_or(Err(ServiceError::Busy));
+        self.metrics.refreshed(&outcome, took);
+        outcome
     }
 
     async fn refresh_in_turn(
@@ -246,10 +266,10 @@ impl Backend {
             Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at, now) => {
                 Decision::Rotate(tight)
             }
-            // By the time that really passed: nobody is accused by a clock (F17).
+            // Nobody is accused by a clock.
             Decision::Reuse => {
-                let before = now.minus(self.has_leapt());
-                refresh::decide(&session, &user, limits.as_ref(), presented.generation, before)
+                let slowest = self.slowest_now();
+                refresh::decide(&session, &user, limits.as_ref(), presented.generation, slowest)
             }
             decision => decision,
         };

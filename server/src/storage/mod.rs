@@ -39,11 +39,12 @@ pub mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use changes::Changes;
+use changes::{Changes, Counted};
 use sqlx::error::ErrorKind;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 pub use bell::Bell;
+pub use changes::EventCounts;
 pub use connect::{DatabaseSettings, Store};
 pub use error::StorageError;
 
@@ -71,6 +72,8 @@ pub struct Tx {
     revoked: Vec<revocations::Revocation>,
     /// It saves a policy.
     saves_policy: bool,
+    /// The events that it adds to the audit log.
+    recorded: Vec<Counted>,
     /// A statement failed in a way after which nothing may be called done.
     failed: bool,
     /// Hears of those commits.
@@ -97,6 +100,7 @@ impl Tx {
             inner,
             revoked: Vec::new(),
             saves_policy: false,
+            recorded: Vec::new(),
             failed: false,
             changes,
         }
@@ -130,6 +134,7 @@ impl Tx {
             Inner::PostgresWrite(transaction) => transaction.commit().await?,
             Inner::SqliteRead(_) | Inner::PostgresRead(_) => {}
         }
+        self.changes.recorded(&self.recorded);
         fail::fail_point!("commit::after", |_| Err(StorageError::Together(Arc::new(
             sqlx::Error::WorkerCrashed
         ))));

@@ -82,6 +82,7 @@ statements! {
     NOTE_BROWSER_PROOF = "UPDATE sessions SET browser_key_proved_at = $2 \
         WHERE id = $1 AND browser_key IS NOT NULL AND browser_key_proved_at IS NULL AND ended_at IS NULL";
     COUNT_LIVING = "SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL";
+    COUNT_ALL_LIVING = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL";
     DELETE_LONG_ENDED = "DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s \
         WHERE s.absolute_expires_at < $1 AND s.ended_at < $1 ORDER BY s.absolute_expires_at LIMIT $2)";
 }
@@ -249,6 +250,17 @@ pub async fn count_living_sessions(tx: &mut Tx, user: UserId) -> Result<u32, Sto
         .fetch_one(connection)
         .await)?;
     super::columns::Table("sessions").small("count", count)
+}
+
+/// How many sessions have no end written down. Goes through all of them: for a look now and then.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count_all_living_sessions(tx: &mut Tx) -> Result<u64, StorageError> {
+    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(COUNT_ALL_LIVING)
+        .fetch_one(connection)
+        .await)?;
+    super::columns::Table("sessions").count("count", count)
 }
 
 /// The person's sessions that ended since then, newest end first.

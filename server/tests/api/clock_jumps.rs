@@ -8,7 +8,7 @@ use server::services::forgetting::Past;
 use server::startup::{Application, checkpoint_path};
 
 use crate::app::{BEGIN, SeededRandom, TestApp};
-use crate::people::Auditor;
+use crate::people::{Auditor, first_admin_path};
 use crate::program::Program;
 use crate::reply::Reply;
 
@@ -214,20 +214,9 @@ async fn f17_what_is_revoked_while_a_nodes_clock_is_ahead_is_known_to_it_when_it
 
 #[tokio::test]
 async fn f17_a_link_that_was_made_while_the_clock_was_ahead_is_dead_when_it_is_set_right() {
-    use secrecy::ExposeSecret as _;
     let app = TestApp::start("f17 link").await;
     app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + DAY));
-    let link = app
-        .backend()
-        .first_admin_link()
-        .await
-        .expect("answers")
-        .expect("nobody yet");
-    let link = link
-        .expose_secret()
-        .strip_prefix(crate::app::ORIGIN)
-        .expect("ours")
-        .to_owned();
+    let link = first_admin_path(&app).await;
     crate::browser::Browser::new(&app).open(&link).await.expect(200);
     app.set_clock(BEGIN);
     crate::browser::Browser::new(&app).open(&link).await.expect(404);

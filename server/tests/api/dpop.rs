@@ -320,7 +320,7 @@ async fn r6_of_50_uses_of_one_proof_at_once_exactly_one_succeeds() {
     again.me().await.expect(200);
     // Proofs are forgotten when they are too old for any node.
     let kept = "SELECT count(*) FROM dpop_proofs";
-    app.pass(80);
+    app.pass(200);
     app.backend().forget(Past::Proofs).await.expect("the database answers");
     assert_eq!(
         app.number(kept).await,

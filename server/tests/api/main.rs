@@ -47,6 +47,7 @@ mod lost_answers;
 mod mail_server;
 mod mails;
 mod mails_away;
+mod metrics;
 mod oauth_endpoints;
 mod passwords;
 mod recovery;

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use server::domain::client::REVOCATIONS;
 use server::domain::clock::{Clock as _, SystemClock, Timestamp};
+use server::services::forgetting::Past;
 use server::services::node_clocks::RED_AFTER;
 
 use crate::app::TestApp;
+use crate::binding::BoundBrowser;
 use crate::browser::Browser;
+use crate::service::{Service, post_form};
 
 async fn seems_right(app: &TestApp) -> bool {
     app.backend().compare_clocks().await.expect("the database answers")
@@ -144,4 +148,136 @@ async fn f18_a_command_beside_serving_nodes_goes_by_a_clock_that_one_of_them_has
     apps[1].backend().leave_nodes().await.expect("the database answers");
     let done = command().await;
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Half a minute behind and half a minute ahead: together as much as makes the difference between a lost race and a theft.
+#[tokio::test]
+async fn f18_a_tab_that_lost_a_race_at_a_node_whose_clock_is_behind_is_not_accused_at_one_that_is_ahead() {
+    let apps = nodes("f18 race", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    let (_, mut program) = behind.add_program("max").await;
+    assert!(seems_right(behind).await && seems_right(ahead).await);
+    let parent = program.refresh.clone();
+    behind.pass(61);
+    ahead.pass(61);
+    program.renew().await.expect(200);
+    program.sessions().await.expect(200);
+    let mut elsewhere = program.clone();
+    elsewhere.app = ahead.clone();
+    let at_once = elsewhere.present(&parent).await.expect(409);
+    assert_eq!(at_once.header("mayfly-refresh"), Some("superseded"));
+
+    // The slow node is gone, and forgotten with its clock, but what it wrote is not.
+    behind.backend().leave_nodes().await.expect("the database answers");
+    ahead.pass(50);
+    assert!(seems_right(ahead).await);
+    elsewhere.present(&parent).await.expect(409);
+    // A thief is found all the same, a minute later by the slower clock.
+    ahead.pass(20);
+    let reply = elsewhere.present(&parent).await.expect(401);
+    assert_eq!(reply.header("mayfly-refresh"), Some("reused"));
+
+    // Two minutes after the slow clock was last seen the minute is a minute.
+    let (_, mut other) = ahead.add_program("moritz").await;
+    ahead.pass(120);
+    assert!(seems_right(ahead).await);
+    let parent = other.refresh.clone();
+    other.renew().await.expect(200);
+    other.sessions().await.expect(200);
+    ahead.pass(60);
+    let reply = other.present(&parent).await.expect(401);
+    assert_eq!(reply.header("mayfly-refresh"), Some("reused"));
+}
+
+#[tokio::test]
+async fn f18_a_cookie_of_a_node_whose_clock_is_behind_is_not_taken_for_a_copy_at_one_that_is_ahead() {
+    let apps = nodes("f18 bound cookie", &[-30, 70]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    let person = behind.add_person("max", &["member"], false).await;
+    let owner = BoundBrowser::signed_in(behind, &person).await;
+    // Its sign-in took a minute.
+    ahead.pass(60);
+    assert!(seems_right(behind).await && seems_right(ahead).await);
+    let left = owner.until.since(behind.now()).as_secs();
+    assert!(left > 300, "{left}");
+    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
+    pass(left - 10);
+    let mut there = owner.browser.clone();
+    there.app = ahead.clone();
+    // By this clock it was over 90 s ago.
+    there.open("/").await.expect(200);
+    assert_eq!(ahead.events("bound_cookie_copied").await, 0);
+    pass(10 + 60);
+    assert_ne!(there.get("/").await.status, 200);
+    assert_eq!(
+        ahead.events("bound_cookie_copied").await,
+        1,
+        "its browser has deleted it by now"
+    );
+}
+
+#[tokio::test]
+async fn f18_what_a_node_that_is_ahead_has_just_issued_is_good_at_one_that_is_behind() {
+    let apps = nodes("f18 issued ahead", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    assert!(seems_right(ahead).await && seems_right(behind).await);
+    let (_, mut program) = ahead.add_program("max").await;
+    program.app = behind.clone();
+    for _ in 0..2 {
+        // Looked at, and remembered.
+        program.sessions().await.expect(200);
+    }
+    let asker = Service::resource_server(behind).await;
+    assert_eq!(asker.introspect(&program.access).await["active"], true);
+    let service = Service::add(ahead, "reader", REVOCATIONS).await.token().await;
+    assert_eq!(asker.introspect(&service).await["active"], true);
+    // So is it handed in to be revoked: done is only said when it is.
+    let token = program.access.clone();
+    post_form(behind, "/oauth/revoke", &[], &[("token", &token)])
+        .await
+        .expect(200);
+    program.app = ahead.clone();
+    program.sessions().await.expect(401);
+
+    // Nodes that agree take nothing from the future.
+    let apps = nodes("f18 from the future", &[0, 1]).await;
+    let [here, there] = &apps[..] else { unreachable!() };
+    assert!(seems_right(there).await && seems_right(here).await);
+    there.pass(40);
+    let (_, mut program) = there.add_program("max").await;
+    program.app = here.clone();
+    program.sessions().await.expect(401);
+}
+
+#[tokio::test]
+async fn f18_what_is_revoked_is_remembered_for_as_long_as_the_slowest_clock_lets_a_token_pass() {
+    let apps = nodes("f18 remembered", &[-60, 55]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
+    // Long after the start nothing is kept out of caution.
+    pass(2 * 60 * 60);
+    let reader = Service::add_for(behind, "reader", REVOCATIONS, 10).await;
+    let asker = Service::resource_server(behind).await;
+    let (gone, kept) = (reader.token().await, reader.token().await);
+    post_form(ahead, "/oauth/revoke", &[], &[("token", &gone)])
+        .await
+        .expect(200);
+    // Time passes for them and not for the database: whoever reports first meets a report of before.
+    let compare = async || {
+        seems_right(behind).await;
+        assert!(seems_right(ahead).await);
+    };
+    pass(10 * 60 + 25);
+    compare().await;
+    ahead
+        .backend()
+        .forget(Past::Revocations)
+        .await
+        .expect("the database answers");
+    assert_eq!(asker.introspect(&kept).await["active"], true, "by the slow clock");
+    assert_eq!(asker.introspect(&gone).await["active"], false);
+    pass(5 * 60);
+    compare().await;
+    let forgotten = ahead.backend().forget(Past::Revocations).await;
+    assert_eq!(forgotten.expect("the database answers"), 1);
 }

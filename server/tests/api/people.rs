@@ -10,7 +10,7 @@ use server::domain::policy::Lifetimes;
 use server::domain::user::{User, UserStatus};
 use server::storage::{authenticators, users};
 
-use crate::app::{SeededRandom, TestApp, key_encryption_key};
+use crate::app::{ORIGIN, SeededRandom, TestApp, key_encryption_key};
 use crate::browser::Browser;
 use crate::program::Program;
 
@@ -199,6 +199,16 @@ impl Auditor {
     }
 }
 
+/// Path of a new link for the first administrator.
+pub async fn first_admin_path(app: &TestApp) -> String {
+    let link = app.backend().first_admin_link().await;
+    let link = link.expect("the database answers").expect("nobody is there yet");
+    link.expose_secret()
+        .strip_prefix(ORIGIN)
+        .expect("a link of ours")
+        .to_owned()
+}
+
 /// Opens the first administrator's link and goes through to the devices page, as on a fresh server.
 pub async fn make_first_admin(app: &TestApp) -> Admin {
     let link = app
@@ -215,7 +225,7 @@ pub async fn make_first_admin(app: &TestApp) -> Admin {
 
 /// Opens an invitation and sets the password; the page that follows is shown.
 pub async fn accept(browser: &mut Browser, link: &str, username: &str) -> Person {
-    let path = link.strip_prefix(crate::app::ORIGIN).expect("a link of ours");
+    let path = link.strip_prefix(ORIGIN).expect("a link of ours");
     browser.open(path).await.expect(200);
     let email = format!("{username}@example.org");
     let fields = [

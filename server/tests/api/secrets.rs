@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::app::TestApp;
 use crate::browser::{Browser, encode};
+use crate::metrics::metrics_of_program;
 use crate::people::{PASSWORD, Person};
 use crate::program::Program;
 use server::domain::id::UserId;
@@ -212,7 +213,8 @@ fn found(canaries: &[Canary], in_what: &[u8]) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f69_no_secret_stands_in_the_log_at_its_loudest_nor_in_the_database() {
-    let app = TestApp::spawn("f69", &[("LOG__FILTER", "trace")]).await;
+    let settings = [("LOG__FILTER", "trace"), ("METRICS__ADDRESS", "127.0.0.1:0")];
+    let app = TestApp::spawn("f69", &settings).await;
     let canaries = a_day_with_canaries(&app).await;
     assert!(canaries.len() >= 40, "{}", canaries.len());
     // The link of the first administrator is printed for the operator, once, and used by now.
@@ -227,6 +229,22 @@ async fn f69_no_secret_stands_in_the_log_at_its_loudest_nor_in_the_database() {
     assert!(in_log.is_empty(), "in the log: {in_log:#?}");
     let in_database = found(&canaries, &app.everything_kept().await);
     assert!(in_database.is_empty(), "in the database: {in_database:#?}");
+    let metrics = metrics_of_program(&app).await.0;
+    assert!(metrics.contains("mayfly_refusals_total{"), "{metrics}");
+    let in_metrics = found(&canaries, metrics.as_bytes());
+    assert!(in_metrics.is_empty(), "in the metrics: {in_metrics:#?}");
+    // Closed words: nobody's name, address, or id.
+    for line in metrics
+        .lines()
+        .filter(|line| line.starts_with("mayfly_") && !line.starts_with("mayfly_build"))
+    {
+        let labels = line.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+        for value in labels.map_or("", |(labels, _)| labels).split('"').skip(1).step_by(2) {
+            let is_word = value.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            let is_number = value.parse::<f64>().is_ok() || ["+Inf", "2xx", "3xx", "4xx", "5xx"].contains(&value);
+            assert!(is_word || is_number, "{line}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use axum::body::Body;
 use axum::http::Method;
 use axum::http::header::SET_COOKIE;
 
-use crate::app::{ORIGIN, TestApp};
+use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, REFRESH};
-use crate::people::{PASSWORD, accept, enrol, make_first_admin};
+use crate::people::{PASSWORD, accept, enrol, first_admin_path, make_first_admin};
 
 #[tokio::test]
 async fn p11_a_fresh_server_has_no_account_and_one_link_that_works_once() {
@@ -28,17 +28,8 @@ async fn p11_a_fresh_server_has_no_account_and_one_link_that_works_once() {
 
 #[tokio::test]
 async fn p11_a_link_is_dead_after_an_hour_and_when_a_newer_one_exists() {
-    use secrecy::ExposeSecret as _;
     let app = TestApp::start("p11 links").await;
-    let link = async || {
-        let link = app
-            .backend()
-            .first_admin_link()
-            .await
-            .expect("answers")
-            .expect("nobody yet");
-        link.expose_secret().strip_prefix(ORIGIN).expect("ours").to_owned()
-    };
+    let link = async || first_admin_path(&app).await;
     let older = link().await;
     let newer = link().await;
     Browser::new(&app).open(&older).await.expect(404);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::now;
-use crate::place::Place;
+use crate::place::{PASSWORD, Place};
 use crate::serving::{Answer, Serving};
 
 /// A session's owner asked for its end.
@@ -98,6 +98,16 @@ impl Client {
             ),
         }
     }
+}
+
+/// Signs a person in.
+pub async fn sign_in(serving: &Serving, username: &str) -> Client {
+    let answer = serving.sign_in(username, PASSWORD).await.expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let text = |name: &str| answer.body["tokens"][name].as_str().expect("a token").to_owned();
+    let mut client = Client::new(&text("refresh_token"));
+    client.access = text("access_token");
+    client
 }
 
 /// What came of a load.

@@ -12,8 +12,8 @@ use server::startup::open_backend;
 use server::verify::{BOUND, Checker, Denied, Expected};
 use tokio::task::JoinHandle;
 
-use crate::clients::Client;
-use crate::place::{PASSWORD, Place, USERNAME};
+use crate::clients::{Client, sign_in};
+use crate::place::{Place, USERNAME};
 use crate::serving::Serving;
 use crate::{MACHINE, now, released, scale};
 
@@ -166,16 +166,6 @@ async fn first_line(place: &Place, output: &str) {
     }
 }
 
-/// Signs Wanda in.
-async fn sign_in(serving: &Serving) -> Client {
-    let answer = serving.sign_in(WANDA, PASSWORD).await.expect("an answer");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let text = |name: &str| answer.body["tokens"][name].as_str().expect("a token").to_owned();
-    let mut wanda = Client::new(&text("refresh_token"));
-    wanda.access = text("access_token");
-    wanda
-}
-
 /// They come for access tokens, which are good everywhere.
 async fn come(serving: &Serving, shop: &Shop, clients: &mut [Client]) {
     for client in clients.iter_mut() {
@@ -218,7 +208,7 @@ async fn go(serving: &Serving, shop: &Shop, clients: &[Client]) {
 async fn f59_everybodys_sessions_end_though_the_command_is_killed_in_the_middle_and_who_signs_in_stays() {
     let _turn = MACHINE.lock().await;
     let place = Place::make().await;
-    let many = scale(4000, 100_000);
+    let many = scale(8000, 100_000);
     let mut clients = place.people(many).await;
     place.another(WANDA).await;
     place.let_pass(11).await;
@@ -247,7 +237,7 @@ async fn f59_everybodys_sessions_end_though_the_command_is_killed_in_the_middle_
     let (mut wandas, mut slowest): (Vec<Client>, _) = (Vec::new(), Duration::ZERO);
     let status = loop {
         let asked = now();
-        wandas.push(sign_in(&serving).await);
+        wandas.push(sign_in(&serving, WANDA).await);
         slowest = slowest.max(now() - asked);
         if let Some(status) = again.try_wait().expect("our own child") {
             break status;
@@ -273,7 +263,7 @@ async fn f59_everybodys_sessions_end_though_the_command_is_killed_in_the_middle_
 
     go(&serving, &shop, held).await;
     // Not only those who came while there was less to know.
-    wandas.push(sign_in(&serving).await);
+    wandas.push(sign_in(&serving, WANDA).await);
     let caught_up = shop.accepts(&wandas[wandas.len() - 1].access).await;
     println!("the service lets Wanda in after {} ms", caught_up.as_millis());
     stay(&serving, &shop, &wandas).await;
@@ -302,7 +292,9 @@ async fn f59_very_many_sessions_of_a_network_and_of_one_person_end_within_second
     // Half of them, by the last digits of their ids.
     let digit = format!("substr({}, 32, 1)", place.hex("id"));
     let lower = "('0', '1', '2', '3', '4', '5', '6', '7')";
-    let moved = format!("UPDATE sessions SET address = '192.0.2.7' WHERE {digit} IN {lower}");
+    // From tens of thousands of addresses.
+    let address = format!("'2001:db8::' || substr({}, 25, 4)", place.hex("id"));
+    let moved = format!("UPDATE sessions SET address = {address} WHERE {digit} IN {lower}");
     place.execute(&moved).await;
     let is_far = |client: &Client| client.session.ends_with(|digit: char| ('0'..='7').contains(&digit));
     let (mut far, mut near): (Vec<_>, Vec<_>) = clients.into_iter().partition(is_far);
@@ -313,20 +305,20 @@ async fn f59_very_many_sessions_of_a_network_and_of_one_person_end_within_second
     let shop = Shop::beside(&place, &serving).await;
     come(&serving, &shop, &mut far).await;
     come(&serving, &shop, &mut near).await;
-    let mut wandas = vec![sign_in(&serving).await];
+    let mut wandas = vec![sign_in(&serving, WANDA).await];
 
-    let found = living(&place, "address = '192.0.2.7'").await;
-    end_in_time(&place, ["--network", "192.0.2.0/24"], found).await;
+    let found = living(&place, "address LIKE '2001:db8::%'").await;
+    end_in_time(&place, ["--network", "2001:db8::/32"], found).await;
     go(&serving, &shop, &far).await;
     stay(&serving, &shop, &near).await;
-    wandas.push(sign_in(&serving).await);
+    wandas.push(sign_in(&serving, WANDA).await);
     stay(&serving, &shop, &wandas).await;
 
     let walters = format!("user_id = (SELECT id FROM users WHERE username = '{USERNAME}')");
     let rest = living(&place, &walters).await;
     end_in_time(&place, ["--user", USERNAME], rest).await;
     go(&serving, &shop, &near).await;
-    wandas.push(sign_in(&serving).await);
+    wandas.push(sign_in(&serving, WANDA).await);
     stay(&serving, &shop, &wandas).await;
     drop(shop);
     serving.kill();

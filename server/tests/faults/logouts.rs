@@ -81,16 +81,16 @@ impl Shop {
         heard.keys().cloned().collect()
     }
 
-    /// Until something holds of the sessions it has heard of.
+    /// Until something holds of the sessions it has heard of; it goes on hearing of others.
     async fn until(&self, serving: &Serving, holds: impl Fn(&BTreeSet<String>) -> bool) {
-        let begun = now();
-        while !holds(&self.sessions()) {
-            assert!(
-                now() - begun < TOLD_WITHIN,
-                "{} heard of: {}",
-                self.sessions().len(),
-                serving.log()
-            );
+        let (mut heard, mut since) = (self.sessions(), now());
+        while !holds(&heard) {
+            let before = std::mem::replace(&mut heard, self.sessions());
+            if heard.len() > before.len() {
+                since = now();
+            }
+            let waited = now() - since;
+            assert!(waited < TOLD_WITHIN, "{} heard of: {}", heard.len(), serving.log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

@@ -27,6 +27,7 @@ mod locked;
 mod logouts;
 mod mails;
 mod network;
+mod older;
 mod points;
 mod soak;
 mod syscalls;

@@ -25,11 +25,19 @@ struct Here {
     way: Way,
     task: JoinHandle<()>,
     application: Application,
+    /// Events in the log before its start.
+    events: i64,
+}
+
+async fn events(place: &Place) -> i64 {
+    let counted = place.rows("SELECT '', '', count(*) FROM audit_events").await;
+    counted.first().expect("a row").2
 }
 
 impl Here {
     async fn start(place: &Place) -> Self {
         let random = Arc::new(SystemRandom::default());
+        let events = events(place).await;
         let application = Application::build(place.settings(), Arc::new(SystemClock), random)
             .await
             .expect("it starts");
@@ -40,12 +48,27 @@ impl Here {
             way: Serving::through(address),
             task: tokio::spawn(async move { axum::serve(listener, service).await.expect("serves") }),
             application,
+            events,
         }
     }
 
-    async fn stop(self) {
+    /// Whatever failed, its metrics have counted what the log has of it, no more and no less.
+    async fn stop(self, place: &Place) {
         self.task.abort();
-        self.application.state().backend.store().close().await;
+        let backend = &self.application.state().backend;
+        let metrics = backend.show_metrics(&[]).expect("text");
+        let counted = metrics
+            .lines()
+            .filter(|line| line.starts_with("mayfly_events_total{"))
+            .map(|line| {
+                line.rsplit_once(' ')
+                    .expect("a value")
+                    .1
+                    .parse::<i64>()
+                    .expect("a count")
+            });
+        assert_eq!(counted.sum::<i64>(), events(place).await - self.events);
+        backend.store().close().await;
     }
 }
 
@@ -130,7 +153,7 @@ async fn f3_a_request_that_fails_or_panics_at_any_step_is_answered_and_harms_nob
         let here = if pause == 0 {
             here
         } else {
-            here.stop().await;
+            here.stop(&place).await;
             place.let_pass(pause).await;
             Here::start(&place).await
         };
@@ -140,7 +163,7 @@ async fn f3_a_request_that_fails_or_panics_at_any_step_is_answered_and_harms_nob
         assert_eq!((again.status, &*again.outcome), (200, expected), "{what}: {again:?}");
         victim.take(&again);
         reissues_lost += usize::from(committed && refresh == Refresh::Reissue);
-        here.stop().await;
+        here.stop(&place).await;
     }
     check(&place, &clients).await;
     place.let_pass(11).await;

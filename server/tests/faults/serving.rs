@@ -1,5 +1,6 @@
 //! The program's process: started, asked, killed.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -42,9 +43,14 @@ impl Serving {
 
     /// The same with more in its environment.
     pub async fn start_with(place: &Place, more: &[(&str, &str)]) -> Self {
+        Self::start_program(&crate::program_file(), place, more).await
+    }
+
+    /// The same with another program.
+    pub async fn start_program(program: &OsStr, place: &Place, more: &[(&str, &str)]) -> Self {
         let begun = now();
         let (said, log) = (place.file("stdout"), place.file("stderr"));
-        let mut child = Command::new(crate::program_file())
+        let mut child = Command::new(program)
             .arg("serve")
             .env_clear()
             .envs(place.environment())

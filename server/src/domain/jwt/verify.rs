@@ -141,6 +141,21 @@ pub enum EitherClaims {
     Service(ServiceClaims),
 }
 
+/// When a token is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the clock of who looks: what is over by it is over.
+    pub now: Timestamp,
+    /// By the fastest clock of those who sign: what was issued until then is not from the future.
+    pub fastest: Timestamp,
+}
+
+impl From<Timestamp> for Moment {
+    fn from(now: Timestamp) -> Self {
+        Self { now, fastest: now }
+    }
+}
+
 /// What this server expects of an access token.
 #[derive(Clone, Debug)]
 pub struct Verifier {
@@ -164,9 +179,9 @@ impl Verifier {
         &self,
         keys: &dyn VerifyingKeys,
         token: &str,
-        now: Timestamp,
+        at: impl Into<Moment>,
     ) -> Result<AccessClaims, Refusal> {
-        self.check_access(signed_claims(keys, token, TokenKind::Access)?, now)
+        self.check_access(signed_claims(keys, token, TokenKind::Access)?, at.into())
     }
 
     /// The same for a service's token. A person's is none, and the other way round (RFC 9700, section 4.15).
@@ -177,9 +192,9 @@ impl Verifier {
         &self,
         keys: &dyn VerifyingKeys,
         token: &str,
-        now: Timestamp,
+        at: impl Into<Moment>,
     ) -> Result<ServiceClaims, Refusal> {
-        self.check_service(signed_claims(keys, token, TokenKind::Access)?, now)
+        self.check_service(signed_claims(keys, token, TokenKind::Access)?, at.into())
     }
 
     /// The same for a token that may be a person's or a service's.
@@ -190,14 +205,14 @@ impl Verifier {
         &self,
         keys: &dyn VerifyingKeys,
         token: &str,
-        now: Timestamp,
+        at: impl Into<Moment>,
     ) -> Result<EitherClaims, Refusal> {
         let claims = signed_claims(keys, token, TokenKind::Access)?;
         // Only a person's names a session, and must.
         if claims.contains_key("sid") {
-            self.check_access(claims, now).map(EitherClaims::Person)
+            self.check_access(claims, at.into()).map(EitherClaims::Person)
         } else {
-            self.check_service(claims, now).map(EitherClaims::Service)
+            self.check_service(claims, at.into()).map(EitherClaims::Service)
         }
     }
 
@@ -210,33 +225,33 @@ impl Verifier {
         &self,
         keys: &dyn VerifyingKeys,
         token: &str,
-        now: Timestamp,
+        at: impl Into<Moment>,
     ) -> Result<LogoutClaims, Refusal> {
         let claims = LogoutClaims::read(signed_claims(keys, token, TokenKind::Logout)?)?;
         self.check_names(&claims.iss, &claims.aud)?;
         // It has no `nbf`: none is later than any.
-        self.check_times([claims.iat, 0, claims.exp], LOGOUT_TOKEN_LIFE, now)?;
+        self.check_times([claims.iat, 0, claims.exp], LOGOUT_TOKEN_LIFE, at.into())?;
         Ok(claims)
     }
 
-    fn check_access(&self, claims: Map<String, Value>, now: Timestamp) -> Result<AccessClaims, Refusal> {
+    fn check_access(&self, claims: Map<String, Value>, at: Moment) -> Result<AccessClaims, Refusal> {
         let claims = AccessClaims::read(claims)?;
         self.check_names(&claims.iss, &claims.aud)?;
-        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)?;
+        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, at)?;
         Ok(claims)
     }
 
-    fn check_service(&self, claims: Map<String, Value>, now: Timestamp) -> Result<ServiceClaims, Refusal> {
+    fn check_service(&self, claims: Map<String, Value>, at: Moment) -> Result<ServiceClaims, Refusal> {
         let claims = ServiceClaims::read(claims)?;
         self.check_names(&claims.iss, &claims.aud)?;
-        self.check_times([claims.iat, claims.nbf, claims.exp], LONGEST_ACCESS, now)?;
+        self.check_times([claims.iat, claims.nbf, claims.exp], LONGEST_ACCESS, at)?;
         Ok(claims)
     }
 
     /// Whether a person's token that was verified before is still within its times.
     #[must_use]
-    pub fn is_in_time(&self, claims: &AccessClaims, now: Timestamp) -> bool {
-        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, now)
+    pub fn is_in_time(&self, claims: &AccessClaims, at: Moment) -> bool {
+        self.check_times([claims.iat, claims.nbf, claims.exp], self.max_lifetime, at)
             .is_ok()
     }
 
@@ -250,17 +265,17 @@ impl Verifier {
         Ok(())
     }
 
-    fn check_times(&self, [iat, nbf, exp]: [i64; 3], max_lifetime: Duration, now: Timestamp) -> Result<(), Refusal> {
+    fn check_times(&self, [iat, nbf, exp]: [i64; 3], max_lifetime: Duration, moment: Moment) -> Result<(), Refusal> {
         let tolerance = self.tolerance.min(MAX_TOLERANCE);
         let at = Timestamp::from_seconds;
         // RFC 7519, section 4.1.4: "on or after" exp it is over.
-        if now >= at(exp).plus(tolerance) {
+        if moment.now >= at(exp).plus(tolerance) {
             return Err(Refusal::Expired);
         }
-        if now < at(nbf).minus(tolerance) {
+        if moment.fastest < at(nbf).minus(tolerance) {
             return Err(Refusal::NotYetValid);
         }
-        if now < at(iat).minus(tolerance) {
+        if moment.fastest < at(iat).minus(tolerance) {
             return Err(Refusal::IssuedInFuture);
         }
         let lifetime = at(exp).as_millis().saturating_sub(at(iat).as_millis());

@@ -17,6 +17,8 @@ use crate::http::client::Identification;
 use crate::http::error::Bodies;
 use crate::http::limits::Limits;
 use crate::http::{Edge, Rules};
+use crate::services::metrics::Metrics;
+use crate::storage::EventCounts;
 
 #[derive(Default)]
 pub(crate) struct Recorder(Mutex<Vec<(Kind, &'static str)>>);
@@ -59,6 +61,7 @@ pub(in crate::http) fn rules(sink: &Arc<Recorder>) -> Rules {
         time_limit: Duration::from_millis(50),
         protection: protection(sink.clone()),
         body_limit: DefaultBodyLimit::max(1024),
+        metrics: Arc::new(Metrics::new(EventCounts::default())),
     }
 }
 

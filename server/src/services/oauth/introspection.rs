@@ -43,8 +43,8 @@ impl Backend {
             self.record(event).await?;
             return Ok(Introspection::NotAllowed);
         }
-        let now = self.now();
-        let verified = self.verify(|keys| self.verifier.verify_either(keys, token, now));
+        let moment = self.moment();
+        let verified = self.verify(|keys| self.verifier.verify_either(keys, token, moment));
         match verified.await? {
             Ok(EitherClaims::Person(claims)) => {
                 if let AccessOutcome::Valid(_) = self.authenticate_claims(&claims, Sender::Service, false, from).await?

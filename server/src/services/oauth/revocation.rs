@@ -3,7 +3,7 @@
 
 use crate::domain::audit::{Circumstances, Kind};
 use crate::domain::client::ServiceClient;
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{APART, Timestamp};
 use crate::domain::id::SessionId;
 use crate::domain::jwt::{MAX_TOLERANCE, ServiceClaims};
 use crate::domain::refresh;
@@ -34,7 +34,7 @@ impl Backend {
         by: Option<&ServiceClient>,
         from: &Circumstances,
     ) -> Result<RevokeOutcome, ServiceError> {
-        let now = self.now();
+        let moment = self.moment();
         // With the keys of the database: done is only said of a token that is looked at.
         if let Some(presented) = refresh::parse(&*self.current_keys().await?, token) {
             let (mut tx, found) = self.begin_revocation(presented.session_id).await?;
@@ -51,7 +51,7 @@ impl Backend {
             return Ok(ended);
         }
         if let Ok(claims) = self
-            .verify(|keys| self.verifier.verify_access(keys, token, now))
+            .verify(|keys| self.verifier.verify_access(keys, token, moment))
             .await?
         {
             let (mut tx, found) = self.begin_revocation(claims.sid).await?;
@@ -65,7 +65,7 @@ impl Backend {
             return Ok(ended);
         }
         match self
-            .verify(|keys| self.verifier.verify_service(keys, token, now))
+            .verify(|keys| self.verifier.verify_service(keys, token, moment))
             .await?
         {
             Ok(claims) => self.revoke_service_token(&claims, by, from).await,
@@ -83,7 +83,8 @@ impl Backend {
         if revocations::is_token_revoked(&mut tx, claims.jti).await? {
             return Ok(RevokeOutcome::NothingToEnd);
         }
-        let until = Timestamp::from_seconds(claims.exp).plus(MAX_TOLERANCE);
+        // By the slowest node's clock, though the fastest one's clears away.
+        let until = Timestamp::from_seconds(claims.exp).plus(MAX_TOLERANCE + APART);
         revocations::revoke_token(&mut tx, claims.jti, self.now(), until);
         let event = self
             .event(Kind::ServiceTokenRevoked, from)

@@ -132,9 +132,9 @@ impl Backend {
         scope: &str,
         from: &Circumstances,
     ) -> Result<ServiceOutcome, ServiceError> {
-        let now = self.now();
+        let moment = self.moment();
         let claims = match self
-            .verify(|keys| self.verifier.verify_service(keys, token, now))
+            .verify(|keys| self.verifier.verify_service(keys, token, moment))
             .await?
         {
             Ok(claims) => claims,
@@ -163,9 +163,9 @@ impl Backend {
         token: &str,
         from: &Circumstances,
     ) -> Result<(), ServiceError> {
-        let now = self.now();
+        let moment = self.moment();
         let Ok(claims) = self
-            .verify(|keys| self.verifier.verify_service(keys, token, now))
+            .verify(|keys| self.verifier.verify_service(keys, token, moment))
             .await?
         else {
             return Ok(());

@@ -42,6 +42,21 @@ pub enum AccessOutcome {
     Over(Ending),
 }
 
+impl AccessOutcome {
+    /// The name in the metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Valid(_) => "valid",
+            Self::Refused(_) => "refused",
+            Self::Forged => "forged",
+            Self::Stale => "stale",
+            Self::Unproven(_) | Self::OtherBrowser(_) => "unproven",
+            Self::Over(_) => "over",
+        }
+    }
+}
+
 /// What came beside an access token to show that its rightful holder sends it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Beside<'a> {
@@ -80,19 +95,25 @@ impl Backend {
         is_activity: bool,
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
-        if let Some(live) = self.checked_before(token, is_activity) {
-            // The memory knows the token, and nothing of who sends it this time.
-            if let Err(other) = self.check_browser(&live.session, Sender::Holder(beside.bound_cookie)) {
-                return Ok(AccessOutcome::OtherBrowser(other));
-            }
-            if let Err(refusal) = self.check_possession(live.session.jkt, beside.proof).await? {
-                let of = Some((live.user.id, live.session.id));
-                return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
-            }
-            return Ok(AccessOutcome::Valid(live));
+        let outcome = match self.checked_before(token, is_activity) {
+            Some(live) => self.check_sender(live, beside).await,
+            // In a place of its own: what it needs would lie in the future of every request that never comes here.
+            None => Box::pin(self.check_completely(token, beside, is_activity, from)).await,
+        };
+        self.metrics.checked(&outcome);
+        outcome
+    }
+
+    /// The memory knows the token, and nothing of who sends it this time.
+    async fn check_sender(&self, live: Arc<Live>, beside: Beside<'_>) -> Result<AccessOutcome, ServiceError> {
+        if let Err(other) = self.check_browser(&live.session, Sender::Holder(beside.bound_cookie)) {
+            return Ok(AccessOutcome::OtherBrowser(other));
         }
-        // In a place of its own: what it needs would lie in the future of every request that never comes here.
-        Box::pin(self.check_completely(token, beside, is_activity, from)).await
+        if let Err(refusal) = self.check_possession(live.session.jkt, beside.proof).await? {
+            let of = Some((live.user.id, live.session.id));
+            return Ok(AccessOutcome::Unproven(Unproven { refusal, of }));
+        }
+        Ok(AccessOutcome::Valid(live))
     }
 
     async fn check_completely(
@@ -103,9 +124,9 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<AccessOutcome, ServiceError> {
         let began = self.begin_check();
-        let now = self.now();
+        let moment = self.moment();
         let claims = match self
-            .verify(|keys| self.verifier.verify_access(keys, token, now))
+            .verify(|keys| self.verifier.verify_access(keys, token, moment))
             .await?
         {
             Ok(claims) => claims,

@@ -4,6 +4,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection};
 
+use super::super::changes::Counted;
 use super::super::connect::Pools;
 use super::super::sqlite::Sqlite;
 use super::super::sqlite::whole::{Whole, whole};
@@ -38,10 +39,12 @@ pub async fn append_alone(store: &Store, event: Event) -> Result<(), StorageErro
         return tx.commit().await;
     }
     fail::fail_point!("commit::before", |_| Err(StorageError::Abandoned));
+    let counted = Counted::from(&event);
     match &store.pools {
         Pools::Sqlite { together, .. } => together.events.ask(Alone(event)).await?,
         Pools::Postgres { together, .. } => together.events.ask(Alone(event)).await?,
     }
+    store.changes.recorded(&[counted]);
     fail::fail_point!("commit::after", |_| Err(StorageError::Together(std::sync::Arc::new(
         sqlx::Error::WorkerCrashed
     ))));

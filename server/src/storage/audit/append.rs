@@ -5,6 +5,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, PgConnection, SqliteConnection};
 
+use super::super::changes::Counted;
 use super::super::columns::is_storable;
 use super::super::many::json;
 use super::super::{StorageError, Tx, on_backend, statements};
@@ -81,6 +82,7 @@ pub async fn append_events(tx: &mut Tx, events: &[Event]) -> Result<(), StorageE
         let part: Vec<&Event> = part.iter().collect();
         on_backend!(tx, |connection| connection.append(&part).await)?;
     }
+    tx.recorded.extend(events.iter().map(Counted::from));
     add_notices(tx, events).await
 }
 

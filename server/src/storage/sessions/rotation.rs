@@ -12,6 +12,7 @@ use sqlx::{Arguments as _, PgConnection};
 use uuid::Uuid;
 
 use super::super::audit::append::{add_event, add_events, written_event_columns};
+use super::super::changes::Counted;
 use super::super::columns::{Table, bigint};
 use super::super::connect::Pools;
 use super::super::sqlite::whole::{Whole, whole};
@@ -158,6 +159,7 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
 /// When the database fails or does not answer in time: then whether it was written is unknown.
 pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) -> Result<bool, StorageError> {
     fail::fail_point!("rotation::before", |_| Err(StorageError::Abandoned));
+    let counted = Counted::from(&event);
     let rotated = match &store.pools {
         Pools::Sqlite { sqlite, .. } => {
             let arguments = arguments(&rotation, &event).map_err(sqlx::Error::Encode)?;
@@ -165,6 +167,9 @@ pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) 
         }
         Pools::Postgres { rotations, .. } => rotations.ask(Recorded { rotation, event }).await?,
     };
+    if rotated {
+        store.changes.recorded(&[counted]);
+    }
     fail::fail_point!("rotation::after", |_| Err(StorageError::Together(std::sync::Arc::new(
         sqlx::Error::WorkerCrashed
     ))));
