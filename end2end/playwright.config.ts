@@ -33,7 +33,7 @@ export default defineConfig({
   expect: { timeout: 10_000 },
   // The full run opens ten tabs a hundred times over, in two projects.
   globalTimeout: (process.env.MAYFLY_TEST_FULL === "1" ? 75 : 30) * 60_000,
-  reporter: [["line"]],
+  reporter: [["dot"]],
   use: {
     locale: "en-GB",
     timezoneId: "UTC",

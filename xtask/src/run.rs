@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::Failure;
 
 /// Tests that passed, failed and were skipped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Passed.
     pub passed: u64,
@@ -14,14 +14,43 @@ pub struct Counts {
     pub failed: u64,
     /// Skipped.
     pub skipped: u64,
+    /// The names of those that failed.
+    pub failures: Vec<String>,
 }
 
 impl Counts {
     /// Adds another step's.
-    pub const fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.extend(other.failures);
+    }
+}
+
+/// Reads the lists of failed tests: Cargo's stands before the line that counts, Playwright's after it.
+#[derive(Default)]
+struct Names {
+    reads: bool,
+    found: Vec<String>,
+}
+
+impl Names {
+    fn read(&mut self, line: &str, counts: &mut Counts) {
+        let counted = counts_in(line);
+        if counted != Counts::default() {
+            counts.failures.append(&mut self.found);
+            self.reads = counted.failed > 0 && !line.starts_with("test result");
+        } else if line == "failures:" {
+            // Said twice: before what the tests printed, and before their names.
+            self.found.clear();
+            self.reads = true;
+        } else if self.reads
+            && let Some(name) = line.strip_prefix("    ").filter(|name| !name.starts_with(' '))
+        {
+            self.found.push(name.trim_end_matches(['─', ' ']).to_owned());
+        }
+        counts.add(counted);
     }
 }
 
@@ -50,15 +79,18 @@ pub fn count(command: &mut Command) -> Result<Counts, Failure> {
         .spawn()
         .map_err(|error| format!("{shown}: {error}"))?;
     let mut counts = Counts::default();
+    let mut names = Names::default();
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
             let line = line?;
             println!("{line}");
-            counts.add(counts_in(&line));
+            names.read(&line, &mut counts);
         }
     }
+    counts.failures.append(&mut names.found);
     if !child.wait()?.success() && counts.failed == 0 {
         counts.failed = 1;
+        counts.failures.push(shown);
     }
     Ok(counts)
 }
@@ -114,34 +146,51 @@ mod tests {
             Counts {
                 passed: 3,
                 failed: 1,
-                skipped: 2
+                skipped: 2,
+                ..Counts::default()
             }
         );
         assert_eq!(
             counts_in("  41 passed (1.2m)"),
             Counts {
                 passed: 41,
-                failed: 0,
-                skipped: 0
+                ..Counts::default()
             }
         );
         assert_eq!(
             counts_in("  2 failed"),
             Counts {
-                passed: 0,
                 failed: 2,
-                skipped: 0
+                ..Counts::default()
             }
         );
         assert_eq!(
             counts_in("  7 skipped"),
             Counts {
-                passed: 0,
-                failed: 0,
-                skipped: 7
+                skipped: 7,
+                ..Counts::default()
             }
         );
         assert_eq!(counts_in("12 passed the gate in the morning"), Counts::default());
         assert_eq!(counts_in("running 3 tests"), Counts::default());
+    }
+
+    fn failures_in(text: &str) -> Vec<String> {
+        let (mut names, mut counts) = (Names::default(), Counts::default());
+        for line in text.lines() {
+            names.read(line, &mut counts);
+        }
+        counts.failures.append(&mut names.found);
+        counts.failures
+    }
+
+    #[test]
+    fn failed_tests_are_named_as_cargo_and_playwright_name_them() {
+        let cargo = "successes:\n\nsuccesses:\n    fine\n\nfailures:\n\n---- it stdout ----\n    its own words\n\n\
+                     failures:\n    a::it\n    a::that\n\ntest result: FAILED. 3 passed; 2 failed; 0 ignored\n    no name\n";
+        assert_eq!(failures_in(cargo), ["a::it", "a::that"]);
+        let playwright = "  1) [javascript] › a.spec.ts:3:1 › it ──\n    Error: no\n\n  1 failed\n    \
+                          [javascript] › a.spec.ts:3:1 › it ──────\n  2 did not run\n  41 passed (1.2m)\n    no name\n";
+        assert_eq!(failures_in(playwright), ["[javascript] › a.spec.ts:3:1 › it"]);
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check in order, each counted, and one closing line.
 
+use std::io::IsTerminal as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -129,13 +130,15 @@ impl Suite {
     fn tests(&mut self, name: &str, step: impl FnOnce() -> Result<Counts, Failure>) {
         println!("\n── {name}");
         let start = now();
-        let counts = step().unwrap_or_else(|error| {
-            println!("{name} failed: {error}");
-            Counts {
-                failed: 1,
-                ..Counts::default()
-            }
+        let mut counts = step().unwrap_or_else(|error| Counts {
+            failed: 1,
+            failures: vec![error.to_string()],
+            ..Counts::default()
         });
+        for failure in &mut counts.failures {
+            failure.insert_str(0, &format!("{name}: "));
+            println!("FAILED {failure}");
+        }
         let took = now() - start;
         println!(
             "── {name}: {} passed, {} failed in {} s",
@@ -156,7 +159,11 @@ impl Suite {
             passed,
             failed,
             skipped,
+            failures,
         } = self.counts;
+        for failure in failures {
+            println!("FAILED {failure}");
+        }
         let skipped = if skipped > 0 {
             format!(", {skipped} skipped")
         } else {
@@ -171,7 +178,17 @@ impl Suite {
 }
 
 fn run_cargo(words: &[&str]) -> Result<(), Failure> {
-    program::run(Command::new("cargo").args(words).current_dir(root()))
+    program::run(&mut cargo(words))
+}
+
+/// Of a log that nobody watches only what failed is read.
+fn cargo(words: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    if !std::io::stdout().is_terminal() {
+        command.arg("--quiet");
+    }
+    command.args(words).current_dir(root());
+    command
 }
 
 fn cargo_test(
@@ -180,12 +197,9 @@ fn cargo_test(
     database: Option<(&str, String)>,
     full: bool,
 ) -> Result<Counts, Failure> {
-    let mut command = Command::new("cargo");
-    command
-        .args(["test", "--no-fail-fast"])
-        .args(words)
-        .args(filter)
-        .current_dir(root());
+    let mut command = cargo(&["test", "--no-fail-fast"]);
+    // Of many layers of futures a trace shows only those, thousands of lines of them.
+    command.args(words).args(filter).env("RUST_BACKTRACE", "0");
     if full {
         command
             .args(["--profile", "full"])
@@ -193,8 +207,10 @@ fn cargo_test(
             .env(PROGRAM, released_server()?)
             .env(OLDER_PROGRAM, older::program());
     }
-    // What it measured and counted is of interest, though nothing failed.
-    command.args(["--", "--show-output"]);
+    if full || filter.is_some() {
+        // What it measured and counted is of interest, though nothing failed.
+        command.args(["--", "--show-output"]);
+    }
     if let Some((kind, url)) = database {
         command
             .env("MAYFLY_TEST_DATABASE", kind)

@@ -7,7 +7,8 @@
 //! So neither takes a good node out of service.
 
 use std::cmp::Reverse;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
@@ -34,15 +35,18 @@ pub(super) struct NodeClock {
     standing: Mutex<Standing>,
     /// Those of the last [`REMEMBERED_FOR`].
     differences: Mutex<Vec<Difference>>,
+    /// The largest of them, in milliseconds: asked for with every token.
+    ahead: AtomicU64,
+    behind: AtomicU64,
 }
 
 /// How far this clock was from those of the others that are right.
 #[derive(Clone, Copy, Debug)]
 struct Difference {
-    /// Of the slowest.
-    ahead: Duration,
-    /// Of the fastest.
-    behind: Duration,
+    /// Of the slowest, in milliseconds.
+    ahead: u64,
+    /// Of the fastest, in milliseconds.
+    behind: u64,
     /// When that was seen, by time that no clock's setting changes.
     seen_at: Duration,
 }
@@ -63,11 +67,9 @@ impl NodeClock {
             id,
             standing: Mutex::new(Standing::Unknown),
             differences: Mutex::default(),
+            ahead: AtomicU64::new(0),
+            behind: AtomicU64::new(0),
         }
-    }
-
-    fn differences(&self) -> MutexGuard<'_, Vec<Difference>> {
-        self.differences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn standing(&self) -> Standing {
@@ -121,25 +123,29 @@ impl Backend {
     fn note_difference(&self, this: i64, others: &[i64]) {
         let seen_at = self.clock.elapsed();
         let [ahead, behind] = difference(this, others);
-        let mut differences = self.node_clock.differences();
+        let clock = &self.node_clock;
+        let mut differences = clock.differences.lock().unwrap_or_else(PoisonError::into_inner);
         // What another node wrote matters for a while, though the node may be gone.
         differences.retain(|one| seen_at.saturating_sub(one.seen_at) < REMEMBERED_FOR);
         differences.push(Difference { ahead, behind, seen_at });
+        let most = |of: fn(&Difference) -> u64| differences.iter().map(of).max().unwrap_or_default();
+        clock.ahead.store(most(|one| one.ahead), Ordering::Relaxed);
+        clock.behind.store(most(|one| one.behind), Ordering::Relaxed);
     }
 
     /// Now by the slowest of the clocks that have written what is looked at: without the leaps of this one (F17), and its lead
     /// over other nodes' (F18). Nobody is accused of anything by a clock.
     pub(super) fn slowest_now(&self) -> Timestamp {
-        let ahead = self.node_clock.differences().iter().map(|one| one.ahead).max();
-        self.now().minus(self.has_leapt() + ahead.unwrap_or_default())
+        let ahead = Duration::from_millis(self.node_clock.ahead.load(Ordering::Relaxed));
+        self.now().minus(self.has_leapt() + ahead)
     }
 
     /// When a token of ours is looked at: what a node whose clock is ahead has just issued is not from the future.
     pub(super) fn moment(&self) -> Moment {
         let now = self.now();
-        let behind = self.node_clock.differences().iter().map(|one| one.behind).max();
+        let behind = Duration::from_millis(self.node_clock.behind.load(Ordering::Relaxed));
         // By a clock that is wrong itself nothing is taken that the others would not take.
-        let fastest = now.plus(behind.unwrap_or_default().min(APART));
+        let fastest = now.plus(behind.min(APART));
         Moment { now, fastest }
     }
 
@@ -197,7 +203,7 @@ fn agree(a: i64, b: i64) -> bool {
 
 /// How far this clock is ahead of the slowest of those that are right, and behind the fastest. All as milliseconds ahead of
 /// the database's clock.
-fn difference(this: i64, others: &[i64]) -> [Duration; 2] {
+fn difference(this: i64, others: &[i64]) -> [u64; 2] {
     let is_right = |at: &usize| {
         let mut rest = others.to_vec();
         let other = std::mem::replace(&mut rest[*at], this);
@@ -205,7 +211,7 @@ fn difference(this: i64, others: &[i64]) -> [Duration; 2] {
     };
     let right = || (0..others.len()).filter(is_right).map(|at| others[at]).chain([this]);
     let [slowest, fastest] = [right().min(), right().max()].map(|other| other.unwrap_or(this));
-    [slowest, fastest].map(|other| Duration::from_millis(this.abs_diff(other)))
+    [slowest, fastest].map(|other| this.abs_diff(other))
 }
 
 /// All as milliseconds ahead of the database's clock.
@@ -267,7 +273,11 @@ mod tests {
             (60 * MINUTE, vec![0, 1_000, -60 * 24 * MINUTE], [60 * MINUTE, 0]),
             (i64::MAX, vec![0, i64::MIN], [i64::MAX, 0]),
         ] {
-            assert_eq!(difference(this, &others).map(millis), expected, "{this} {others:?}");
+            assert_eq!(
+                difference(this, &others),
+                expected.map(i64::unsigned_abs),
+                "{this} {others:?}"
+            );
         }
     }
 

@@ -163,9 +163,9 @@ async fn every_event_of_the_log_is_counted_once_by_its_kind() {
     program.present(&program.refresh.clone()).await.expect(401);
 
     let log = app
-        .rows("SELECT kind, count(*) AS n FROM audit_events GROUP BY kind ORDER BY kind")
+        .rows("SELECT kind, count(*) AS n FROM audit_events GROUP BY kind")
         .await;
-    let log: Vec<(String, u32)> = log
+    let mut log: Vec<(String, u32)> = log
         .iter()
         .map(|row| {
             let [Some(kind), Some(n)] = row.as_slice() else {
@@ -174,6 +174,7 @@ async fn every_event_of_the_log_is_counted_once_by_its_kind() {
             (format!("kind=\"{kind}\""), n.parse().expect("a number"))
         })
         .collect();
+    log.sort_unstable();
     assert!(log.len() > 8, "{log:?}");
     let now = Metrics::of(&app).await;
     let counted: Vec<(String, u32)> = now
@@ -218,6 +219,10 @@ async fn living_sessions_are_counted_every_half_minute_and_unknown_is_not_zero()
         Program::signed_in(&app, &person).await;
     }
     let program = Program::signed_in(&app, &person).await;
+    while Metrics::of(&app).await.value("mayfly_sessions_alive") == "NaN" {
+        // A machine with other things to do did not count them within a second.
+        app.pass(30);
+    }
     assert_eq!(Metrics::of(&app).await.value("mayfly_sessions_alive"), "4.0");
     let logout = program.ask_with(&program.access, Method::POST, "/auth/logout");
     logout.await.expect(204);

@@ -134,7 +134,8 @@ async fn f18_a_command_beside_serving_nodes_goes_by_a_clock_that_one_of_them_has
     }
     assert!(seems_right(&apps[0]).await);
     let ahead = off(&apps[1]).await.expect("it is off");
-    assert!((295_000..=305_000).contains(&ahead), "{ahead}");
+    // The clocks of these nodes stand still, and the database's does not.
+    assert!((240_000..=301_000).contains(&ahead), "{ahead}");
     assert_eq!((off(&apps[2]).await, off(&apps[3]).await), (None, None));
     apps[0].backend().leave_nodes().await.expect("the database answers");
     assert_eq!(off(&apps[1]).await, None);

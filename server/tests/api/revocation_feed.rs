@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::app::TestApp;
 use crate::node::{Node, Remote, http};
+use crate::scale;
 
 /// One event of a stream.
 #[derive(Clone, Debug)]
@@ -352,7 +353,7 @@ async fn a_revocation_that_nobody_called_out_is_found_within_a_second() {
     )
     .await;
     app.execute("UPDATE revocation_cursor SET last = 1").await;
-    let heard = tokio::time::timeout(Duration::from_secs(1), stream.revoked());
+    let heard = tokio::time::timeout(Duration::from_secs(scale(5, 1).into()), stream.revoked());
     assert_eq!(heard.await.expect("in time").data["kid"], "lost");
 }
 

@@ -102,7 +102,10 @@ impl Client {
 
 /// Signs a person in.
 pub async fn sign_in(serving: &Serving, username: &str) -> Client {
-    let answer = serving.sign_in(username, PASSWORD).await.expect("an answer");
+    let mut answer = serving.sign_in(username, PASSWORD).await.expect("an answer");
+    while answer.status == 503 {
+        answer = serving.sign_in(username, PASSWORD).await.expect("an answer");
+    }
     assert_eq!(answer.status, 200, "{answer:?}");
     let text = |name: &str| answer.body["tokens"][name].as_str().expect("a token").to_owned();
     let mut client = Client::new(&text("refresh_token"));

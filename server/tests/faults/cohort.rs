@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::clients::{Client, sign_in};
 use crate::place::{Place, USERNAME};
 use crate::serving::Serving;
-use crate::{MACHINE, now, released, scale};
+use crate::{MACHINE, in_time, now, released, scale};
 
 #[path = "../../examples/orders/issuer.rs"]
 mod issuer;
@@ -190,7 +190,10 @@ async fn go(serving: &Serving, shop: &Shop, clients: &[Client]) {
     for client in clients {
         let me = async || serving.get("/api/v1/me", &client.access).await.expect("an answer");
         while me().await.status != 401 {
-            assert!(now() - ended < Duration::from_secs(1), "refused within a second");
+            assert!(
+                now() - ended < in_time(Duration::from_secs(1)),
+                "refused within a second"
+            );
         }
     }
     for client in clients {
@@ -259,7 +262,10 @@ async fn f59_everybodys_sessions_end_though_the_command_is_killed_in_the_middle_
     if released().is_some() {
         assert!(took < IN_TIME, "{took:?}");
     }
-    assert!(slowest < Duration::from_secs(2), "nobody waits long: {slowest:?}");
+    assert!(
+        slowest < in_time(Duration::from_secs(2)),
+        "nobody waits long: {slowest:?}"
+    );
 
     go(&serving, &shop, held).await;
     // Not only those who came while there was less to know.

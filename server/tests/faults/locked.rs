@@ -8,7 +8,7 @@ use crate::clients::{load, load_during, timed};
 use crate::kills::last_life;
 use crate::place::{PASSWORD, Place, USERNAME, postgres_url};
 use crate::serving::Serving;
-use crate::{MACHINE, now, scale, seconds};
+use crate::{MACHINE, in_time, now, scale, seconds};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() {
@@ -62,7 +62,7 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         tokio::join!(held, tabs, refresh(2, 500), refresh(3, 1500), sign_in, sign_out, check);
     assert_eq!((checked.0, checked.1), (200, 200), "{checked:?}");
     assert!(
-        checked.2 < Duration::from_secs(2),
+        checked.2 < Duration::from_secs(4),
         "a check waits for no writer: {checked:?}"
     );
     for (answer, took) in [one, tab, third, two, three, four, out] {
@@ -70,7 +70,10 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         println!("locked: {} after {} ms", answer.status, took.as_millis());
         assert_eq!(answer.status, 503, "{answer:?} after {took:?}");
         assert!(answer.retry_after.is_some(), "{answer:?}");
-        assert!((4500..6500).contains(&took.as_millis()), "{took:?}");
+        assert!(
+            took >= Duration::from_millis(4500) && took < in_time(Duration::from_millis(6500)),
+            "{took:?}"
+        );
     }
     let again = serving.refresh(&clients[1].token).await.expect("an answer");
     clients[1].take(&again);
@@ -80,13 +83,13 @@ async fn f6_a_locked_database_is_waited_for_five_seconds_and_then_works_again() 
         (now() - begun).as_millis()
     );
     assert!(
-        now() - begun < lasts + Duration::from_millis(1500),
+        now() - begun < lasts + in_time(Duration::from_millis(1500)),
         "within a second and a half of its end"
     );
     let (left, counts) = load(&serving, clients, 8, 1, 0).await;
     clients = left;
     assert_eq!(counts.of("503"), 0, "{counts:?}");
-    assert!(counts.percentile(99) < Duration::from_secs(1), "{counts:?}");
+    assert!(counts.percentile(99) < in_time(Duration::from_secs(1)), "{counts:?}");
     serving.kill();
     last_life(&place, &mut clients).await;
 }
@@ -151,7 +154,7 @@ async fn f6_fifty_writers_and_a_lock_taken_again_and_again_are_never_told_500() 
     );
     assert_eq!(counts.lost, 0, "{}", serving.log());
     assert!(counts.of("rotated") >= 100, "{counts:?}");
-    assert!(counts.percentile(100) < Duration::from_secs(6), "{counts:?}");
+    assert!(counts.percentile(100) < in_time(Duration::from_secs(6)), "{counts:?}");
     assert!(signed_in > 0 && held >= least, "{held}");
 
     place.let_pass(11).await;
@@ -159,7 +162,7 @@ async fn f6_fifty_writers_and_a_lock_taken_again_and_again_are_never_told_500() 
     clients = left;
     println!("without the lock: p99 {} ms", counts.percentile(99).as_millis());
     assert_eq!(counts.of("503"), 0, "{counts:?}");
-    assert!(counts.percentile(99) < Duration::from_secs(1), "{counts:?}");
+    assert!(counts.percentile(99) < in_time(Duration::from_secs(1)), "{counts:?}");
     serving.kill();
     last_life(&place, &mut clients).await;
 }

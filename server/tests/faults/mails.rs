@@ -41,6 +41,15 @@ async fn f11_whose_token_was_used_twice_gets_a_mail_though_the_program_is_killed
         let seen = serving.get("/api/v1/me", &client.access).await.expect("an answer");
         assert_eq!(seen.status, 200, "{seen:?}");
     }
+    // On a busy machine a check may give up noting that a token is used: the next one notes it.
+    for client in clients.iter().cycle() {
+        let unconfirmed = "SELECT '', '', COUNT(*) FROM sessions WHERE child_confirmed = 0";
+        if place.rows(unconfirmed).await[0].2 == 0 {
+            break;
+        }
+        let seen = serving.get("/api/v1/me", &client.access).await.expect("an answer");
+        assert_eq!(seen.status, 200, "{seen:?}");
+    }
     serving.kill();
     place.let_pass(70).await;
 

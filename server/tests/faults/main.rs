@@ -42,6 +42,12 @@ fn program_file() -> std::ffi::OsString {
     released().unwrap_or_else(|| env!("CARGO_BIN_EXE_mayfly").into())
 }
 
+/// The longest that something may take: of a program that was not optimised, on a machine that has other things to do, only
+/// that it does not take for ever is worth judging.
+fn in_time(released_program: Duration) -> Duration {
+    released_program * if released().is_some() { 1 } else { 5 }
+}
+
 /// How many, in the everyday run and in the full one.
 fn scale(everyday: usize, full: usize) -> usize {
     if is_set("MAYFLY_TEST_FULL", "1") {

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use fail::FailGuard;
 use server::domain::clock::SystemClock;
 use server::domain::random::SystemRandom;
 use server::startup::Application;
@@ -134,7 +135,7 @@ async fn f3_a_request_that_fails_or_panics_at_any_step_is_answered_and_harms_nob
             let lost = here.way.refresh(&victim.token).await.expect("an answer");
             assert_eq!((lost.status, &*lost.outcome), (200, "rotated"), "{what}");
         }
-        fail::cfg(point, if panics { "1*panic" } else { "1*return" }).expect("an action");
+        let fails = FailGuard::new(point, if panics { "1*panic" } else { "1*return" }).expect("an action");
         let answer = here
             .way
             .refresh(&victim.token)
@@ -145,7 +146,7 @@ async fn f3_a_request_that_fails_or_panics_at_any_step_is_answered_and_harms_nob
             !answer.body.to_string().contains("mfr_"),
             "{what}: no tokens: {answer:?}"
         );
-        fail::remove(point);
+        drop(fails);
         // The others never noticed.
         let fine = here.way.refresh(&other.token).await.expect("an answer");
         assert_eq!(fine.status, 200, "{what}: {fine:?}");

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::now;
 use crate::place::Place;
+use crate::{in_time, now};
 
 /// One life of the program.
 pub struct Serving {
@@ -147,7 +147,11 @@ impl Serving {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 return status;
             }
-            assert!(now() - begun < Duration::from_secs(10), "it runs on: {}", self.log());
+            assert!(
+                now() - begun < in_time(Duration::from_secs(10)),
+                "it runs on: {}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
