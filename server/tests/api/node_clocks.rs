@@ -7,6 +7,7 @@ use server::domain::clock::{Clock as _, SystemClock, Timestamp};
 use server::services::forgetting::Past;
 use server::services::node_clocks::RED_AFTER;
 
+use crate::access_tokens::claims;
 use crate::app::TestApp;
 use crate::binding::BoundBrowser;
 use crate::browser::Browser;
@@ -248,6 +249,31 @@ async fn f18_what_a_node_that_is_ahead_has_just_issued_is_good_at_one_that_is_be
     let (_, mut program) = there.add_program("max").await;
     program.app = here.clone();
     program.sessions().await.expect(401);
+}
+
+/// Its exp was reckoned by the clock that is ahead.
+#[tokio::test]
+async fn f18_what_is_handed_out_again_at_a_node_that_is_behind_lives_no_longer_than_the_rule() {
+    let apps = nodes("f18 handed out again", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    assert!(seems_right(ahead).await && seems_right(behind).await);
+    let (_, mut program) = ahead.add_program("max").await;
+    let life = |access: &str| {
+        let claims = claims(access);
+        claims["exp"].as_i64().expect("a number") - claims["iat"].as_i64().expect("a number")
+    };
+    let rule = life(&program.access);
+    let parent = program.refresh.clone();
+    ahead.pass(61);
+    behind.pass(61);
+    program.renew().await.expect(200);
+    program.app = behind.clone();
+    let again = program.present(&parent).await.expect(200);
+    assert_eq!(again.header("mayfly-refresh"), Some("reissued"));
+    let access = again.json()["access_token"].as_str().expect("a token").to_owned();
+    assert_eq!(life(&access), rule);
+    program.access = access;
+    program.sessions().await.expect(200);
 }
 
 #[tokio::test]
