@@ -68,7 +68,6 @@ async fn f20_stopped_in_the_middle_of_refreshes_and_continued_everybody_goes_on(
         let serving = Serving::start(&place).await;
         let before = rotations(&place).await;
         let stopper = async {
-            tokio::time::sleep(Duration::from_millis(150)).await;
             while rotations(&place).await == before {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
