@@ -29,8 +29,9 @@ const SLOWLY: Duration = Duration::from_millis(10);
 const TROUBLE: usize = 40;
 /// So many are told at most before it is written down that they were.
 const A_TURN: usize = 100;
-/// So many are told again after trouble at most: it tells eight at once, and goes on behind the last that all before were.
-const AT_TROUBLE: usize = 16;
+/// So many are told again after trouble at most: it tells eight at once, of which others get ahead of a slow one, and goes on
+/// behind the last that all before were.
+const AT_TROUBLE: usize = 24;
 /// Sealed every five seconds, and then told; what runs here is not optimised.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
