@@ -164,15 +164,13 @@ impl Suite {
         for failure in failures {
             println!("FAILED {failure}");
         }
-        let skipped = if skipped > 0 {
-            format!(", {skipped} skipped")
-        } else {
-            String::new()
-        };
+        if skipped > 0 {
+            println!("{skipped} skipped");
+        }
         if passed + failed == 0 {
             println!("No test has a name like that.");
         }
-        println!("\n{passed} passed, {failed} failed{skipped}");
+        println!("\n{passed} passed, {failed} failed");
         failed == 0 && passed > 0
     }
 }
