@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::now;
 use crate::place::{PASSWORD, Place};
 use crate::serving::{Answer, Serving};
+use crate::{now, released};
 
 /// A session's owner asked for its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,8 @@ impl Client {
 /// Signs a person in.
 pub async fn sign_in(serving: &Serving, username: &str) -> Client {
     let mut answer = serving.sign_in(username, PASSWORD).await.expect("an answer");
-    while answer.status == 503 {
+    if answer.status == 503 && released().is_none() {
+        // A debug build on a busy machine may need longer than one request has.
         answer = serving.sign_in(username, PASSWORD).await.expect("an answer");
     }
     assert_eq!(answer.status, 200, "{answer:?}");
