@@ -92,6 +92,22 @@ async function liveWithTabs(visitor: Visitor, name: string): Promise<void> {
   await desk.close();
 }
 
+// First: in a full run the other takes longer than an administrator stays confirmed.
+test("a form sent with an expired access token is carried out", async ({ arrive }) => {
+  const visitor = await arrive(site.server);
+  const { page } = visitor;
+  await site.welcome(visitor, new Person("fritz", "Fritz Form"), "member");
+  await expect(heading(page, "Your devices")).toBeVisible();
+  await page.waitForTimeout(FRESH_MS + 1_000);
+  await expire(visitor);
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await expect(page.getByText("You are signed out on this device.")).toBeVisible();
+
+  const desk = site.desk.page;
+  await desk.goto("/admin/audit?person=fritz&kind=session_signed_out");
+  await expect(desk.locator("tbody tr")).toHaveCount(1);
+});
+
 test("F65: ten tabs reload and ten restored tabs open at once with an expired access token", async ({ arrive }) => {
   test.setTimeout(120_000 + PEOPLE * ROUNDS * 20_000);
   const names = Array.from({ length: PEOPLE }, (_, number) => `tabea${number}`);
@@ -116,19 +132,4 @@ test("F65: ten tabs reload and ten restored tabs open at once with an expired ac
     const [ofTen, ofTwo] = [1 + 2 * ROUNDS, 2 * ROUNDS];
     expect(rotated + reissued, "tokens handed out").toBeLessThanOrEqual(ofTen * MOST_HANDED_OUT + ofTwo * 2);
   }
-});
-
-test("a form sent with an expired access token is carried out", async ({ arrive }) => {
-  const visitor = await arrive(site.server);
-  const { page } = visitor;
-  await site.welcome(visitor, new Person("fritz", "Fritz Form"), "member");
-  await expect(heading(page, "Your devices")).toBeVisible();
-  await page.waitForTimeout(FRESH_MS + 1_000);
-  await expire(visitor);
-  await page.getByRole("button", { name: "Sign out" }).click();
-  await expect(page.getByText("You are signed out on this device.")).toBeVisible();
-
-  const desk = site.desk.page;
-  await desk.goto("/admin/audit?person=fritz&kind=session_signed_out");
-  await expect(desk.locator("tbody tr")).toHaveCount(1);
 });

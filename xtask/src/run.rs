@@ -81,9 +81,14 @@ pub fn count(command: &mut Command) -> Result<Counts, Failure> {
     let mut counts = Counts::default();
     let mut names = Names::default();
     if let Some(output) = child.stdout.take() {
+        let mut lists_passed = false;
         for line in BufReader::new(output).lines() {
             let line = line?;
-            println!("{line}");
+            // What passed is shown with what it printed, its figures; not its name once more.
+            lists_passed = line == "successes:" || (lists_passed && (line.is_empty() || line.starts_with("    ")));
+            if !lists_passed {
+                println!("{line}");
+            }
             names.read(&line, &mut counts);
         }
     }

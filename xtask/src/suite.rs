@@ -205,10 +205,8 @@ fn cargo_test(
             .env(PROGRAM, released_server()?)
             .env(OLDER_PROGRAM, older::program());
     }
-    if full || filter.is_some() {
-        // What it measured and counted is of interest, though nothing failed.
-        command.args(["--", "--show-output"]);
-    }
+    // What it measured and counted is of interest, though nothing failed.
+    command.args(["--", "--show-output"]);
     if let Some((kind, url)) = database {
         command
             .env("MAYFLY_TEST_DATABASE", kind)

@@ -1,17 +1,19 @@
-//! Who is there to be measured: one person with twenty sessions made by signing in, or one with very many programs.
+//! Who is there to be measured: one person with twenty sessions made by signing in, or a crowd with ten programs each.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use secrecy::{ExposeSecret, SecretString};
 use server::cli::CliError;
 use server::config::Settings;
 use server::domain::audit::Circumstances;
 use server::domain::client::{ClientName, Scopes};
 use server::domain::clock::SystemClock;
-use server::domain::id::SessionId;
+use server::domain::id::{SessionId, UserId};
 use server::domain::random::{Random, SystemRandom, secret};
 use server::domain::refresh::{SessionSecret, derive};
 use server::domain::session::Client;
@@ -20,14 +22,17 @@ use server::services::admin::NewPerson;
 use server::services::invitations::{AcceptOutcome, Acceptance};
 use server::services::oauth::{AddClientOutcome, NewClient};
 use server::services::sign_in::{Caller, PasswordOutcome, SignedIn};
-use server::startup::open_backend;
+use server::startup::{Purpose, open_backend};
 use server::storage::sessions::{find_session, insert_session};
+use server::storage::users::{find_user, insert_user};
 
 use crate::load::{Source, now, post};
 use crate::{Failure, Place};
 
 /// Sessions of the person whose pages are measured.
 pub const SESSIONS: usize = 20;
+/// Programs of each person in a crowd.
+const PROGRAMS: usize = 10;
 
 /// One person with twenty sessions; an access token of the last.
 pub async fn with_sessions(place: &Place) -> Result<SecretString, Failure> {
@@ -63,17 +68,17 @@ async fn add_service(backend: &Backend) -> Result<String, Failure> {
     Ok(BASE64.encode(format!("{}:{}", added.id, secret.expose_secret()).as_bytes()))
 }
 
-/// One service, and one person whose programs hold many sessions.
+/// One service, and people whose programs hold many sessions.
 pub struct Crowd {
     /// What the service proves itself with.
     pub service: String,
     /// Of the program that signed in.
     pub access: SecretString,
-    /// Of each of the other programs.
+    /// Of each of the other programs, in no order.
     pub refresh: Vec<String>,
 }
 
-/// Only one program is signed in: the others are rows like it, with ids and secrets of their own.
+/// Only one program is signed in: the others are rows like it, with ids and secrets of their own, and so are the people.
 pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Crowd, Failure> {
     let backend = open(place).await?;
     let service = add_service(&backend).await?;
@@ -81,8 +86,10 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Crowd
     let random = SystemRandom::default();
     let mut tx = backend.store().read().await?;
     let template = find_session(&mut tx, signed_in.issued.live.session.id).await?;
-    drop(tx);
     let mut session = template.ok_or("the session is not there")?;
+    let template = find_user(&mut tx, session.user_id).await?;
+    let mut user = template.ok_or("the person is not there")?;
+    drop(tx);
     // Long enough ago for all of them to be due.
     session.handed_out_at = session.handed_out_at.minus(REST);
     let ring = backend.keys();
@@ -90,6 +97,12 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Crowd
     while tokens.len() < sessions {
         let mut tx = backend.store().write().await?;
         for _ in 0..2000.min(sessions - tokens.len()) {
+            if tokens.len().is_multiple_of(PROGRAMS) {
+                user.id = UserId::new(backend.now(), &random);
+                user.username = format!("bench-{}", tokens.len() / PROGRAMS);
+                insert_user(&mut tx, &user, None).await?;
+                session.user_id = user.id;
+            }
             let secret = SessionSecret::new(secret::<32>(&random as &dyn Random));
             session.id = SessionId::new(backend.now(), &random);
             let kek = backend.key_encryption_key();
@@ -104,6 +117,7 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Crowd
         tx.commit().await?;
     }
     backend.store().close().await;
+    shuffle(&mut tokens);
     Ok(Crowd {
         service,
         access: signed_in.issued.access,
@@ -111,11 +125,22 @@ pub async fn with_refresh_tokens(place: &Place, sessions: usize) -> Result<Crowd
     })
 }
 
+/// Who goes by the order in which the rows were made finds most of them on a page that was read just before. The same in
+/// every run.
+fn shuffle(tokens: &mut [String]) {
+    let mut random = ChaCha20Rng::seed_from_u64(1);
+    for last in (1..tokens.len()).rev() {
+        let drawn = usize::try_from(random.next_u32()).expect("32 bits");
+        tokens.swap(last, drawn % (last + 1));
+    }
+}
+
 const PASSWORD: &str = "a long enough phrase";
 
 async fn open(place: &Place) -> Result<Backend, CliError> {
     let settings = Settings::from_sources(None, place.environment())?;
-    open_backend(&settings, Arc::new(SystemClock), Arc::new(SystemRandom::default())).await
+    let random = Arc::new(SystemRandom::default());
+    open_backend(&settings, Arc::new(SystemClock), random, Purpose::Command).await
 }
 
 fn caller(client: Client) -> Caller {

@@ -13,6 +13,8 @@ use axum::http::StatusCode;
 use axum::routing;
 use axum::{Json, Router};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use server::config::Database;
+use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
 
@@ -65,7 +67,7 @@ async fn rotation(url: &str) -> Result<Router, Failure> {
         sqlx::query(rows).execute(&pool).await?;
         Pool::Sqlite(pool)
     } else {
-        let pool = PgPool::connect(url).await?;
+        let pool = PgPoolOptions::new().max_connections(connections()).connect(url).await?;
         sqlx::query(table).execute(&pool).await?;
         sqlx::query(rows).execute(&pool).await?;
         Pool::Postgres(pool)
@@ -74,6 +76,13 @@ async fn rotation(url: &str) -> Result<Router, Failure> {
     Ok(Router::new()
         .route("/rotate/{id}", routing::post(rotate))
         .with_state(Reference { pool, key }))
+}
+
+/// As many as the product may have on this machine: those of its settings, and its two pools for what is asked together.
+fn connections() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let under_way = u32::try_from(cores / 2).unwrap_or(u32::MAX).clamp(1, 4);
+    Database::default().max_connections + 2 * (2 * under_way + 2)
 }
 
 fn key() -> Result<EncodingKey, Failure> {

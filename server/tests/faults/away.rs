@@ -149,9 +149,14 @@ async fn f7_a_thousand_that_come_back_all_at_once_are_served_and_nobody_is_accus
         (now() - back).as_millis()
     );
     all_answered(&serving, &counted);
-    let of_all = clients.len();
-    assert_eq!(counted.of("reissued"), of_all.div_ceil(3), "{counted:?}");
-    assert_eq!(counted.of("rotated"), of_all - of_all.div_ceil(3), "{counted:?}");
+    let (rotated, reissued) = (counted.of("rotated"), counted.of("reissued"));
+    assert_eq!(rotated + reissued, clients.len(), "{counted:?}");
+    // Who was told 503 after 5 seconds may have been rotated all the same, and is handed that pair again.
+    let least = clients.len().div_ceil(3);
+    assert!(reissued >= least, "{counted:?}");
+    if counted.of("503") == 0 {
+        assert_eq!(reissued, least, "{counted:?}");
+    }
     assert!(first < in_time(Duration::from_secs(2)), "{first:?}");
     serving.kill();
     place.let_pass(11).await;
