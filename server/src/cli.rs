@@ -19,7 +19,7 @@ use crate::domain::random::SystemRandom;
 use crate::domain::user::ADMIN;
 use crate::services::admin::NewPerson;
 use crate::services::{Backend, demo};
-use crate::startup::{self, Application};
+use crate::startup::{self, Application, Purpose};
 
 /// Sign-in and session server.
 #[derive(Debug, Parser)]
@@ -122,7 +122,7 @@ async fn open_beside(
     clock: Arc<SystemClock>,
     random: Arc<SystemRandom>,
 ) -> Result<Backend, CliError> {
-    let backend = startup::open_backend(settings, clock, random).await?;
+    let backend = startup::open_backend(settings, clock, random, Purpose::Command).await?;
     if let Some(ahead) = backend.clock_is_off().await? {
         return Err(format!(
             "this machine's clock is minutes from those of the nodes that serve ({} s ahead of the database's): not carried out; \
@@ -146,7 +146,7 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             Application::build(settings, clock, random).await?.run().await?;
         }
         Command::Migrate { back_to: None } => {
-            startup::open_store(&settings, true).await?.close().await;
+            startup::open_store(&settings, Purpose::Serve).await?.close().await;
             println!("The database is at this version's tables.");
         }
         Command::Migrate { back_to: Some(version) } => {
@@ -175,7 +175,7 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             print!("{said}");
         }
         Command::Mail(command) => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
+            let backend = startup::open_backend(&settings, clock, random, Purpose::Command).await?;
             let said = mail::execute(command, &backend).await;
             backend.store().close().await;
             print!("{}", said?);
@@ -190,13 +190,13 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             done?;
         }
         Command::Recover => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
+            let backend = startup::open_backend(&settings, clock, random, Purpose::Recover).await?;
             let said = recover::execute(&backend, &startup::checkpoint_path(&settings)).await?;
             backend.store().close().await;
             print!("{said}");
         }
         Command::Audit(AuditCommand::Verify) => {
-            let backend = startup::open_backend(&settings, clock, random).await?;
+            let backend = startup::open_backend(&settings, clock, random, Purpose::Command).await?;
             let report = backend.verify_audit(&startup::checkpoint_path(&settings)).await?;
             println!("{report}");
             return Ok(if report.is_intact() {

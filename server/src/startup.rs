@@ -18,11 +18,12 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
-use crate::http::{AppState, Shared, assets, feed, health, listen, metrics, router};
+use crate::http::{AppState, Shared, assets, events, feed, health, listen, metrics, router};
 use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
+use crate::services::keys::LostKeys;
 use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts, ServiceError};
 use crate::storage::{DatabaseSettings, Store, keys};
@@ -52,7 +53,7 @@ impl Application {
     /// # Errors
     /// One clear sentence about what cannot be opened.
     pub async fn build(settings: Settings, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, CliError> {
-        let backend = Arc::new(open_backend(&settings, clock.clone(), random).await?);
+        let backend = Arc::new(open_backend(&settings, clock.clone(), random, Purpose::Serve).await?);
         backend.adopt_algorithm(settings.tokens.algorithm).await?;
         let limits = Arc::new(Limits::new(&settings.limits, clock));
         let state = Arc::new(Shared {
@@ -61,7 +62,8 @@ impl Application {
             limits,
             assets: assets::load()?,
             draining: health::Draining::default(),
-            streams: feed::Streams::default(),
+            streams: feed::Places::of_streams(),
+            polls: events::places(),
         });
         let router = router(&state);
         Ok(Self { state, router })
@@ -165,15 +167,30 @@ impl Application {
     }
 }
 
-/// Opens the database; with `migrate`, brings it to this version's tables first.
+/// What the database is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Serving, or nothing but this: the tables are brought to this version's.
+    Serve,
+    /// A command, perhaps beside nodes of an older version: tables are made in a new database only (F9).
+    Command,
+    /// `mayfly recover`, which also makes keys in the place of lost ones.
+    Recover,
+    /// The tables have to be this version's.
+    AsItIs,
+}
+
+/// Opens the database.
 ///
 /// # Errors
 /// When it cannot be opened, or is of another version.
-pub async fn open_store(settings: &Settings, migrate: bool) -> Result<Store, CliError> {
+pub async fn open_store(settings: &Settings, purpose: Purpose) -> Result<Store, CliError> {
     prepare_data_dir(&settings.data_dir)?;
     let store = Store::connect(&database(settings)).await?;
-    if migrate {
-        store.migrate().await?;
+    match purpose {
+        Purpose::Serve => store.migrate().await?,
+        Purpose::Command | Purpose::Recover => store.migrate_if_new().await?,
+        Purpose::AsItIs => {}
     }
     store.check_schema().await?;
     Ok(store)
@@ -184,12 +201,12 @@ pub async fn open_store(settings: &Settings, migrate: bool) -> Result<Store, Cli
 /// # Errors
 /// When it cannot be opened, is of another version, or is in use.
 pub async fn open_store_alone(settings: &Settings) -> Result<Store, CliError> {
-    let store = open_store(settings, false).await?;
+    let store = open_store(settings, Purpose::AsItIs).await?;
     store.close().await;
     if Store::is_open_elsewhere(&database(settings)).await? {
         return Err("the database is in use: stop every node first, and start none before this is done".into());
     }
-    open_store(settings, false).await
+    open_store(settings, Purpose::AsItIs).await
 }
 
 fn database(settings: &Settings) -> DatabaseSettings {
@@ -207,10 +224,11 @@ pub async fn open_backend(
     settings: &Settings,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    purpose: Purpose,
 ) -> Result<Backend, CliError> {
     install_crypto();
-    let store = open_store(settings, true).await?;
-    let is_new = keys::keys_version(&mut store.read().await?).await? == 0;
+    let store = open_store(settings, purpose).await?;
+    let is_new = keys::keys_version(&mut store.read().await?).await?.is_empty();
     let checkpoint = checkpoint_path(settings);
     if is_new && checkpoint.exists() {
         // Not the first run: whoever lost the database must not find a server that everybody is a stranger to.
@@ -243,7 +261,12 @@ pub async fn open_backend(
         binds_browsers: settings.tokens.bind_browsers,
         mail: settings.mail.outlet().map_err(ConfigError::Values)?,
     };
-    Ok(Backend::start(parts, settings.tokens.algorithm).await?)
+    let lost = if purpose == Purpose::Recover {
+        LostKeys::Replace
+    } else {
+        LostKeys::Refuse
+    };
+    Ok(Backend::start(parts, settings.tokens.algorithm, lost).await?)
 }
 
 fn open_key(settings: &Settings, is_new: bool, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {
@@ -353,7 +376,11 @@ async fn watch(backend: Arc<Backend>) {
     loop {
         every.tick().await;
         let clock = backend.watch_clock().await.map(drop);
-        match backend.follow_keys().await.and(clock) {
+        let keys = match backend.follow_keys().await {
+            Ok(()) => backend.note_damaged_keys().await,
+            failed => failed,
+        };
+        match keys.and(clock) {
             Ok(()) => failing = false,
             // Once is enough: every request that needs the keys says so too.
             Err(error) if !failing => {

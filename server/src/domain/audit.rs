@@ -141,6 +141,8 @@ kinds! {
     RevocationsLost = "revocations_lost",
     /// The key file is gone, or cannot be looked at: the next start would fail.
     KeyFileMissing = "key_file_missing",
+    /// The stored keys cannot be opened as a whole any more: the next start would fail.
+    KeysDamaged = "stored_keys_damaged",
     /// The checkpoint beside the database shows an end of this log that the log does not have.
     AuditLogContradicted = "audit_log_contradicted",
     /// The security desk was alerted: so many events of a rule.

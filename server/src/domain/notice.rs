@@ -14,6 +14,11 @@ pub const WINDOW: Duration = Duration::from_mins(10);
 /// Fewer forged refresh tokens in a window are somebody who tries, or a session that an old backup does not know.
 const MANY_FORGED: u64 = 10;
 
+/// So many generations in a row handed out again elsewhere are nobody's lost answers.
+pub const MANY_IN_A_ROW: u32 = 3;
+/// The fact that says how many they are.
+pub const ELSEWHERE_IN_A_ROW: &str = "elsewhere_in_a_row";
+
 /// Why an access token with a good signature is refused that this server never signed.
 pub const FORGED_ACCESS: [&str; 5] = [
     "other_person",
@@ -30,6 +35,8 @@ pub const FORGED_REFRESH: [&str; 2] = ["unknown_session", "forged"];
 pub enum Rule {
     /// A used refresh token came back: somebody has a copy.
     TokenReused,
+    /// The same tokens went to two places time and again: somebody may ride along on a copy.
+    TokensShared,
     /// A client, or a node, was further than the database: that went back in time.
     DatabaseRolledBack,
     /// A bound cookie came that its browser had deleted: somebody has a copy.
@@ -42,18 +49,22 @@ pub enum Rule {
     AuditLogContradicted,
     /// The key file is not where it was.
     KeyFileMissing,
+    /// The stored keys are not what they were.
+    KeysDamaged,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::TokenReused,
+        Self::TokensShared,
         Self::DatabaseRolledBack,
         Self::BoundCookieCopied,
         Self::RefreshTokensForged,
         Self::AccessTokenForged,
         Self::AuditLogContradicted,
         Self::KeyFileMissing,
+        Self::KeysDamaged,
     ];
 
     /// The word in the database and in the log.
@@ -61,12 +72,14 @@ impl Rule {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TokenReused => "token_reused",
+            Self::TokensShared => "tokens_shared",
             Self::DatabaseRolledBack => "database_rolled_back",
             Self::BoundCookieCopied => "bound_cookie_copied",
             Self::RefreshTokensForged => "refresh_tokens_forged",
             Self::AccessTokenForged => "access_token_forged",
             Self::AuditLogContradicted => "audit_log_contradicted",
             Self::KeyFileMissing => "key_file_missing",
+            Self::KeysDamaged => "keys_damaged",
         }
     }
 
@@ -76,12 +89,14 @@ impl Rule {
         let is_one_of = |reasons: &[&str]| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason));
         match event.kind {
             Kind::TokenReused => Some(Self::TokenReused),
+            Kind::TokenReissued if in_a_row(event) >= u64::from(MANY_IN_A_ROW) => Some(Self::TokensShared),
             Kind::DatabaseRolledBack | Kind::RevocationsLost => Some(Self::DatabaseRolledBack),
             Kind::BoundCookieCopied => Some(Self::BoundCookieCopied),
             Kind::RefreshRefused if is_one_of(&FORGED_REFRESH) => Some(Self::RefreshTokensForged),
             Kind::AccessTokenRefused if is_one_of(&FORGED_ACCESS) => Some(Self::AccessTokenForged),
             Kind::AuditLogContradicted => Some(Self::AuditLogContradicted),
             Kind::KeyFileMissing => Some(Self::KeyFileMissing),
+            Kind::KeysDamaged => Some(Self::KeysDamaged),
             _ => None,
         }
     }
@@ -93,6 +108,11 @@ impl Rule {
             _ => 1,
         }
     }
+}
+
+fn in_a_row(event: &Event) -> u64 {
+    let number = event.facts.get(ELSEWHERE_IN_A_ROW);
+    number.and_then(serde_json::Value::as_u64).unwrap_or(0)
 }
 
 /// Whether the person an event concerns is told of it by mail: somebody else may be using the account, or its credentials
@@ -273,18 +293,21 @@ mod tests {
         let event = |kind, reason: &str| Event::new(id(1), at(0), kind, &Circumstances::default()).reason(reason);
         let found: Vec<_> = [
             event(Kind::TokenReused, "token_reused"),
+            event(Kind::TokenReissued, "").fact(ELSEWHERE_IN_A_ROW, 3),
             event(Kind::DatabaseRolledBack, "database_rolled_back"),
             event(Kind::BoundCookieCopied, ""),
             event(Kind::RefreshRefused, "unknown_session"),
             event(Kind::AccessTokenRefused, "generation_ahead"),
             event(Kind::AuditLogContradicted, ""),
             event(Kind::KeyFileMissing, ""),
+            event(Kind::KeysDamaged, ""),
         ]
         .iter()
         .map(Rule::of)
         .collect();
         assert_eq!(found, Rule::ALL.map(Some));
         for ordinary in [
+            event(Kind::TokenReissued, "").fact(ELSEWHERE_IN_A_ROW, 2),
             event(Kind::RefreshRefused, "removed_session"),
             event(Kind::RefreshRefused, "other_client"),
             event(Kind::AccessTokenRefused, "expired"),

@@ -173,16 +173,44 @@ pub enum Decision {
     Ahead,
 }
 
+/// When a refresh token is presented.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// By the clock of who decides.
+    pub now: Timestamp,
+    /// By the slowest of the clocks that have written what is decided upon: nothing is longer ago than by this one.
+    pub slowest: Timestamp,
+    /// By the fastest of them: what lies ahead of it was written by a clock that has been set back since.
+    pub fastest: Timestamp,
+}
+
+impl From<Timestamp> for When {
+    fn from(now: Timestamp) -> Self {
+        Self {
+            now,
+            slowest: now,
+            fastest: now,
+        }
+    }
+}
+
 /// The table of TOKENS.md §3, from "any" downwards, as a pure function.
 #[must_use]
-pub fn decide(session: &Session, user: &User, limits: Option<&Limits>, presented: u64, now: Timestamp) -> Decision {
+pub fn decide(
+    session: &Session,
+    user: &User,
+    limits: Option<&Limits>,
+    presented: u64,
+    when: impl Into<When>,
+) -> Decision {
+    let When { now, slowest, fastest } = when.into();
     let tight = match session.standing(user, limits, now) {
         Standing::Over(ending) => return Decision::Over(ending),
         Standing::Alive(tight) => tight,
     };
     // A clock that went back must neither withhold tokens nor cry theft.
-    let went_back = now < session.handed_out_at;
-    let age = now.since(session.handed_out_at);
+    let went_back = fastest < session.handed_out_at;
+    let age = slowest.since(session.handed_out_at);
     if presented > session.generation {
         Decision::Ahead
     } else if presented == session.generation {
@@ -197,7 +225,7 @@ pub fn decide(session: &Session, user: &User, limits: Option<&Limits>, presented
         }
     } else if presented + 1 == session.generation && !session.child_confirmed && session.reissues < MAX_REISSUES {
         Decision::Reissue(tight)
-    } else if superseded_for(session, presented, now) < SUPERSEDED {
+    } else if superseded_for(session, presented, slowest) < SUPERSEDED {
         Decision::Superseded(tight)
     } else {
         Decision::Reuse

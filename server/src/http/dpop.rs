@@ -61,7 +61,9 @@ pub async fn refresh(
     match read(state, headers, &Method::POST, path, None) {
         Ok(None) => state.backend.refresh(token, Client::Native, true, from).await,
         Ok(Some(proof)) => state.backend.refresh_proven(token, &proof, from).await,
-        Err(refusal) => Ok(RefreshOutcome::Unproven(refusal.into())),
+        Err(refusal) => Ok(state
+            .backend
+            .refused_to_refresh(RefreshOutcome::Unproven(refusal.into()))),
     }
 }
 

@@ -5,6 +5,7 @@
 //! hears of everybody. So no `configuration_endpoint` is offered.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
@@ -23,16 +24,25 @@ use super::refusal::{Refusal, StrictJson};
 use crate::domain::audit::Circumstances;
 use crate::domain::client::SECURITY_EVENTS;
 use crate::domain::id::EventId;
+use crate::http::feed::Places;
 use crate::http::oauth::admit_service;
 use crate::services::security_events::MOST_EVENTS;
 
 const PATH: &str = "/oauth/events";
+/// Requests that wait at once.
+const MOST_WAITING: usize = 256;
 /// The pause between two looks of a request that waits. New events are sealed every few seconds.
 const LOOK: Duration = Duration::from_secs(1);
 /// Then it is answered without any: in ten seconds, well within the time limit of requests.
 const MOST_LOOKS: u32 = 10;
 /// Characters of a receiver's complaint that are logged.
 const MOST_COMPLAINT: usize = 200;
+
+/// The places of requests that wait.
+#[must_use]
+pub fn places() -> Arc<Places> {
+    Places::new(MOST_WAITING)
+}
 
 /// Routes.
 pub fn routes() -> Router<AppState> {
@@ -142,7 +152,7 @@ pub async fn poll(
     let noted: HashSet<EventId> = poll.ack.iter().chain(poll.set_errs.keys()).copied().collect();
     let most = poll.max_events.unwrap_or(MOST_EVENTS);
     let waits = !poll.return_immediately && most > 0;
-    let _place = waits.then(|| state.streams.take_place()).transpose()?;
+    let _place = waits.then(|| state.polls.take(&client.id)).transpose()?;
     let mut looks = if waits { MOST_LOOKS } else { 1 };
     let told = loop {
         let told = state.backend.tell_security_events(&client, &noted, most).await?;

@@ -9,7 +9,8 @@
 //! However many revocations there are, an answer holds a page of them in memory, and its reader sets the pace for as long
 //! as its token may live.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,14 +22,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 use tokio::sync::broadcast::Receiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::refusal::Refusal;
 use crate::domain::audit::Circumstances;
-use crate::domain::client::REVOCATIONS;
+use crate::domain::client::{ClientId, REVOCATIONS};
 use crate::domain::clock::Timestamp;
 use crate::domain::revocation::{Entry, Target};
 use crate::http::oauth::admit_service;
@@ -46,32 +47,68 @@ const PIECE: usize = 32 * 1024;
 /// Pieces that wait for a slow reader.
 const MOST_WAITING: usize = 4;
 /// Streams at once.
-const MOST_STREAMS: usize = 256;
+const MOST_STREAMS: usize = 512;
+/// Of as many places one client may take so many.
+const OF_ONE_CLIENT: usize = 2;
 
-/// The streams of this node.
-#[derive(Clone, Debug)]
-pub struct Streams(Arc<Semaphore>);
+/// The places of those who wait for news at this node. One client leaves half of them to the others.
+#[derive(Debug)]
+pub struct Places {
+    most: usize,
+    taken: Mutex<HashMap<ClientId, usize>>,
+}
 
-impl Default for Streams {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST_STREAMS)))
+impl Places {
+    /// So many.
+    #[must_use]
+    pub fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Those of streams.
+    #[must_use]
+    pub fn of_streams() -> Arc<Self> {
+        Self::new(MOST_STREAMS)
+    }
+
+    /// A place for a client, until it is dropped.
+    ///
+    /// # Errors
+    /// 503 when all are taken, or this client has its share.
+    pub fn take(self: &Arc<Self>, client: &ClientId) -> Result<Place, Refusal> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let own = taken.get(client).copied().unwrap_or(0);
+        if all >= self.most || own >= self.most / OF_ONE_CLIENT {
+            let said = "Too many streams. Try again later.";
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", said);
+            return Err(refusal.with_header("retry-after", "5"));
+        }
+        taken.insert(client.clone(), own + 1);
+        Ok(Place {
+            of: self.clone(),
+            client: client.clone(),
+        })
     }
 }
 
-impl Streams {
-    /// A place among those who wait for news, until it is dropped.
-    ///
-    /// # Errors
-    /// 503 when all are taken.
-    pub fn take_place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.0.clone().try_acquire_owned().map_err(|_| {
-            Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too_many_streams",
-                "Too many streams. Try again later.",
-            )
-            .with_header("retry-after", "5")
-        })
+/// One of them.
+#[derive(Debug)]
+pub struct Place {
+    of: Arc<Places>,
+    client: ClientId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.client) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(taken.remove(&self.client)),
+        }
     }
 }
 
@@ -128,7 +165,7 @@ pub async fn revocations(
     }
     let State(state) = state;
     let client = admit_service(&state, &headers, REVOCATIONS, &from).await?.client;
-    let place = state.streams.take_place()?;
+    let place = state.streams.take(&client.id)?;
     let first = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
     let (outlet, body) = Outlet::new(state.backend.now().plus(client.access));
     tokio::spawn(async move {
@@ -239,7 +276,7 @@ pub async fn stream(
             None => None,
         };
     let after = last_event.or(query.cursor).unwrap_or(0);
-    let place = state.streams.take_place()?;
+    let place = state.streams.take(&admitted.client.id)?;
     // In this order: what comes between the two is heard twice, and told once.
     let news = state.backend.hear_revocations();
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
@@ -269,7 +306,8 @@ fn is_about(entry: &Entry, reader: &Admitted) -> bool {
     match &entry.target {
         Target::Subject { sub, .. } => sub == reader.client.id.as_str(),
         Target::Token { id } => *id == reader.token,
-        Target::Session { .. } | Target::Key { .. } => false,
+        Target::Key { id } => *id == reader.key,
+        Target::Session { .. } => false,
     }
 }
 
@@ -345,7 +383,7 @@ async fn tell(
     first: News,
     mut news: Receiver<News>,
     admitted: Admitted,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let backend = &state.backend;
     if !reader.open(opened_at).await {

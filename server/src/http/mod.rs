@@ -248,7 +248,9 @@ pub struct Shared {
     /// Readiness is false once the server is asked to stop.
     pub draining: health::Draining,
     /// Streams of the revocation feed.
-    pub streams: feed::Streams,
+    pub streams: Arc<feed::Places>,
+    /// Requests that wait for security events.
+    pub polls: Arc<feed::Places>,
 }
 
 /// A browser says where a request comes from; programs do not.

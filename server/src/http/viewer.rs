@@ -7,7 +7,7 @@ mod farewell;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, LOCATION, REFERER, SET_COOKIE};
+use axum::http::header::{AUTHORIZATION, LOCATION, REFERER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -191,6 +191,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
         from.session_id = Some(live.session.id);
         from.device_id = live.session.device_id;
     }
+    let is_bad_bearer = channel == Channel::Bearer && live.is_none();
     // Nobody gets here with a token that is bound without a good proof.
     let proven = live.as_ref().is_some_and(|live| live.session.jkt.is_some());
     let extensions = &mut parts.extensions;
@@ -200,6 +201,16 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
     extensions.insert(deliveries.clone());
     let mut response = next.run(Request::from_parts(parts, body)).await;
     deliver(&mut response, &deliveries, &state);
+    if is_bad_bearer
+        && response
+            .headers()
+            .get(WWW_AUTHENTICATE)
+            .is_some_and(|value| value == "Bearer")
+    {
+        // RFC 6750, section 3.1: otherwise a client could not tell that its token is over from that it sent none.
+        let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     if proven {
         dpop::renew_nonce(&state, &mut response);
     }

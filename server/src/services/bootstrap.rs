@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::keys::make_missing_keys;
+use super::keys::{LostKeys, make_missing_keys};
 use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind};
 use crate::domain::clock::Timestamp;
@@ -18,12 +18,12 @@ impl Backend {
     /// Opens the services on a migrated database, making keys and roles if it is new.
     ///
     /// # Errors
-    /// Infrastructure, or a key that the key-encryption key does not open.
-    pub async fn start(parts: Parts, algorithm: Algorithm) -> Result<Self, ServiceError> {
+    /// Infrastructure, a key that the key-encryption key does not open, or a lost one.
+    pub async fn start(parts: Parts, algorithm: Algorithm, lost: LostKeys) -> Result<Self, ServiceError> {
         let mut tx = parts.store.write().await?;
         // One node at a time: whoever comes second finds everything there.
         users::lock_bootstrap(&mut tx).await?;
-        make_missing_keys(&mut tx, &parts, algorithm).await?;
+        make_missing_keys(&mut tx, &parts, algorithm, lost).await?;
         for (name, description, lifetimes) in built_in_roles() {
             create_role(
                 &mut tx,

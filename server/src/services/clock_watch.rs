@@ -37,7 +37,7 @@ pub(super) struct ClockWatch {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     watch: Watch,
-    /// When it last jumped, by time that no setting of it changes; the beginning of that time if it never did.
+    /// When it last jumped, by time that no setting of it changes; the start if it never did.
     jumped_at: Duration,
     /// By so many milliseconds within a minute before, forward or (negative) back.
     leap: i64,
@@ -59,7 +59,7 @@ impl ClockWatch {
         Self {
             seen: Mutex::new(Seen {
                 watch: Watch::begin(clock),
-                jumped_at: Duration::ZERO,
+                jumped_at: clock.elapsed(),
                 leap: 0,
             }),
             turn: tokio::sync::Mutex::default(),
@@ -164,6 +164,18 @@ impl Backend {
         Ok(())
     }
 
+    /// The clock has been steady for a day: of this process, or of the log since the last event that lies ahead, however often
+    /// the server was started meanwhile.
+    async fn clock_is_believed(&self) -> Result<bool, ServiceError> {
+        if self.clock_is_steady_for(BELIEVED_AFTER) {
+            return Ok(true);
+        }
+        let now = self.now();
+        let mut tx = self.store.read().await?;
+        let since = audit::find_first_seal_after_what_lies_ahead(&mut tx, now.plus(APART)).await?;
+        Ok(since.is_some_and(|since| now.since(since) >= BELIEVED_AFTER))
+    }
+
     /// Sessions that began, or were last used, while the clock was ahead would live until a moment that may be years away.
     /// Once the clock has been steady for a day their limits run from then on. A clock that shows a time from before the
     /// account was made is the one that is wrong. How many sessions.
@@ -171,7 +183,10 @@ impl Backend {
     /// # Errors
     /// Infrastructure; the next call begins anew.
     pub async fn bring_back_sessions(&self) -> Result<usize, ServiceError> {
-        if self.clock_watch.has_brought_back.load(Ordering::SeqCst) || !self.clock_is_steady_for(BELIEVED_AFTER) {
+        if self.clock_watch.has_brought_back.load(Ordering::SeqCst)
+            || !self.clock_has_settled()
+            || !self.clock_is_believed().await?
+        {
             return Ok(0);
         }
         let now = self.now();
@@ -180,7 +195,7 @@ impl Backend {
             let mut tx = self.store.read().await?;
             let found = sessions::list_living_ahead(&mut tx, now.plus(APART), after, BATCH).await?;
             drop(tx);
-            if !self.clock_is_steady_for(BELIEVED_AFTER) {
+            if !self.clock_has_settled() {
                 return Ok(all);
             }
             let Some(last) = found.last() else {
@@ -199,7 +214,7 @@ impl Backend {
             );
         }
         // A jump meanwhile has them looked for once more.
-        let is_done = self.clock_is_steady_for(BELIEVED_AFTER);
+        let is_done = self.clock_has_settled();
         self.clock_watch.has_brought_back.store(is_done, Ordering::SeqCst);
         Ok(all)
     }

@@ -17,7 +17,7 @@ use crate::cli::CliError;
 use crate::config::Settings;
 use crate::domain::clock::{Clock, ManualClock, SystemClock};
 use crate::domain::random::Random;
-use crate::startup::open_backend;
+use crate::startup::{Purpose, open_backend};
 use crate::storage::users;
 
 /// Days that the realm looks back on.
@@ -31,7 +31,7 @@ pub async fn fill_if_empty(settings: &Settings, random: Arc<dyn Random>) -> Resu
     let note = settings.data_dir.join("demo-sign-ins.txt");
     let start = SystemClock.now().minus(Duration::from_secs(DAYS * 24 * 3600));
     let clock = Arc::new(ManualClock::new(start));
-    let backend = Arc::new(open_backend(settings, clock.clone(), random).await?);
+    let backend = Arc::new(open_backend(settings, clock.clone(), random, Purpose::Serve).await?);
     let mut tx = backend.store().read().await?;
     let empty = users::count_users(&mut tx).await? == 0;
     drop(tx);

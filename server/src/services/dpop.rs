@@ -114,11 +114,11 @@ impl Backend {
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
         // What is no token of ours costs no write.
-        if refresh::parse(&self.keys(), token).is_none() {
-            return Ok(RefreshOutcome::Malformed);
+        if refresh::parse(&*self.keys_for_refresh(token).await?, token).is_none() {
+            return Ok(self.refused_to_refresh(RefreshOutcome::Malformed));
         }
         if let Err(refusal) = self.use_up_proof(proof).await? {
-            return Ok(RefreshOutcome::Unproven(refusal.into()));
+            return Ok(self.refused_to_refresh(RefreshOutcome::Unproven(refusal.into())));
         }
         let holder = Holder {
             client: Client::Native,
@@ -126,6 +126,15 @@ impl Backend {
             bound_cookie: None,
         };
         self.refresh_as(token, holder, true, from).await
+    }
+
+    /// Counts a refresh that nobody tried to carry out. That a nonce is missing or too old is how every client begins.
+    #[must_use]
+    pub fn refused_to_refresh(&self, outcome: RefreshOutcome) -> RefreshOutcome {
+        if !matches!(&outcome, RefreshOutcome::Unproven(unproven) if unproven.refusal == Refusal::Nonce) {
+            self.metrics.refused_to_refresh(&outcome);
+        }
+        outcome
     }
 
     /// Writes down that somebody did not prove to hold a key. Apart from the attempt, so that the edge can bound how many

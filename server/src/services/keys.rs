@@ -41,6 +41,8 @@ pub struct LiveRing {
     failures: AtomicU64,
     /// The stored keys do not open as a whole; the ring is what was in memory before.
     broken: AtomicBool,
+    /// That is written down.
+    is_noted: AtomicBool,
     /// One look at a time; the interval between looks for unknown keys.
     turn: Mutex<Option<Interval>>,
 }
@@ -55,6 +57,7 @@ impl LiveRing {
             looks: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             broken: AtomicBool::new(false),
+            is_noted: AtomicBool::new(false),
             turn: Mutex::new(None),
         }
     }
@@ -243,7 +246,7 @@ impl Backend {
     async fn compare_with_stored(&self) -> Result<(), ServiceError> {
         let now = self.now();
         let mut tx = self.store.read().await?;
-        if keys::keys_version(&mut tx).await? != self.keys().version() {
+        if keys::keys_version(&mut tx).await? != *self.keys().version() {
             let records = keys::list_keys(&mut tx).await?;
             drop(tx);
             self.open_anew(records)?;
@@ -273,13 +276,24 @@ impl Backend {
         }
     }
 
-    /// Whether the ring in memory is the stored one, with an active key for each purpose. A database that is away is
-    /// another matter: then the ring is what it was.
+    /// Whether there is a ring to serve with. A database that is away is another matter, and so are stored keys that somebody
+    /// damaged: then every node goes on with what is in memory, and none would be ready.
     pub async fn keys_are_in_order(&self) -> bool {
-        match self.current_keys().await {
-            Ok(_) | Err(ServiceError::Storage(_)) => !self.ring.broken.load(Ordering::SeqCst),
-            Err(_) => false,
+        matches!(self.current_keys().await, Ok(_) | Err(ServiceError::Storage(_)))
+    }
+
+    /// Writes down, once, that the stored keys are damaged: they have to be put back while a node still has them (F12).
+    ///
+    /// # Errors
+    /// Infrastructure; the next call writes it down.
+    pub async fn note_damaged_keys(&self) -> Result<(), ServiceError> {
+        let is_broken = self.ring.broken.load(Ordering::SeqCst);
+        if is_broken && !self.ring.is_noted.load(Ordering::SeqCst) {
+            let event = self.event(Kind::KeysDamaged, &Circumstances::default());
+            self.record(event.outcome(Outcome::Failure)).await?;
         }
+        self.ring.is_noted.store(is_broken, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Carries out what is due in the keys' life. How many steps.
@@ -291,13 +305,17 @@ impl Backend {
         let mut tx = self.store.read().await?;
         let records = keys::list_keys(&mut tx).await?;
         drop(tx);
-        if lifecycle::due(&records, &self.key_rules, self.now()).is_empty() {
+        let due = |records: &[KeyRecord], now| {
+            let mut steps = lifecycle::due(records, &self.key_rules, now);
+            if !self.clock_has_settled() {
+                steps.retain(|step| !step.needs_settled_clock());
+            }
+            steps
+        };
+        if due(&records, self.now()).is_empty() {
             return Ok(0);
         }
-        let rules = self.key_rules;
-        let (steps, ()) = self
-            .change_keys(&OWN, |records, now| (lifecycle::due(records, &rules, now), ()))
-            .await?;
+        let (steps, ()) = self.change_keys(&OWN, |records, now| (due(records, now), ())).await?;
         for step in &steps {
             tracing::info!(?step, "keys");
         }
@@ -434,9 +452,26 @@ impl Backend {
     }
 }
 
-/// Makes the keys that are missing: on the first run. The caller holds the lock.
-pub(super) async fn make_missing_keys(tx: &mut Tx, parts: &Parts, algorithm: Algorithm) -> Result<(), ServiceError> {
+/// What to do about a purpose that has no active key, though there were keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostKeys {
+    /// Nothing: the start is refused (F12). Another edge key would sign everybody out, and hide every theft from before.
+    Refuse,
+    /// Make others: everybody signs in again anyhow.
+    Replace,
+}
+
+/// Makes the keys that are missing: on the first run, or as [`LostKeys`] says. The caller holds the lock.
+pub(super) async fn make_missing_keys(
+    tx: &mut Tx,
+    parts: &Parts,
+    algorithm: Algorithm,
+    lost: LostKeys,
+) -> Result<(), ServiceError> {
     let records = keys::list_keys(tx).await?;
+    if lost == LostKeys::Refuse && !records.is_empty() {
+        return Ok(());
+    }
     let workshop = Workshop {
         kek: &parts.kek,
         random: parts.random.as_ref(),

@@ -193,6 +193,11 @@ impl Metrics {
         }
     }
 
+    pub(super) fn refused_to_refresh(&self, outcome: &RefreshOutcome) {
+        let outcome = outcome.name();
+        self.refreshes.get_or_create(&WithOutcome { outcome }).inc();
+    }
+
     pub(super) fn checked(&self, outcome: &Result<AccessOutcome, ServiceError>) {
         let outcome = outcome.as_ref().map_or(UNAVAILABLE, AccessOutcome::name);
         self.access_checks.get_or_create(&WithOutcome { outcome }).inc();

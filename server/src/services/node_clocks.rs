@@ -15,12 +15,11 @@ use super::{Backend, ServiceError};
 use crate::domain::clock::{APART, Timestamp, millis};
 use crate::domain::id::NodeId;
 use crate::domain::jwt::Moment;
-use crate::storage::{Tx, nodes};
+use crate::storage::Tx;
+use crate::storage::nodes::{self, GONE_AFTER};
 
 /// How often a node says that it is there.
 pub const REPORT_EVERY: Duration = Duration::from_secs(10);
-/// A report as old as this is of a node that is gone.
-pub const GONE_AFTER: Duration = Duration::from_secs(35);
 /// A node that was in the wrong all this time is not ready.
 pub const RED_AFTER: Duration = Duration::from_secs(45);
 

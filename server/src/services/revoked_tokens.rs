@@ -77,9 +77,9 @@ impl Backend {
     }
 }
 
-/// From when until before when the key signed; `None` if it never did. A key that was revoked while it was in use signed
-/// until just now.
+/// From when until before when the key signed; `None` if it never did. One that was revoked while it was in use signed
+/// until then.
 fn in_use(key: &KeyRecord) -> Option<(Timestamp, Timestamp)> {
-    let until = key.retired_at.unwrap_or(Timestamp::from_millis(i64::MAX));
-    Some((key.activated_at?, until))
+    let until = key.retired_at.or(key.removed_at);
+    Some((key.activated_at?, until.unwrap_or(Timestamp::from_millis(i64::MAX))))
 }

@@ -63,7 +63,11 @@ impl Backend {
             audit::append_events(&mut tx, &events).await?;
             sessions += events.len();
         }
-        for subject in &remembered.subjects {
+        for (subject, before) in &remembered.subjects {
+            if revocations::is_subject_revoked(&mut tx, subject, *before).await? {
+                // That was not lost: sessions that began since are nobody else's.
+                continue;
+            }
             if let Ok(user) = Uuid::try_parse(subject) {
                 recovery::raise_auth_epoch(&mut tx, UserId(user), ending.at).await?;
             } else if let Some(client) = ClientId::parse(subject) {

@@ -3,6 +3,7 @@
 mod access;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::dbsc::{OtherBrowser, Sender};
@@ -12,13 +13,16 @@ use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::id::UserId;
+use crate::domain::jwt::Moment;
+use crate::domain::keys::KeyRing;
+use crate::domain::notice::{ELSEWHERE_IN_A_ROW, MANY_IN_A_ROW};
 use crate::domain::policy::{Limits, strictest};
-use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret};
+use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret, When};
 use crate::domain::session::{Client, EndReason, Ending, Session};
 use crate::domain::user::User;
 use crate::storage::audit::EventFilter;
 use crate::storage::sessions::Rotation;
-use crate::storage::{Tx, audit, devices, sessions};
+use crate::storage::{Tx, audit, devices, sessions, users};
 pub(super) use access::is_new_activity;
 pub use access::{AccessOutcome, Beside};
 
@@ -86,17 +90,18 @@ struct Read {
 }
 
 impl Backend {
-    /// Writes down an end that was only found now; audits the use of a session that had ended before.
+    /// Writes down an end that was only found now; audits the use of a session that had ended before. `false`: nothing is
+    /// written, as somebody has used or ended the session meanwhile; read again and decide again.
     async fn write_down_end(
         &self,
         mut tx: Tx,
         session: &Session,
         ending: &Ending,
         from: &Circumstances,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<bool, ServiceError> {
         let event = if session.ending.is_none() {
-            if !sessions::end_session(&mut tx, session.id, ending).await? {
-                return Ok(());
+            if !sessions::end_unused_session(&mut tx, session.id, ending, session.last_active_at).await? {
+                return Ok(false);
             }
             let kind = match ending.reason {
                 EndReason::Idle | EndReason::Expired => Kind::SessionExpired,
@@ -113,7 +118,7 @@ impl Backend {
         };
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(true)
     }
 
     /// Exchanges a refresh token.
@@ -177,6 +182,16 @@ impl Backend {
         outcome
     }
 
+    /// The keys to read a refresh token with. A node that was away may not know of a key yet. Anybody can name such a key, so
+    /// it costs a look at most once a second; while the database is away nobody can tell, and everything else that is no
+    /// token costs none.
+    pub(super) async fn keys_for_refresh(&self, token: &str) -> Result<Arc<KeyRing>, ServiceError> {
+        if refresh::is_of_unknown_key(&self.keys(), token) {
+            return self.current_keys().await;
+        }
+        Ok(self.keys())
+    }
+
     async fn refresh_in_turn(
         &self,
         token: &str,
@@ -184,14 +199,7 @@ impl Backend {
         slides: bool,
         from: &Circumstances,
     ) -> Result<RefreshOutcome, ServiceError> {
-        // A node that was away may not know of a key yet. Anybody can name such a key, so it costs a look at most once a
-        // second; while the database is away nobody can tell, and everything else that is no token costs none.
-        let keys = if refresh::is_of_unknown_key(&self.keys(), token) {
-            self.current_keys().await?
-        } else {
-            self.keys()
-        };
-        let Some(presented) = refresh::parse(&keys, token) else {
+        let Some(presented) = refresh::parse(&*self.keys_for_refresh(token).await?, token) else {
             return Ok(RefreshOutcome::Malformed);
         };
         let _turn = self.refreshes.lock(presented.session_id).await;
@@ -260,16 +268,16 @@ impl Backend {
         if let Err(unproven) = holder.proves(&session) {
             return Ok(Some(RefreshOutcome::Unproven(unproven)));
         }
-        let now = self.now();
-        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, now) {
+        let Moment { now, fastest } = self.moment();
+        let when = When {
+            now,
+            slowest: self.slowest_now(),
+            fastest,
+        };
+        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, when) {
             // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
             Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at, now) => {
                 Decision::Rotate(tight)
-            }
-            // Nobody is accused by a clock.
-            Decision::Reuse => {
-                let slowest = self.slowest_now();
-                refresh::decide(&session, &user, limits.as_ref(), presented.generation, slowest)
             }
             decision => decision,
         };
@@ -340,8 +348,8 @@ impl Backend {
                 // In the transaction that it was read in: on SQLite that may see an ending whose commit is still to come,
                 // and nobody is told of one that is not.
                 let tx = self.writing(tx).await?;
-                self.write_down_end(tx, &session, &ending, from).await?;
-                Ok(Some(RefreshOutcome::Over(ending)))
+                let is_over = self.write_down_end(tx, &session, &ending, from).await?;
+                Ok(is_over.then_some(RefreshOutcome::Over(ending)))
             }
             Decision::Rotate(tight) => {
                 session.tighten(&tight);
@@ -369,6 +377,8 @@ impl Backend {
                 }
                 let event = self.token_event(Kind::TokenRotated, &session, user.id, from);
                 let is_usual = tx.is_none() && !tight.changed && has_these_grants;
+                // Cheap to keep, as grants seldom change.
+                let owner = (!has_these_grants).then(|| user.clone());
                 // Signed before the writer's turn, which is too narrow for it; handed out after the commit.
                 let issued = self.issue(live(session, user)?, &secret)?;
                 if is_usual {
@@ -376,6 +386,13 @@ impl Backend {
                     return Ok(rotated.then(|| RefreshOutcome::Rotated(Box::new(issued))));
                 }
                 let mut tx = self.writing(tx).await?;
+                // PostgreSQL does not look at the account's row again after waiting for the session's: another change under
+                // way has its own say first.
+                if let Some(owner) = owner
+                    && !users::lock_user(&mut tx, &owner).await?
+                {
+                    return Ok(None);
+                }
                 if tight.changed {
                     sessions::tighten_session(&mut tx, rotation.id, &tight).await?;
                 }
@@ -391,7 +408,11 @@ impl Backend {
                 if !sessions::count_reissue(&mut tx, session.id, session.generation, MAX_REISSUES, now).await? {
                     return Ok(None);
                 }
-                let event = self.token_event(Kind::TokenReissued, &session, user.id, from);
+                let elsewhere = reissued_elsewhere_in_a_row(&mut tx, &session, from).await?;
+                let event = self
+                    .token_event(Kind::TokenReissued, &session, user.id, from)
+                    .fact("expires_at", session.access_expires_at.as_millis())
+                    .fact(ELSEWHERE_IN_A_ROW, elsewhere);
                 let issued = self.issue(live(session, user)?, &secret)?;
                 audit::append_events(&mut tx, &[event]).await?;
                 tx.commit().await?;
@@ -473,4 +494,39 @@ impl Backend {
     pub async fn record(&self, event: Event) -> Result<(), ServiceError> {
         Ok(audit::append_alone(&self.store, event).await?)
     }
+}
+
+/// For how many generations in a row, this one the last, tokens were handed out again elsewhere than where they were for: at
+/// another address, or to another program. 0 if these are not. A lost answer does that now and then; whoever rides along
+/// on a copy does it each time.
+async fn reissued_elsewhere_in_a_row(
+    tx: &mut Tx,
+    session: &Session,
+    from: &Circumstances,
+) -> Result<u64, ServiceError> {
+    let of = |kind| EventFilter {
+        session: Some(session.id),
+        kind: Some(kind),
+        ..EventFilter::default()
+    };
+    let rotated = audit::list_events(tx, &of(Kind::TokenRotated), None, 1).await?.pop();
+    let is_elsewhere = rotated.is_some_and(|rotated| {
+        rotated.address.as_deref() != from.address.as_deref()
+            || rotated.user_agent.as_deref() != from.user_agent.as_deref()
+    });
+    if !is_elsewhere {
+        return Ok(0);
+    }
+    let at_most = MAX_REISSUES * MANY_IN_A_ROW;
+    let before = audit::list_events(tx, &of(Kind::TokenReissued), None, at_most).await?;
+    let was_elsewhere = |generation: u64| {
+        let number = |event: &Event, name| event.facts.get(name).and_then(serde_json::Value::as_u64);
+        let mut of_it = before
+            .iter()
+            .filter(|event| number(event, "generation") == Some(generation));
+        of_it.any(|event| number(event, ELSEWHERE_IN_A_ROW) > Some(0))
+    };
+    let earlier =
+        (1..u64::from(MANY_IN_A_ROW)).take_while(|back| was_elsewhere(session.generation.saturating_sub(*back)));
+    Ok(1 + earlier.count() as u64)
 }

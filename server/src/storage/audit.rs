@@ -44,6 +44,8 @@ statements! {
         LEFT JOIN sessions s ON s.id = e.session_id WHERE (e.at, e.id) > ($1, $2) AND e.at < $3 AND e.kind IN \
         ('session_created', 'token_rotated', 'token_reissued', 'service_token_issued') ORDER BY e.at, e.id LIMIT $4";
     LAST_SEAL = "SELECT seq, event_id, hash, sealed_at FROM audit_seals ORDER BY seq DESC LIMIT 1";
+    SEALED_AFTER_AHEAD = "SELECT s.sealed_at FROM audit_seals s WHERE s.seq > (SELECT MAX(a.seq) FROM audit_events e \
+        JOIN audit_seals a ON a.event_id = e.id WHERE e.at > $1) ORDER BY s.seq LIMIT 1";
     SEAL_OF = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE event_id = $1";
     LIST_SEALS = "SELECT seq, event_id, hash, sealed_at FROM audit_seals WHERE seq >= $1 ORDER BY seq LIMIT $2";
     LIST_SEALED_EVENTS = concat!("SELECT ", event_columns!(), " FROM audit_seals s \
@@ -301,10 +303,13 @@ impl TryFrom<IssuedRow> for TokenIssued {
     fn try_from(row: IssuedRow) -> Result<Self, StorageError> {
         let at = Timestamp::from_millis(row.at);
         let to_service = row.kind == Kind::ServiceTokenIssued.as_str();
+        let facts: serde_json::Value = serde_json::from_str(&row.facts).map_err(|_| TABLE.impossible("facts"))?;
         let expires_at = if to_service {
-            let facts: serde_json::Value = serde_json::from_str(&row.facts).map_err(|_| TABLE.impossible("facts"))?;
             let lifetime = facts["lifetime_s"].as_u64().ok_or_else(|| TABLE.impossible("facts"))?;
             Some(at.plus(Duration::from_secs(lifetime)))
+        } else if let Some(end) = facts["expires_at"].as_i64() {
+            // What is handed out again lives no longer than it did.
+            Some(Timestamp::from_millis(end))
         } else if let (Some(access), Some(end)) = (row.access_ms, row.absolute_expires_at) {
             let access = Table("sessions").duration("access_ms", access)?;
             Some(at.plus(access).min(Timestamp::from_millis(end)))
@@ -365,6 +370,22 @@ pub async fn last_seal(tx: &mut Tx) -> Result<Option<Seal>, StorageError> {
         .fetch_optional(connection)
         .await)?;
     row.map(Seal::try_from).transpose()
+}
+
+/// When the log first went on after the last event that lies ahead of a moment, by the clock of then. `None`: no event does, or
+/// nothing came after it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_first_seal_after_what_lies_ahead(
+    tx: &mut Tx,
+    of: Timestamp,
+) -> Result<Option<Timestamp>, StorageError> {
+    let at: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(SEALED_AFTER_AHEAD)
+        .bind(of.as_millis())
+        .fetch_optional(connection)
+        .await)?;
+    Ok(at.map(Timestamp::from_millis))
 }
 
 /// The seal of an event.

@@ -42,6 +42,15 @@ pub enum StorageError {
         /// Version of the program.
         needed: i64,
     },
+    /// Nodes of the older version still use it.
+    #[error(
+        "the database schema is at version {found} and nodes of that version serve it: stop every one of them first (one \
+         that crashed is forgotten after 35 s)"
+    )]
+    SchemaServed {
+        /// Version of the database.
+        found: i64,
+    },
     /// The database is newer than the program: refuse the start.
     #[error("the database schema is at version {found}, this program only knows {known}: start the newer program")]
     SchemaNewer {

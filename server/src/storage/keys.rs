@@ -3,7 +3,7 @@
 use super::columns::{Table, millis};
 use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
-use crate::domain::keys::{KeyPurpose, KeyRecord, KeyState};
+use crate::domain::keys::{KeyPurpose, KeyRecord, KeyState, Version};
 use crate::domain::revocation::{Target, all_expired_at};
 
 const TABLE: Table = Table("keys");
@@ -13,7 +13,7 @@ statements! {
         activated_at, retired_at, removed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     LIST_KEYS = "SELECT id, purpose, algorithm, state, private_sealed, public_jwk, created_at, activated_at, \
         retired_at, removed_at FROM keys ORDER BY created_at, id";
-    KEYS_VERSION = "SELECT COUNT(*) + COUNT(activated_at) + COUNT(retired_at) + COUNT(removed_at) FROM keys";
+    KEYS_VERSION = "SELECT id, state FROM keys";
     SET_KEY_STATE = "UPDATE keys SET state = $3, private_sealed = $4, activated_at = $5, retired_at = $6, \
         removed_at = $7 WHERE id = $1 AND state = $2";
 }
@@ -82,15 +82,15 @@ pub async fn list_keys(tx: &mut Tx) -> Result<Vec<KeyRecord>, StorageError> {
     rows.into_iter().map(KeyRecord::try_from).collect()
 }
 
-/// A number that grows with every change of the keys, as [`crate::domain::keys::KeyRing::version`] counts it: keys only
-/// go forward, and each step writes a date. 0: there are none.
+/// What [`crate::domain::keys::KeyRing::version`] is compared with. Empty: there are none yet.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn keys_version(tx: &mut Tx) -> Result<i64, StorageError> {
-    Ok(on_backend!(tx, |connection| sqlx::query_scalar(KEYS_VERSION)
-        .fetch_one(connection)
-        .await)?)
+pub async fn keys_version(tx: &mut Tx) -> Result<Version, StorageError> {
+    let rows: Vec<(String, String)> = on_backend!(tx, |connection| sqlx::query_as(KEYS_VERSION)
+        .fetch_all(connection)
+        .await)?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Writes down that a key went from one state to the one it has now, with its dates and what is left of its private

@@ -1,5 +1,7 @@
 //! Which processes serve this database, and how far each one's clock is ahead of the database's.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 use time::PrimitiveDateTime;
 use time::macros::format_description;
@@ -9,12 +11,16 @@ use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::NodeId;
 
+/// A report as old as this is of a node that is gone.
+pub const GONE_AFTER: Duration = Duration::from_secs(35);
+
 statements! {
     // In UTC on both databases; PostgreSQL adds a fraction and the difference to UTC.
     NOW = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT)";
     REPORT = "INSERT INTO nodes (id, ahead_ms, seen_at) VALUES ($1, $2, $3) \
         ON CONFLICT (id) DO UPDATE SET ahead_ms = excluded.ahead_ms, seen_at = excluded.seen_at";
     LIST_OTHERS = "SELECT ahead_ms FROM nodes WHERE id <> $1 AND seen_at >= $2 AND seen_at <= $3";
+    COUNT_BETWEEN = "SELECT COUNT(*) FROM nodes WHERE seen_at >= $1 AND seen_at <= $2";
     FORGET = "DELETE FROM nodes WHERE id = $1";
     FORGET_OLD = "DELETE FROM nodes WHERE seen_at < $1";
 }
@@ -82,6 +88,20 @@ pub async fn list_other_clocks(
         .bind(until.as_millis())
         .fetch_all(connection)
         .await)?)
+}
+
+/// Whether any node has reported of late by the database's clock.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_anybody_there(tx: &mut Tx) -> Result<bool, StorageError> {
+    let now = database_time(tx).await?;
+    let count: i64 = on_backend!(tx, |connection| sqlx::query_scalar(COUNT_BETWEEN)
+        .bind(now.minus(GONE_AFTER).as_millis())
+        .bind(now.plus(GONE_AFTER).as_millis())
+        .fetch_one(connection)
+        .await)?;
+    Ok(count > 0)
 }
 
 /// A node stopped.

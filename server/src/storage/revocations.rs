@@ -33,6 +33,8 @@ statements! {
         WHERE cursor > $1 AND cursor <= $2 AND until > $3 ORDER BY cursor LIMIT $4";
     // As the partial index has it.
     IS_TOKEN_REVOKED = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.kind = 'token' AND r.value = $1)";
+    IS_SUBJECT_REVOKED = "SELECT EXISTS (SELECT 1 FROM revocations r \
+        WHERE r.kind = 'subject' AND r.value = $1 AND r.issued_before >= $2)";
     IS_ANOTHER = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3))";
     // The first condition is of the locked row alone: on PostgreSQL who waited for another node's turn sees that one's numbers
     // there, and still its old entries.
@@ -214,6 +216,18 @@ pub async fn was_given_again(tx: &mut Tx, seen: Option<&Entry>) -> Result<bool, 
         .bind(row.cursor)
         .bind(row.value)
         .bind(row.at)
+        .fetch_one(connection)
+        .await)?)
+}
+
+/// Whether tokens of a person or service that were issued before this moment, or a later one, are revoked.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_subject_revoked(tx: &mut Tx, sub: &str, before: Timestamp) -> Result<bool, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query_scalar(IS_SUBJECT_REVOKED)
+        .bind(sub)
+        .bind(before.as_millis())
         .fetch_one(connection)
         .await)?)
 }

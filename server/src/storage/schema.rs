@@ -8,7 +8,7 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
 use sqlx::{Acquire, Connection as _, PgConnection};
 
 use super::connect::Pools;
-use super::{StorageError, Store, Tx, on_backend};
+use super::{StorageError, Store, Tx, nodes, on_backend};
 
 static SQLITE: Migrator = sqlx::migrate!("../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
@@ -17,6 +17,8 @@ static POSTGRES: Migrator = sqlx::migrate!("../migrations/postgres");
 const HISTORY_EXISTS_SQLITE: &str =
     "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = '_sqlx_migrations'";
 const HISTORY_EXISTS_POSTGRES: &str = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = '_sqlx_migrations'";
+/// Nodes report since this version.
+const NODES_SINCE: i64 = 8;
 const HISTORY: &str = "SELECT version, checksum, success FROM _sqlx_migrations ORDER BY version";
 
 impl Store {
@@ -27,10 +29,33 @@ impl Store {
     pub async fn migrate(&self) -> Result<(), StorageError> {
         match self.check_schema().await {
             Ok(()) => return Ok(()),
-            Err(StorageError::SchemaMissing | StorageError::SchemaOlder { .. }) => {}
+            Err(StorageError::SchemaMissing) => {}
+            Err(StorageError::SchemaOlder { found, .. }) => self.refuse_while_served(found).await?,
             Err(refused) => return Err(refused),
         }
         self.run(Direction::Up).await
+    }
+
+    /// Makes the tables in a new database, and leaves every other one as it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn migrate_if_new(&self) -> Result<(), StorageError> {
+        match self.check_schema().await {
+            Err(StorageError::SchemaMissing) => self.run(Direction::Up).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Nodes of the older version do not keep what this one goes by. An embedded database has one node, which is this one.
+    async fn refuse_while_served(&self, found: i64) -> Result<(), StorageError> {
+        if self.is_postgres() && found >= NODES_SINCE {
+            let mut tx = self.read().await?;
+            if nodes::is_anybody_there(&mut tx).await? {
+                return Err(StorageError::SchemaServed { found });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the schema back to that of an older program, step by step: each undoes one migration by what stands beside it

@@ -3,6 +3,7 @@
 //! absolute end and thirty days more. Must not know tokens.
 
 pub mod cohort;
+pub(super) mod ending;
 pub(super) mod known;
 pub(super) mod rotation;
 mod row;
@@ -16,20 +17,10 @@ use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
 use crate::domain::revocation::{Target, all_expired_at};
 use crate::domain::session::{Ending, Session, Tightened};
+pub use ending::{end_overdue_session, end_session, end_unused_session};
 pub use known::{Known, find_known, find_known_with};
 pub use rotation::{Rotation, rotate_and_record, rotate_session};
 use row::{EndingColumns, SessionRow, session_columns};
-
-macro_rules! end {
-    ($($if:literal)?) => {
-        concat!(
-            "UPDATE sessions SET ended_at = $2, end_reason = $3, end_rule_role = $4, end_rule_version = $5, \
-             end_limit_ms = $6 WHERE id = $1 AND ended_at IS NULL",
-            $($if,)?
-            " RETURNING rotated_at"
-        )
-    };
-}
 
 statements! {
     INSERT_SESSION = "INSERT INTO sessions (id, user_id, device_id, client, secret_sealed, generation, rotated_at, \
@@ -73,8 +64,6 @@ statements! {
         look_at = CASE WHEN $6 < look_at AND $6 <= last_active_at + $3 THEN $6 \
         WHEN last_active_at + $3 < look_at THEN last_active_at + $3 ELSE look_at END \
         WHERE id = $1 AND ended_at IS NULL";
-    END = end!();
-    END_OVERDUE = end!(" AND (absolute_expires_at <= $2 OR last_active_at + idle_ms <= $2)");
     END_OF_USER = "UPDATE sessions SET ended_at = $3, end_reason = $4, end_rule_role = $5, end_rule_version = $6, \
         end_limit_ms = $7 WHERE user_id = $1 AND id <> $2 AND ended_at IS NULL RETURNING id, device_id, rotated_at";
     BIND = "UPDATE sessions SET browser_key = $2 \
@@ -435,39 +424,6 @@ pub async fn tighten_session(tx: &mut Tx, id: SessionId, tight: &Tightened) -> R
         .await
         .map(|done| done.rows_affected()))?;
     Ok(changed == 1)
-}
-
-/// Ends the session. Whether it was this call that ended it; the first reason stays.
-///
-/// # Errors
-/// When the database fails.
-pub async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
-    end_by(tx, END, id, ending).await
-}
-
-/// The same if one of its limits has passed: activity that came in time may have been written down meanwhile.
-///
-/// # Errors
-/// When the database fails.
-pub async fn end_overdue_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
-    end_by(tx, END_OVERDUE, id, ending).await
-}
-
-async fn end_by(tx: &mut Tx, sql: &'static str, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
-    let columns = EndingColumns::from(ending);
-    let rotated_at: Option<i64> = on_backend!(tx, |connection| sqlx::query_scalar(sql)
-        .bind(id.0)
-        .bind(columns.at)
-        .bind(columns.reason)
-        .bind(columns.role)
-        .bind(columns.version)
-        .bind(columns.limit)
-        .fetch_optional(connection)
-        .await)?;
-    if let Some(rotated_at) = rotated_at {
-        revoke_session(tx, id, ending, rotated_at);
-    }
-    Ok(rotated_at.is_some())
 }
 
 /// Sessions that ended later than now, and when each was last rotated: of those tokens may be good again.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::events::Reader;
 use crate::domain::clock::Timestamp;
-use crate::domain::revocation::{Entry, Presented, Registry, Verdict};
+use crate::domain::revocation::{Entry, Presented, Registry, Target, Verdict};
 
 /// Most entries that are kept: about 60 MB, once as many sessions have ended within an hour. Beyond that every token whose
 /// session is not among them is answered with "unavailable", so this is more than anybody is expected to end at once.
@@ -73,6 +73,7 @@ pub struct Follower {
     sent_at: Option<Timestamp>,
     anchor: Option<Anchor>,
     reader: Reader,
+    keys_removed: u64,
 }
 
 impl Follower {
@@ -87,7 +88,14 @@ impl Follower {
             sent_at: None,
             anchor: None,
             reader: Reader::default(),
+            keys_removed: 0,
         }
+    }
+
+    /// How many entries about keys were heard.
+    #[must_use]
+    pub const fn keys_removed(&self) -> u64 {
+        self.keys_removed
     }
 
     /// Where to go on from; 0 is the beginning.
@@ -126,6 +134,7 @@ impl Follower {
                 "revoked" => {
                     let entry: Entry = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
                     self.cursor = self.cursor.max(entry.cursor);
+                    self.keys_removed += u64::from(matches!(entry.target, Target::Key { .. }));
                     self.registry.apply(&[entry], now);
                 }
                 "heartbeat" => {

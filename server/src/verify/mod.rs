@@ -134,6 +134,8 @@ pub struct Checker {
     settling: Mutex<Settling>,
     /// One reads the keys anew, others wait for what comes of it.
     reading: tokio::sync::Mutex<()>,
+    /// A key was removed: another one may sign already.
+    key_removed: tokio::sync::Notify,
 }
 
 impl std::fmt::Debug for Checker {
@@ -168,6 +170,7 @@ impl Checker {
             address: expected.address,
             used: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),
+            key_removed: tokio::sync::Notify::new(),
         }
     }
 
@@ -317,12 +320,14 @@ impl Checker {
 
     /// Follows the keys alone, for as long as the service runs.
     pub async fn follow_keys(&self) {
+        let mut was_removed = false;
         loop {
             let pause = match self.read_keys(None).await {
-                Ok(true) => KEYS_MAX_AGE,
-                Ok(false) | Err(_) => PAUSES[1],
+                // Once more in a moment: the node that was asked may not have heard of it yet.
+                Ok(true) if !was_removed => KEYS_MAX_AGE,
+                _ => PAUSES[1],
             };
-            tokio::time::sleep(pause).await;
+            was_removed = tokio::time::timeout(pause, self.key_removed.notified()).await.is_ok();
         }
     }
 
@@ -371,7 +376,14 @@ impl Checker {
             return Err(Broken::ClockSetBack);
         }
         let settled = settling.has_settled(self.clock.as_ref());
-        locked(&self.follower).received(chunk, self.clock.now(), settled)
+        let mut follower = locked(&self.follower);
+        let keys = follower.keys_removed();
+        let received = follower.received(chunk, self.clock.now(), settled);
+        if follower.keys_removed() > keys {
+            // Whose tokens are of it comes with one of the key that took its place, and has not to wait for its pause.
+            self.key_removed.notify_one();
+        }
+        received
     }
 
     /// When knowledge was last complete; for a service's own health page.

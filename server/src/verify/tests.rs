@@ -338,6 +338,43 @@ async fn f15_a_stale_key_set_costs_one_reading_and_no_outage() {
     }
 }
 
+/// In an emergency another key signs at once, and a stranger's invented one may just have used up the reading for it.
+#[tokio::test]
+async fn j12_keys_are_read_anew_when_one_was_removed_whatever_strangers_have_asked_for() {
+    let world = World::new();
+    let checker = world.checker.clone();
+    let following = tokio::spawn(async move { checker.follow_keys().await });
+    let issuer = world.issuer.clone();
+    let asked = || issuer.asked.load(Ordering::SeqCst);
+    let until = async |times: u32| {
+        while asked() < times {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until(1).await;
+    world.hear(&[]);
+    let rest = world.token(0);
+    let rest = rest.split_once('.').expect("three parts").1;
+    let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": "invented" }).to_string();
+    let invented = format!("{}.{rest}", data_encoding::BASE64URL_NOPAD.encode(header.as_bytes()));
+    let refused = Err(Denied::Refused(Refusal::KeyUnknown));
+    assert_eq!(world.checker.check(&invented).await, refused);
+    assert_eq!(asked(), 2);
+
+    let newer = World { ring: ring(), ..world };
+    *locked(&newer.issuer.keys) = Ok(newer.ring.jwks().to_string().into_bytes());
+    let new = newer.token(0);
+    assert_eq!(newer.checker.check(&new).await, refused, "not so soon again");
+    let at = newer.now().as_millis();
+    newer.hear(&[json!({ "cursor": 1, "kid": "removed", "at": at, "until": at + 3_600_000 })]);
+    // Once more a moment later, as the node that was asked may not have heard of it yet.
+    for times in [3, 4] {
+        until(times).await;
+    }
+    newer.checker.check(&new).await.expect("its key is known");
+    following.abort();
+}
+
 #[tokio::test]
 async fn j12_nobody_goes_by_keys_that_were_read_long_ago() {
     let world = World::new();

@@ -248,6 +248,12 @@ async fn r7_the_secret_is_not_kept_and_its_bearer_is_limited_without_harm_to_the
         3,
         "a flood is no flood of rows"
     );
+    // Nor does it help to know the owner's name.
+    for _ in 0..20 {
+        let basic = Service::basic(&service.client_id, "guess");
+        let reply = post_form(&app, "/oauth/token", &[("authorization", &basic)], &[GRANT]).await;
+        reply.expect(429);
+    }
     // From the very same network the owner notices nothing, up to its own limit.
     for _ in 0..11 {
         service.token().await;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use server::domain::clock::{ManualClock, Timestamp};
+use server::domain::keys::KeyPurpose;
 use server::services::forgetting::Past;
 use server::startup::{Application, checkpoint_path};
 
 use crate::app::{BEGIN, SeededRandom, TestApp};
+use crate::keys::{keep, rotate};
 use crate::people::{Auditor, first_admin_path};
 use crate::program::Program;
 use crate::reply::Reply;
@@ -55,16 +57,18 @@ async fn f17_whichever_way_the_clock_jumps_nobody_is_accused_of_theft() {
     ];
     for (at, jump) in jumps.into_iter().enumerate() {
         app.set_clock(BEGIN);
+        app.backend().watch_clock().await.expect("the database answers");
         let person = app.add_person(&format!("person{at}"), &["member"], false).await;
         let mut honest = Program::signed_in(&app, &person).await;
         let mut unlucky = Program::signed_in(&app, &person).await;
-        app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + 4 * MINUTE));
+        app.pass(4 * 60);
         honest.renew().await.expect(200);
         honest.sessions().await.expect(200);
         // The answer of this one was lost.
         unlucky.present(&unlucky.refresh.clone()).await.expect(200);
 
-        let real = BEGIN.as_seconds() + 5 * MINUTE;
+        app.pass(60);
+        let real = app.now().as_seconds();
         app.set_clock(Timestamp::from_seconds(real + jump));
         assert!(!honest.sessions().await.status.is_server_error(), "{jump} s");
         let now = [honest.renew().await, unlucky.renew().await];
@@ -75,7 +79,8 @@ async fn f17_whichever_way_the_clock_jumps_nobody_is_accused_of_theft() {
             honest.sessions().await.expect(200);
         }
         // The clock is put right again.
-        app.set_clock(Timestamp::from_seconds(real + MINUTE));
+        app.set_clock(Timestamp::from_seconds(real));
+        app.pass(60);
         for (program, before) in [&mut honest, &mut unlucky].into_iter().zip(&now) {
             let reply = program.renew().await;
             judge(&reply, jump);
@@ -156,6 +161,29 @@ async fn f17_a_session_that_began_while_the_clock_was_ahead_lives_no_longer_than
             }
         }
     }
+}
+
+#[tokio::test]
+async fn f17_a_session_of_a_clock_that_was_ahead_is_brought_back_though_the_server_is_started_every_night() {
+    let app = TestApp::start("f17 nightly").await;
+    let person = app.add_person("ada", &["member"], false).await;
+    app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + 20 * 365 * DAY));
+    app.backend().watch_clock().await.expect("the database answers");
+    Program::signed_in(&app, &person).await;
+    app.seal().await;
+    app.set_clock(Timestamp::from_seconds(BEGIN.as_seconds() + MINUTE));
+    app.backend().watch_clock().await.expect("the database answers");
+    let mut found = Vec::new();
+    let mut app = app;
+    for _ in 0..3 {
+        app = app.restart().await;
+        app.backend().record_start().await.expect("the database answers");
+        app.seal().await;
+        app.pass(13 * 3600);
+        app.backend().watch_clock().await.expect("the database answers");
+        found.push(app.backend().bring_back_sessions().await.expect("the database answers"));
+    }
+    assert_eq!(found, [0, 1, 0]);
 }
 
 #[tokio::test]
@@ -295,6 +323,30 @@ async fn f17_a_clock_that_is_ahead_for_a_moment_makes_nothing_good_again() {
     app.pass(3 * 3600);
     clear_away().await;
     assert_eq!(kept().await, 0);
+}
+
+#[tokio::test]
+async fn f17_a_clock_that_is_ahead_for_a_moment_removes_no_key() {
+    let app = TestApp::start("f17 keys").await;
+    app.pass(2 * 3600);
+    for purpose in [KeyPurpose::Signing, KeyPurpose::Edge] {
+        rotate(&app, purpose).await;
+        assert_eq!(keep(&app).await, 1);
+    }
+    let retired = async || {
+        app.backend().watch_clock().await.expect("the database answers");
+        keep(&app).await;
+        app.number("SELECT COUNT(*) FROM keys WHERE state = 'retired'").await
+    };
+    assert_eq!(retired().await, 2);
+    let now = app.now();
+    app.set_clock(Timestamp::from_seconds(now.as_seconds() + 400 * DAY));
+    assert_eq!(retired().await, 2, "nobody knows yet which clock is right");
+    app.set_clock(now);
+    assert_eq!(retired().await, 2);
+    // In time it goes all the same: the edge key when no session of before can live.
+    app.pass(2 * 3600);
+    assert_eq!(retired().await, 1);
 }
 
 /// Sizes and reasons of the jumps that were written down, in any order.

@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use crate::access_tokens::header;
 use crate::app::TestApp;
 use crate::browser::Browser;
+use crate::holder::{Holder, TOKEN};
 use crate::program::Program;
+use crate::service::Key;
 
 async fn published(app: &TestApp) -> BTreeSet<String> {
     let set = Browser::new(app).get("/.well-known/jwks.json").await.expect(200).json();
@@ -159,5 +161,12 @@ async fn j12_a_key_set_that_may_be_out_of_date_is_not_handed_out() {
     let of_a_newer_key = format!("mfr_{}", BASE64URL_NOPAD.encode(&bytes));
     for token in [program.refresh.clone(), of_a_newer_key] {
         program.present(&token).await.expect(503);
+        // Nor is whoever proves to hold a key told that its session is over.
+        let holder = Holder {
+            program: program.clone(),
+            key: Key::es256(),
+        };
+        let proof = holder.proof("POST", TOKEN, None);
+        holder.present(&token, &[&proof]).await.expect(503);
     }
 }

@@ -1,6 +1,8 @@
 //! Lost answers, hurried tabs and hurried thieves: ways through the table of refresh outcomes that the exploration in
 //! `tests/properties` found, taken at the door.
 
+use std::net::SocketAddr;
+
 use axum::http::Method;
 use serde_json::json;
 
@@ -101,4 +103,41 @@ async fn r1_a_thief_who_rotates_again_and_again_is_found_out_when_the_victim_com
     assert_eq!(said.last().map(String::as_str), Some("reused"), "{said:?}");
     thief.sessions().await.expect(401);
     assert_eq!(app.events("authn_token_reuse").await, 1);
+}
+
+/// Neither of the two is told from the other: who comes second gets the same tokens, and nobody shows them before the next time.
+#[tokio::test]
+async fn f50_who_rides_along_on_a_copy_time_and_again_is_an_alert_and_lost_answers_are_none() {
+    let app = TestApp::start("f50 shared").await;
+    let (_, mut program) = app.add_program("max").await;
+    let mut thief = program.clone();
+    thief.peer = SocketAddr::from(([198, 51, 100, 7], 44_000));
+    let again = program.clone();
+    let alerts = async || {
+        app.backend().draw_consequences().await.expect("the database answers");
+        let alerts = "SELECT COUNT(*) FROM audit_events WHERE kind = 'alert_raised' AND reason = 'tokens_shared'";
+        app.number(alerts).await
+    };
+    for (second, expected) in [
+        (&again, 0),
+        (&again, 0),
+        (&again, 0),
+        (&thief, 0),
+        (&thief, 0),
+        // An answer that was lost at home says that it is no habit.
+        (&again, 0),
+        (&thief, 0),
+        (&thief, 0),
+        (&thief, 1),
+    ] {
+        app.pass(600);
+        let parent = program.refresh.clone();
+        assert_eq!(outcome(&program.renew().await), "rotated");
+        for _ in 0..2 {
+            let reply = second.clone().present(&parent).await.expect(200);
+            assert_eq!(outcome(&reply), "reissued");
+        }
+        assert_eq!(alerts().await, expected);
+    }
+    program.sessions().await.expect(200);
 }

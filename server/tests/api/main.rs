@@ -44,6 +44,7 @@ mod introspection;
 mod key_nodes;
 mod keys;
 mod lost_answers;
+mod lost_keys;
 mod mail_server;
 mod mails;
 mod mails_away;

@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{Method, Request};
+use serde_json::json;
 use tower::ServiceExt as _;
 
-use crate::app::TestApp;
+use crate::app::{ORIGIN, TestApp};
 use crate::browser::Browser;
+use crate::holder::{Holder, TOKEN};
 use crate::people::{Admin, Person};
 use crate::process::Line;
 use crate::program::Program;
 use crate::reply::Reply;
+use crate::service::Key;
 
 /// The metrics at one moment.
 pub struct Metrics(pub String);
@@ -92,6 +95,20 @@ async fn r1_refreshes_are_counted_by_what_came_of_them() {
     program.sessions().await.expect(200);
     program.present(&parent).await.expect(409);
     program.present("mfr_nothing").await.expect(400);
+    // What comes with a proof is counted like the rest, but not that somebody has to learn the nonce first.
+    let holder = Holder {
+        program: program.clone(),
+        key: Key::es256(),
+    };
+    holder
+        .present("mfr_nothing", &[&holder.proof("POST", TOKEN, None)])
+        .await
+        .expect(400);
+    holder.present("mfr_nothing", &["nothing"]).await.expect(400);
+    let without =
+        json!({ "htm": "POST", "htu": format!("{ORIGIN}{TOKEN}"), "jti": "1", "iat": app.now().as_seconds() });
+    let without = holder.key.sign(&holder.header(), &without);
+    holder.present("mfr_nothing", &[&without]).await.expect(400);
     app.pass(120);
     program.present(&parent).await.expect(401);
     program.present(&parent).await.expect(401);
@@ -102,12 +119,13 @@ async fn r1_refreshes_are_counted_by_what_came_of_them() {
         now.counted("mayfly_refreshes_total"),
         [
             ("outcome=\"fresh\"", 1),
-            ("outcome=\"malformed\"", 1),
+            ("outcome=\"malformed\"", 2),
             ("outcome=\"over\"", 2),
             ("outcome=\"reissued\"", 1),
             ("outcome=\"reused\"", 1),
             ("outcome=\"rotated\"", 1),
             ("outcome=\"superseded\"", 1),
+            ("outcome=\"unproven\"", 1),
         ]
     );
     assert_eq!(

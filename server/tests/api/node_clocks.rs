@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::http::Method;
+use serde_json::json;
 use server::domain::client::REVOCATIONS;
 use server::domain::clock::{Clock as _, SystemClock, Timestamp};
 use server::services::forgetting::Past;
@@ -9,8 +11,9 @@ use server::services::node_clocks::RED_AFTER;
 
 use crate::access_tokens::claims;
 use crate::app::TestApp;
-use crate::binding::BoundBrowser;
+use crate::binding::{BoundBrowser, RENEW, SESSION_ID};
 use crate::browser::Browser;
+use crate::program::Program;
 use crate::service::{Service, post_form};
 
 async fn seems_right(app: &TestApp) -> bool {
@@ -251,6 +254,31 @@ async fn f18_what_a_node_that_is_ahead_has_just_issued_is_good_at_one_that_is_be
     program.sessions().await.expect(401);
 }
 
+/// Nothing counts as older, or as of another time, than by the clocks of the nodes.
+#[tokio::test]
+async fn f18_a_pair_that_another_node_has_just_handed_out_is_fresh_whichever_clock_is_ahead() {
+    let apps = nodes("f18 fresh", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    assert!(seems_right(ahead).await && seems_right(behind).await);
+    let (_, mut program) = ahead.add_program("max").await;
+    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
+    // Time passes for them and not for the database: whoever reports first meets a report of before.
+    let pass_and_compare = async |seconds| {
+        pass(seconds);
+        assert!(seems_right(behind).await && seems_right(ahead).await);
+    };
+    for (here, there) in [(ahead, behind), (behind, ahead)] {
+        for _ in 0..2 {
+            pass_and_compare(36).await;
+        }
+        program.app = here.clone();
+        program.renew().await.expect(200);
+        program.app = there.clone();
+        let reply = program.present(&program.refresh.clone()).await.expect(409);
+        assert_eq!(reply.header("mayfly-refresh"), Some("fresh"));
+    }
+}
+
 /// Its exp was reckoned by the clock that is ahead.
 #[tokio::test]
 async fn f18_what_is_handed_out_again_at_a_node_that_is_behind_lives_no_longer_than_the_rule() {
@@ -307,4 +335,128 @@ async fn f18_what_is_revoked_is_remembered_for_as_long_as_the_slowest_clock_lets
     compare().await;
     let forgotten = ahead.backend().forget(Past::Revocations).await;
     assert_eq!(forgotten.expect("the database answers"), 1);
+}
+
+/// The node that is ahead clears away what nobody takes any more by its clock.
+#[tokio::test]
+async fn f18_what_a_bound_browser_signed_is_good_once_by_the_slowest_clock_too() {
+    let apps = nodes("f18 signed once", &[-60, 55]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
+    // Long after the start nothing is kept out of caution.
+    pass(2 * 60 * 60);
+    assert!(seems_right(behind).await && seems_right(ahead).await);
+    let person = behind.add_person("max", &["member"], false).await;
+    let mut owner = BoundBrowser::signed_in(behind, &person).await;
+    // Its sign-in took a minute.
+    ahead.pass(60);
+    let id = owner.session_id.clone();
+    let challenge = async || {
+        let mut asking = owner.clone();
+        asking.post(RENEW, &[(SESSION_ID, &id)]).await.expect(403);
+        asking.challenge
+    };
+    let used = challenge().await;
+    pass(1);
+    let unused = challenge().await;
+    owner.prove(&used).await.expect(200);
+    pass(100);
+    ahead
+        .backend()
+        .forget(Past::Proofs)
+        .await
+        .expect("the database answers");
+    owner.prove(&used).await.expect(403);
+    owner.prove(&unused).await.expect(200);
+}
+
+#[tokio::test]
+async fn f18_a_node_whose_clock_is_wrong_leaves_nothing_out_of_the_feed() {
+    let apps = nodes("f18 feed", &[0, 300]).await;
+    let [right, wrong] = &apps[..] else { unreachable!() };
+    if !right.backend().store().is_postgres() {
+        // An embedded database has one node.
+        return;
+    }
+    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
+    // Long after the start nothing is told out of caution.
+    pass(2 * 60 * 60);
+    assert!(seems_right(right).await && !seems_right(wrong).await);
+    let (_, program) = right.add_program("max").await;
+    program.end(&program.session_id).await.expect(200);
+    // It is told for as long as a token may live, which is an hour, and four minutes.
+    pass(60 * 60);
+    let reader = Service::add(right, "reader", REVOCATIONS).await.token().await;
+    let told = async |app: &TestApp| {
+        let feed = Program::new(app)
+            .ask_with(&reader, Method::GET, "/oauth/revocations")
+            .await;
+        feed.expect(200).json()["revocations"].as_array().expect("a list").len()
+    };
+    assert_eq!((told(right).await, told(wrong).await), (1, 1));
+    // Alone it is right, and takes it for past.
+    right.backend().leave_nodes().await.expect("the database answers");
+    assert!(seems_right(wrong).await);
+    assert_eq!((told(right).await, told(wrong).await), (1, 0));
+}
+
+#[tokio::test]
+async fn f18_a_serving_node_whose_clock_is_wrong_removes_nothing() {
+    let hour_ago = -60 * 60;
+    let apps = nodes("f18 removes", &[hour_ago, hour_ago]).await;
+    let here = &apps[0];
+    if !here.backend().store().is_postgres() {
+        // An embedded database has one node.
+        return;
+    }
+    let person = here.add_person("max", &["member"], true).await;
+    let mut half_way = Program::new(here);
+    let login = json!({ "identifier": person.username, "password": person.password });
+    let reply = half_way.post("/auth/login", &login).await.expect(200);
+    assert_eq!(reply.json()["status"], "mfa_required");
+    let flows = async || here.number("SELECT count(*) FROM flows").await;
+    assert_eq!(flows().await, 1);
+    for app in &apps {
+        assert!(seems_right(app).await);
+    }
+
+    let program = here.spawn_beside().await;
+    let reports = async || here.rows("SELECT id, seen_at FROM nodes").await;
+    let first = reports().await;
+    assert_eq!(first.len(), 3);
+    // By its second report it has cleared away twice, if ever.
+    let again = async {
+        loop {
+            for app in &apps {
+                assert!(seems_right(app).await);
+            }
+            let old = reports()
+                .await
+                .into_iter()
+                .filter(|report| first.contains(report))
+                .count();
+            if old == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .expect("it reports again");
+    assert_eq!(flows().await, 1);
+
+    // The others are gone, and nobody disagrees any more.
+    for app in &apps {
+        app.backend().leave_nodes().await.expect("the database answers");
+    }
+    let removed = async {
+        while flows().await > 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), removed)
+        .await
+        .expect("it clears away");
+    ready(&program, 200).await;
 }

@@ -1,10 +1,12 @@
 //! Restored backups: after `mayfly recover` nothing that was handed out since is worth anything, and nobody is accused.
 
 use serde_json::json;
+use server::domain::keys::KeyPurpose;
 use server::domain::revocation::Target;
 use server::startup::checkpoint_path;
 
 use crate::app::TestApp;
+use crate::keys::{keep, kid, rotate};
 use crate::people::Person;
 use crate::program::Program;
 use crate::reply::Reply;
@@ -114,6 +116,54 @@ async fn f10_after_a_restored_backup_nothing_lives_that_was_handed_out_since_and
     assert!(heard.entries.iter().all(|entry| entry.cursor > followed.cursor));
     assert!(matches!(&heard.entries[..], [one] if matches!(one.target, Target::Key { .. })));
     sign_in_again(&app, erin).await;
+}
+
+#[tokio::test]
+async fn f10_a_backup_a_day_old_signs_everybody_out_and_what_a_key_unknown_to_it_has_signed_is_refused() {
+    let app = TestApp::start("f10 a day").await;
+    let (person, alice) = app.add_program("alice").await;
+    let (_, bob) = app.add_program("bob").await;
+    let app = app.back_up_and_restart().await;
+
+    // A day that the backup knows nothing of: one signs out, all keys are replaced, the other stays.
+    let [mut alice, bob] = [alice, bob].map(|program| anew_on(&app, &program));
+    let (first, of_the_backup) = (kid(&alice.access), alice.refresh.clone());
+    assert!(bob.end(&bob.session_id).await.status.is_success());
+    for purpose in [KeyPurpose::Signing, KeyPurpose::Edge] {
+        rotate(&app, purpose).await;
+    }
+    assert_eq!(keep(&app).await, 2, "both come into use");
+    for _ in 0..24 {
+        app.pass(3600);
+        alice.renew().await.expect(200);
+        alice.sessions().await.expect(200);
+    }
+    let unknown = kid(&alice.access);
+    assert_ne!(unknown, first);
+
+    let app = app.restore_and_restart().await;
+    assert_eq!(
+        app.number(LIVING).await,
+        2,
+        "bob's session lives again: that is the danger"
+    );
+    let done = app.backend().recover(&checkpoint_path(&app.settings(&[]))).await;
+    let done = done.expect("recovered");
+    assert_eq!((done.sessions, done.keys), (2, 1));
+    let [mut alice, mut bob] = [alice, bob].map(|program| anew_on(&app, &program));
+    // No time has passed: it is the key that is not there. Nor is the edge key of the refresh token.
+    alice.sessions().await.expect(401);
+    alice.renew().await.expect(400);
+    for reply in [alice.present(&of_the_backup).await, bob.renew().await] {
+        let reply = reply.expect(401);
+        assert_eq!(reason(&reply), "database_rolled_back", "{}", reply.body);
+    }
+    for accusation in ["authn_token_reuse", "database_rolled_back"] {
+        assert_eq!(app.events(accusation).await, 0, "{accusation}");
+    }
+    let again = Program::signed_in(&app, &person).await;
+    again.sessions().await.expect(200);
+    assert!(![first, unknown].contains(&kid(&again.access)));
 }
 
 /// Everybody signs in again; the log is whole and says what happened. Once more does no more.

@@ -18,7 +18,7 @@ use server::services::account::{PasswordChange, RemoveOutcome};
 use server::services::sessions::Live;
 use server::services::sign_in::{Caller, CodeOutcome};
 use server::services::tokens::AccessOutcome;
-use server::storage::users;
+use server::storage::{Tx, users};
 
 use crate::app::{SeededRandom, TestApp};
 use crate::people::Person;
@@ -265,6 +265,39 @@ async fn f53_no_token_with_old_roles_is_good_after_the_change_that_its_refresh_m
         old_ones > rounds,
         "some refreshes came first, and their tokens too are refused"
     );
+}
+
+/// PostgreSQL looks at the session's row again after waiting for it, and not at the account's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f53_a_refresh_that_waits_for_the_second_of_two_changes_hands_out_no_roles_of_before() {
+    let app = TestApp::start("f53 twice").await;
+    app.add_role("extra", presets()[0].lifetimes.clone()).await;
+    let person = app.add_person("max", &["member"], true).await;
+    let program = quickly(&app, &person).await;
+    app.pass(20);
+    let backend = app.backend();
+    let set = async |tx: &mut Tx, roles: &[&str]| {
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        let done = users::set_roles(tx, person.id, &roles, backend.now()).await;
+        assert!(done.expect("the database answers"));
+    };
+    let mut tx = backend.store().write().await.expect("the database answers");
+    set(&mut tx, &["extra", "member"]).await;
+    tx.commit().await.expect("commits");
+    // The session has not refreshed since.
+    let mut tx = backend.store().write().await.expect("the database answers");
+    set(&mut tx, &["member"]).await;
+    let mut refreshing = program.clone();
+    let refreshed = tokio::spawn(async move {
+        refreshing.renew().await.expect(200);
+        refreshing
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    tx.commit().await.expect("commits");
+    let after = refreshed.await.expect("no panic");
+    let roles = BTreeSet::from(["member".to_owned()]);
+    assert_eq!(roles_in(&after.access), roles);
+    after.sessions().await.expect(200);
 }
 
 /// What an access token stands for.

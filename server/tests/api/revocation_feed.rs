@@ -6,6 +6,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::app::TestApp;
+use crate::keys::{kid, revoke};
 use crate::node::{Node, Remote, http};
 use crate::scale;
 
@@ -282,23 +283,30 @@ async fn f75_streams_end_when_the_server_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_as_many_as_there_is_room_for() {
+async fn r15_streams_are_as_many_as_there_is_room_for_and_one_client_leaves_half_of_it_to_others() {
     let app = TestApp::start("streams").await;
     let node = Node::beside(&app, "a").await;
-    let (_, token) = node.service_token("reader", "revocations").await;
-    let mut streams = Vec::new();
-    let full = loop {
-        let answer = node.get("/oauth/revocations/stream", &token).await;
-        if answer.status() != StatusCode::OK {
-            break answer;
-        }
-        streams.push(answer);
-        assert!(streams.len() <= 256);
+    let fill = async |name: &str| {
+        let (_, token) = node.service_token(name, "revocations").await;
+        let mut streams = Vec::new();
+        let full = loop {
+            let answer = node.get("/oauth/revocations/stream", &token).await;
+            if answer.status() != StatusCode::OK {
+                break answer;
+            }
+            streams.push(answer);
+            assert!(streams.len() <= 512);
+        };
+        assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(full.headers().contains_key("retry-after"));
+        (streams, token)
     };
-    assert_eq!((streams.len(), full.status()), (256, StatusCode::SERVICE_UNAVAILABLE));
-    assert!(full.headers().contains_key("retry-after"));
+    let (mut greedy, token) = fill("greedy").await;
+    let (other, _) = fill("other").await;
+    let (third, _) = fill("third").await;
+    assert_eq!((greedy.len(), other.len(), third.len()), (256, 256, 0));
     // One goes, another comes.
-    streams.pop();
+    greedy.pop();
     let again = async {
         while node.get("/oauth/revocations/stream", &token).await.status() != StatusCode::OK {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -307,6 +315,25 @@ async fn streams_are_as_many_as_there_is_room_for() {
     tokio::time::timeout(Duration::from_secs(10), again)
         .await
         .expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn j12_a_stream_ends_with_the_key_that_signed_its_token() {
+    let app = TestApp::start("j12 stream").await;
+    let node = Node::beside(&app, "a").await;
+    let (_, token) = node.service_token("reader", "revocations").await;
+    let stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+    revoke(&app, &kid(&token)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end()).await;
+    assert!(ended.is_ok(), "it goes on");
+    let refused = async {
+        while node.get("/oauth/revocations/stream", &token).await.status() != StatusCode::UNAUTHORIZED {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), refused)
+        .await
+        .expect("nor is another one opened");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

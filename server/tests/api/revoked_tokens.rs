@@ -102,3 +102,34 @@ async fn f14_the_log_says_how_many_unexpired_tokens_a_revoked_key_had_signed() {
     let of_active = json!({ "key": active, "sessions": 1, "services": 1, "by": "command_line" });
     assert!(said.contains(&of_active), "{said:?}");
 }
+
+#[tokio::test]
+async fn f14_what_another_key_signs_during_the_count_and_what_is_handed_out_again_too_late_do_not_count() {
+    let app = TestApp::start("f14 others").await;
+    let (person, mut program) = app.add_program("max").await;
+    let key = kid(&program.access);
+    let life = claims(&program.access);
+    let life = life["exp"].as_i64().expect("exp") - life["iat"].as_i64().expect("iat");
+    app.pass(60);
+    // Its answer is lost, and the next one comes when the tokens are over.
+    let parent = program.refresh.clone();
+    program.renew().await.expect(200);
+    app.pass(u64::try_from(life).expect("positive"));
+    let late = program.present(&parent).await.expect(200);
+    assert_eq!(late.header("mayfly-refresh"), Some("reissued"));
+    let good = Program::signed_in(&app, &person).await;
+    assert_eq!(kid(&good.access), key);
+    app.pass(1);
+    assert!(matches!(revoke(&app, &key).await, RevokeOutcome::Revoked { .. }));
+    app.pass(1);
+    // Before anybody has counted.
+    for _ in 0..3 {
+        assert_ne!(kid(&Program::signed_in(&app, &person).await.access), key);
+    }
+    let counted = app
+        .backend()
+        .count_revoked_tokens(&key, &NOBODY)
+        .await
+        .expect("answers");
+    assert_eq!((counted.sessions, counted.services), (1, 0));
+}

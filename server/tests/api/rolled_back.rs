@@ -5,6 +5,7 @@ use server::domain::revocation::Target;
 use server::services::recovery::SKIPPED_CURSORS;
 
 use crate::app::TestApp;
+use crate::keys::{kid, revoke};
 use crate::program::Program;
 use crate::service::{Key, Service};
 
@@ -159,6 +160,82 @@ async fn f8_a_persons_ended_sessions_a_disabled_client_and_a_revoked_key_stay_so
         ["key 1", "subject 2", "token 1"],
         "whoever comes later hears of all of it"
     );
+}
+
+/// As many keys as before, in as many states: only their names say that they are others.
+#[tokio::test]
+async fn f8_all_nodes_sign_with_the_stored_key_after_a_revocation_of_a_key_was_lost_and_made_again() {
+    let app = TestApp::start("f8 key").await;
+    let other = app.beside_at(app.now()).await;
+    let (person, program) = app.add_program("max").await;
+    let first = kid(&program.access);
+    app.execute("CREATE TABLE kept AS SELECT * FROM keys").await;
+    revoke(&app, &first).await;
+    let hears = async |node: &TestApp| node.backend().catch_up_with_revocations().await.expect("answers");
+    assert_eq!((hears(&app).await, hears(&other).await), (1, 1));
+    let looks = async || {
+        for node in [&app, &other] {
+            node.pass(1);
+            node.backend().follow_keys().await.expect("the database answers");
+        }
+    };
+    looks().await;
+    let lost = kid(&Program::signed_in(&other, &person).await.access);
+    assert_ne!(lost, first);
+
+    for undo in [
+        "DELETE FROM keys",
+        "INSERT INTO keys SELECT * FROM kept",
+        "DROP TABLE kept",
+        "DELETE FROM revocations",
+        "UPDATE revocation_cursor SET last = 0",
+    ] {
+        app.execute(undo).await;
+    }
+    hears(&app).await;
+    hears(&other).await;
+    looks().await;
+    let stored = app
+        .rows("SELECT id FROM keys WHERE purpose = 'signing' AND state = 'active'")
+        .await;
+    let stored = stored[0][0].clone().expect("an id");
+    assert!(stored != first && stored != lost);
+    for node in [&app, &other] {
+        let program = Program::signed_in(node, &person).await;
+        assert_eq!(kid(&program.access), stored);
+        for asked in [&app, &other] {
+            let program = Program {
+                app: asked.clone(),
+                ..program.clone()
+            };
+            program.sessions().await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn f8_who_signed_in_after_an_end_that_was_not_lost_stays_signed_in() {
+    let app = TestApp::start("f8 kept").await;
+    let (person, _) = app.add_program("max").await;
+    let backend = app.backend();
+    let now = app.now().as_millis();
+    let ended = format!(
+        "INSERT INTO revocations (cursor, kind, value, below_generation, issued_before, at, until) \
+         VALUES (1, 'subject', '{}', NULL, {now}, {now}, 9000000000000)",
+        person.id
+    );
+    app.execute(&ended).await;
+    app.execute("UPDATE revocation_cursor SET last = 1").await;
+    assert_eq!(backend.catch_up_with_revocations().await.expect("answers"), 1);
+    app.pass(60);
+    let program = Program::signed_in(&app, &person).await;
+    let lost = Program::signed_in(&app, &person).await;
+    sign_out(&lost).await;
+    assert_eq!(backend.catch_up_with_revocations().await.expect("answers"), 1);
+    lose(&app, &lost).await;
+    backend.catch_up_with_revocations().await.expect("answers");
+    lost.sessions().await.expect(401);
+    program.sessions().await.expect(200);
 }
 
 #[tokio::test]

@@ -180,6 +180,46 @@ async fn f77_tables_are_not_taken_back_while_anybody_uses_them() {
     }
 }
 
+#[tokio::test]
+async fn f9_older_tables_are_brought_forward_by_no_command_and_not_while_older_nodes_serve() {
+    let stage = earlier_versions().pop().expect("one");
+    let app = TestApp::start("f9 forward").await;
+    let on_postgres = app.backend().store().is_postgres();
+    app.backend().store().close().await;
+    let back = app.command(&["migrate", "--back-to", &stage.to_string()], &[]).await;
+    assert!(back.status.success(), "{back:?}");
+    let version = async || app.number("SELECT MAX(version) FROM _sqlx_migrations").await;
+    for command in [&["keys", "list"][..], &["audit", "verify"], &["recover"]] {
+        let refused = app.command(command, &[]).await;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains("run `mayfly migrate` first"),
+            "{said}"
+        );
+        assert_eq!(version().await, stage, "left alone");
+    }
+    if on_postgres {
+        // As a node of that version reports.
+        let seen = "INSERT INTO nodes (id, ahead_ms, seen_at) VALUES \
+            ('018f2f2e-0000-7000-8000-000000000007', 0, (EXTRACT(EPOCH FROM now()) * 1000)::bigint)";
+        app.execute(seen).await;
+        for command in [&["migrate"][..], &["serve"]] {
+            let refused = app.command(command, &[]).await;
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert!(
+                !refused.status.success() && said.contains("stop every one of them first"),
+                "{said}"
+            );
+            assert_eq!(version().await, stage, "left alone");
+        }
+        // It has been gone for long enough.
+        app.execute("UPDATE nodes SET seen_at = seen_at - 36000").await;
+    }
+    let forward = app.command(&["migrate"], &[]).await;
+    assert!(forward.status.success(), "{forward:?}");
+    assert!(version().await > stage);
+}
+
 /// Everybody who was signed in before tables were taken back is so after they were brought forward again.
 async fn everybody_goes_on(from: &str, back: impl AsyncFnOnce(&TestApp)) {
     let app = TestApp::start(&format!("f77 {from}")).await;

@@ -8,7 +8,7 @@ use server::domain::client::{ClientName, LONGEST_ACCESS, Scopes};
 use server::domain::clock::SystemClock;
 use server::domain::random::SystemRandom;
 use server::services::oauth::{AddClientOutcome, NewClient};
-use server::startup::open_backend;
+use server::startup::{Purpose, open_backend};
 use server::verify::{BOUND, Checker, Denied, Expected};
 use tokio::task::JoinHandle;
 
@@ -48,7 +48,9 @@ impl Shop {
     async fn beside(place: &Place, serving: &Serving) -> Self {
         let (settings, clock) = (place.settings(), Arc::new(SystemClock));
         let random = Arc::new(SystemRandom::default());
-        let backend = open_backend(&settings, clock.clone(), random).await.expect("it opens");
+        let backend = open_backend(&settings, clock.clone(), random, Purpose::Command)
+            .await
+            .expect("it opens");
         let new = NewClient {
             name: ClientName::parse("orders").expect("a name"),
             scopes: Scopes::parse("revocations").expect("scopes"),

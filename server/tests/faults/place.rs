@@ -21,7 +21,7 @@ use server::services::Backend;
 use server::services::admin::NewPerson;
 use server::services::invitations::{AcceptOutcome, Acceptance};
 use server::services::sign_in::{Caller, PasswordOutcome};
-use server::startup::open_backend;
+use server::startup::{Purpose, open_backend};
 use server::storage::sessions::{find_session, insert_session};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, SqliteConnection};
@@ -143,6 +143,7 @@ impl Place {
             &self.settings(),
             Arc::new(SystemClock),
             Arc::new(SystemRandom::default()),
+            Purpose::Command,
         )
         .await
         .expect("it opens")

@@ -142,7 +142,10 @@ async fn a_session_used_just_in_time_is_not_ended_as_idle() {
         at: later(IDLE),
         ..ending(EndReason::Idle)
     };
+    let read = find(&mut tx, 1).await.last_active_at;
     assert!(touch_session(&mut tx, id(1), later(IDLE - 1)).await.expect("writes"));
+    // Who read it before decides once more, whatever limit it goes by.
+    assert!(!end_unused_session(&mut tx, id(1), &idle, read).await.expect("writes"));
     assert!(!end_overdue_session(&mut tx, id(1), &idle).await.expect("writes"));
     assert_eq!(find(&mut tx, 1).await.ending, None);
     let idle = Ending {

@@ -11,7 +11,8 @@ use server::domain::user::UserStatus;
 use server::storage::revocations::{delete_past_revocations, find_last_cursor, list_revocations, revoke_token};
 use server::storage::sessions::cohort::end_sessions;
 use server::storage::sessions::{
-    Rotation, end_overdue_session, end_session, end_sessions_of_user, find_session, insert_session, rotate_session,
+    Rotation, end_overdue_session, end_session, end_sessions_of_user, end_unused_session, find_session, insert_session,
+    rotate_session,
 };
 use server::storage::{Store, Tx, all_statements, keys, users};
 use uuid::Uuid;
@@ -50,8 +51,9 @@ fn every_statement_that_could_revoke_is_known_here() {
         // Tested below: each writes an entry.
         "sessions::rotation::ROTATE",
         "sessions::REFUSE_GENERATIONS_SO_FAR",
-        "sessions::END",
-        "sessions::END_OVERDUE",
+        "sessions::ending::END",
+        "sessions::ending::END_OVERDUE",
+        "sessions::ending::END_UNUSED",
         "sessions::END_OF_USER",
         "sessions::cohort::END_MANY_ON_SQLITE",
         "sessions::cohort::END_MANY_ON_POSTGRES",
@@ -93,6 +95,22 @@ fn every_statement_that_could_revoke_is_known_here() {
         .map(|(name, _)| name.trim_start_matches("server::storage::"))
         .collect();
     assert_eq!(found, known);
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_that_nobody_has_used_since_is_written_down_with_it() {
+    let database = with_sessions(&[session(1)]).await;
+    let written = written_by(&database, async |tx| {
+        let session = find_session(tx, id(1)).await.expect("reads").expect("it is there");
+        let idle = ending(EndReason::Idle);
+        assert!(
+            end_unused_session(tx, id(1), &idle, session.last_active_at)
+                .await
+                .expect("ends")
+        );
+    });
+    let whole = Target::Session { id: id(1), below: None };
+    assert_eq!(written.await, [whole]);
 }
 
 #[tokio::test]

@@ -82,6 +82,8 @@ pub enum Act {
     Install(NewKey),
     /// Use this `next` key from now on; the one in use retires.
     Activate(String),
+    /// Count this retired key's time from now on.
+    RetireAnew(String),
     /// Forget this key.
     Remove(String),
 }
@@ -142,6 +144,14 @@ pub struct Change {
     pub key: KeyRecord,
 }
 
+impl Step {
+    /// Whether it rests on the clock alone, and a clock that is put right later would miss what it takes away.
+    #[must_use]
+    pub const fn needs_settled_clock(&self) -> bool {
+        matches!(self.cause, Cause::Outlived) || matches!(self.act, Act::RetireAnew(_))
+    }
+}
+
 /// What is due now. Nothing for a purpose without an active key: see [`missing`].
 #[must_use]
 pub fn due(records: &[KeyRecord], rules: &Rules, now: Timestamp) -> Vec<Step> {
@@ -174,10 +184,18 @@ pub fn due(records: &[KeyRecord], rules: &Rules, now: Timestamp) -> Vec<Step> {
         act: Act::Remove(key.id.clone()),
         cause: Cause::Outlived,
     }));
+    // Otherwise it would verify for as long as the clock was ahead.
+    let retired_ahead = records
+        .iter()
+        .filter(|key| key.state == KeyState::Retired && key.retired_at.is_some_and(|at| lies_far_ahead(at, now)));
+    steps.extend(retired_ahead.map(|key| Step {
+        act: Act::RetireAnew(key.id.clone()),
+        cause: Cause::ClockWentBack,
+    }));
     steps
 }
 
-/// Keys of the purposes that have no active one: on the first run.
+/// Keys for the purposes that have no active one: on the first run, or because they were lost.
 #[must_use]
 pub fn missing(records: &[KeyRecord], algorithm: Algorithm) -> Vec<Step> {
     [
@@ -348,6 +366,14 @@ impl Act {
                     key: next,
                 });
                 Ok(changes)
+            }
+            Self::RetireAnew(id) => {
+                let mut key = named(id)?;
+                key.retired_at = Some(now);
+                Ok(vec![Change {
+                    from: Some(KeyState::Retired),
+                    key,
+                }])
             }
             Self::Remove(id) => {
                 let mut key = named(id)?;

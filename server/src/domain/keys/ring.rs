@@ -1,6 +1,6 @@
 //! The opened keys in memory: parsed once, looked up by exact id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -97,6 +97,10 @@ impl EdgeKey {
     }
 }
 
+/// The ids of the stored keys and the word for where each stands in its life. Not a count: after a database has lost its last commits another
+/// past may have as many.
+pub type Version = BTreeSet<(String, String)>;
+
 /// Every key in use, opened. Built again when the stored keys change.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
@@ -108,7 +112,7 @@ pub struct KeyRing {
     /// When a signing key that is removed now was last in use.
     removed_last_used: Vec<Timestamp>,
     /// See [`Self::version`].
-    version: i64,
+    version: Version,
 }
 
 impl KeyRing {
@@ -125,7 +129,8 @@ impl KeyRing {
         let mut edge = BTreeMap::new();
         let mut edge_uses = Vec::new();
         let removed_last_used = last_uses_of_removed(&records);
-        let version = version(&records);
+        let state = |record: &KeyRecord| (record.id.clone(), record.state.as_str().to_owned());
+        let version = records.iter().map(state).collect();
         for record in records.into_iter().filter(|record| record.state != KeyState::Removed) {
             let active = record.state == KeyState::Active;
             match record.purpose {
@@ -200,10 +205,10 @@ impl KeyRing {
             .any(|last| at <= last.plus(SPREAD) && last.since(now) <= APART)
     }
 
-    /// Grows with every change of the stored keys: they only go forward, and each step writes a date.
+    /// Of the stored keys that it was opened from.
     #[must_use]
-    pub const fn version(&self) -> i64 {
-        self.version
+    pub const fn version(&self) -> &Version {
+        &self.version
     }
 
     /// This ring without the keys that these records say are removed: for going on with what is in memory when the
@@ -290,17 +295,6 @@ fn last_uses_of_removed(records: &[KeyRecord]) -> Vec<Timestamp> {
         key.purpose == KeyPurpose::Signing && key.state == KeyState::Removed && key.activated_at.is_some()
     });
     used.filter_map(|key| key.retired_at.or(key.removed_at)).collect()
-}
-
-/// The same number as the statement `KEYS_VERSION` of the storage.
-fn version(records: &[KeyRecord]) -> i64 {
-    let dates = |key: &KeyRecord| {
-        1 + [key.activated_at, key.retired_at, key.removed_at]
-            .iter()
-            .flatten()
-            .count()
-    };
-    i64::try_from(records.iter().map(dates).sum::<usize>()).unwrap_or(i64::MAX)
 }
 
 /// The public side of a signing key.

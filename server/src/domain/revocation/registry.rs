@@ -24,8 +24,8 @@ pub enum Verdict {
 pub struct Remembered {
     /// Sessions.
     pub sessions: Vec<SessionId>,
-    /// People whose sessions all ended, and clients that were disabled.
-    pub subjects: Vec<String>,
+    /// People whose sessions all ended, and clients that were disabled, with the earliest issue accepted.
+    pub subjects: Vec<(String, Timestamp)>,
     /// Signing keys.
     pub keys: Vec<String>,
     /// Single tokens, and until when that matters.
@@ -179,7 +179,11 @@ impl Registry {
     pub fn remembered(&self) -> Remembered {
         Remembered {
             sessions: self.ended.keys().copied().collect(),
-            subjects: self.subjects.keys().cloned().collect(),
+            subjects: self
+                .subjects
+                .iter()
+                .map(|(sub, (before, _))| (sub.clone(), *before))
+                .collect(),
             keys: self.keys.keys().cloned().collect(),
             tokens: self.tokens.iter().map(|(id, until)| (*id, *until)).collect(),
         }

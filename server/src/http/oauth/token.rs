@@ -12,7 +12,7 @@ use super::error::{OAuthError, never_kept};
 use super::form::Form;
 use super::proof::{authenticate, client_proof, refuse};
 use crate::domain::audit::Circumstances;
-use crate::domain::client::Scopes;
+use crate::domain::client::{ClientId, Scopes};
 use crate::domain::refresh::FRESH;
 use crate::domain::session::EndReason;
 use crate::http::AppState;
@@ -121,21 +121,19 @@ async fn client_credentials(
             "Tokens of services are bound to no key: leave DPoP out.",
         ));
     }
-    if let Some(client) = proof.claimed_client() {
-        state
-            .limits
-            .check_account_at_address(LimitKind::Client, address.0, client.as_str())
-            .map_err(OAuthError::too_many)?;
-    }
     let requested = form
         .get("scope")
         .map(|text| Scopes::parse(text).map_err(|_| OAuthError::invalid_scope("The scope cannot be read.")))
         .transpose()?;
-    match state
+    let may_ask = |client: &ClientId| {
+        let limits = &state.limits;
+        limits.check_account_at_address(LimitKind::Client, address.0, client.as_str())
+    };
+    let issued = state
         .backend
-        .issue_service_token(&proof, requested.as_ref(), from)
-        .await?
-    {
+        .issue_service_token(&proof, requested.as_ref(), from, may_ask)
+        .await?;
+    match issued.map_err(OAuthError::too_many)? {
         IssueOutcome::Issued(issued) => Ok(Json(ServiceTokenResponse {
             access_token: issued.access.expose_secret().to_owned(),
             token_type: "Bearer",

@@ -150,6 +150,12 @@ const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
              database has lost: an older copy of it is in use. What the node knew was revoked again. Stop every\n\
              node and run `mayfly recover`, or other used tokens and ended sessions count again.",
         ),
+        Rule::TokensShared => (
+            "the same tokens go to two places",
+            "For three generations in a row a session's new tokens were handed out a second time, at another address or\n\
+             to another program than the first. Somebody may be using a copy beside its owner. End the session if its\n\
+             owner does not know both.",
+        ),
         Rule::BoundCookieCopied => (
             "a copied cookie jar was used",
             "A bound cookie came after its end, when its browser had deleted it. It was refused, and the\n\
@@ -177,6 +183,12 @@ const fn alert_words(rule: Rule) -> (&'static str, &'static str) {
             "the key file is gone",
             "The file with the key-encryption key is not where it was, or cannot be looked at. The server goes on\n\
              with what it has in memory; the next start will fail. Put the file back from its backup.",
+        ),
+        Rule::KeysDamaged => (
+            "the stored keys are damaged",
+            "The table `keys` lacks keys that are in use, or has them altered. Every node goes on with what it has in\n\
+             memory, and the next start will fail. Put the rows back from a backup while a node still runs; if there is\n\
+             none, `mayfly recover` makes others, and everybody signs in again.",
         ),
     }
 }

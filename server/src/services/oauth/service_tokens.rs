@@ -5,10 +5,10 @@ use secrecy::SecretString;
 
 use super::{ClientProof, RefusedClient};
 use crate::domain::audit::{Circumstances, Kind, Outcome};
-use crate::domain::client::{ClientStatus, Scopes, ServiceClient};
+use crate::domain::client::{ClientId, ClientStatus, Scopes, ServiceClient};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::TokenId;
-use crate::domain::jwt::{Refusal, ServiceClaims, sign_service};
+use crate::domain::jwt::{Refusal, ServiceClaims, TokenKind, key_id, sign_service};
 use crate::services::{Backend, ServiceError};
 use crate::storage::{audit, clients};
 
@@ -41,6 +41,8 @@ pub struct Admitted {
     pub client: ServiceClient,
     /// The token that it showed.
     pub token: TokenId,
+    /// The `kid` of the key that signed it.
+    pub key: String,
 }
 
 /// What came of a service's token at a door of ours.
@@ -57,21 +59,27 @@ pub enum ServiceOutcome {
 }
 
 impl Backend {
-    /// Issues an access token to the client that proves itself: for these scopes, or for all it may have.
+    /// Issues an access token to the client that proves itself: for these scopes, or for all it may have. `may_ask` is asked
+    /// once its secret or signature is known to be right, so that nobody else can use up what it may ask for; what it says
+    /// against it is inside.
     ///
     /// # Errors
     /// Infrastructure; the proof is not used up then. An event may be there of a token that nobody was given.
-    pub async fn issue_service_token(
+    pub async fn issue_service_token<E: Send>(
         &self,
         proof: &ClientProof,
         requested: Option<&Scopes>,
         from: &Circumstances,
-    ) -> Result<IssueOutcome, ServiceError> {
+        may_ask: impl FnOnce(&ClientId) -> Result<(), E> + Send,
+    ) -> Result<Result<IssueOutcome, E>, ServiceError> {
         let claimant = match self.check_proof(proof).await? {
             Ok(claimant) => claimant,
-            Err(refused) => return Ok(IssueOutcome::NotAuthenticated(refused)),
+            Err(refused) => return Ok(Ok(IssueOutcome::NotAuthenticated(refused))),
         };
         let client = &claimant.client;
+        if let Err(refused) = may_ask(&client.id) {
+            return Ok(Err(refused));
+        }
         let scopes = requested.unwrap_or(&client.scopes).clone();
         let granted = !scopes.is_empty() && scopes.is_within(&client.scopes);
         // Signed before it is this act's turn to write: writers stand in line.
@@ -112,14 +120,14 @@ impl Backend {
         } else {
             let mut tx = self.store.write().await?;
             if let Err(refused) = claimant.consume(&mut tx).await? {
-                return Ok(IssueOutcome::NotAuthenticated(refused));
+                return Ok(Ok(IssueOutcome::NotAuthenticated(refused)));
             }
             audit::append_events(&mut tx, &[event]).await?;
             tx.commit().await?;
         }
-        Ok(issued.map_or(IssueOutcome::ScopeRefused, |issued| {
+        Ok(Ok(issued.map_or(IssueOutcome::ScopeRefused, |issued| {
             IssueOutcome::Issued(Box::new(issued))
-        }))
+        })))
     }
 
     /// Checks a service's token completely, the client's own state included, for a door that asks for this scope.
@@ -153,8 +161,12 @@ impl Backend {
             self.record(event).await?;
             return Ok(ServiceOutcome::ScopeMissing);
         }
+        let key = match key_id(token, TokenKind::Access) {
+            Ok(key) => key,
+            Err(refusal) => return Ok(ServiceOutcome::Refused(refusal)),
+        };
         let token = claims.jti;
-        Ok(ServiceOutcome::Valid(Box::new(Admitted { client, token })))
+        Ok(ServiceOutcome::Valid(Box::new(Admitted { client, token, key })))
     }
 
     /// Writes down that a service's token, good as it is, was shown where only people may pass.

@@ -181,8 +181,10 @@ impl Backend {
         let tight = match session.standing(&user, limits.as_ref(), now) {
             Standing::Over(ending) => {
                 let tx = self.store.write().await?;
-                self.write_down_end(tx, &session, &ending, from).await?;
-                return Ok(AccessOutcome::Over(ending));
+                if self.write_down_end(tx, &session, &ending, from).await? {
+                    return Ok(AccessOutcome::Over(ending));
+                }
+                return Box::pin(self.authenticate_claims(claims, sender, is_activity, from)).await;
             }
             Standing::Alive(tight) => tight,
         };
