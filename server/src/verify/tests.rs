@@ -347,9 +347,14 @@ async fn j12_keys_are_read_anew_when_one_was_removed_whatever_strangers_have_ask
     let issuer = world.issuer.clone();
     let asked = || issuer.asked.load(Ordering::SeqCst);
     let until = async |times: u32| {
-        while asked() < times {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let reads = async {
+            while asked() < times {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reads)
+            .await
+            .expect("it reads");
     };
     until(1).await;
     world.hear(&[]);
