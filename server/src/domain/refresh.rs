@@ -77,7 +77,7 @@ pub struct Presented {
     pub session_id: SessionId,
     /// Generation it names.
     pub generation: u64,
-    inner: [u8; TAG],
+    inner: Zeroizing<[u8; TAG]>,
 }
 
 impl std::fmt::Debug for Presented {
@@ -96,7 +96,7 @@ impl Presented {
     pub fn is_authentic(&self, secret: &SessionSecret) -> bool {
         use subtle::ConstantTimeEq;
         let expected = secret.inner_tag(self.session_id, self.generation);
-        expected.as_ref()[..TAG].ct_eq(&self.inner).into()
+        expected.as_ref()[..TAG].ct_eq(self.inner.as_slice()).into()
     }
 }
 
@@ -138,7 +138,7 @@ pub fn parse(ring: &KeyRing, text: &str) -> Option<Presented> {
     Some(Presented {
         session_id: SessionId(uuid::Uuid::from_slice(&signed[2..18]).ok()?),
         generation: u64::from_be_bytes(signed[18..26].try_into().ok()?),
-        inner: signed[HEAD..].try_into().ok()?,
+        inner: Zeroizing::new(signed[HEAD..].try_into().ok()?),
     })
 }
 
