@@ -412,6 +412,29 @@ async fn j8_each_revocation_is_felt_by_the_very_next_request() {
     assert_eq!(over.json()["reason"], "factor_required");
 }
 
+/// RFC 6750, section 3.1: a client refreshes for the one, and signs in for the other.
+#[tokio::test]
+async fn j5_a_token_that_is_not_good_is_told_from_none() {
+    let app = TestApp::start("j5 challenge").await;
+    let (_, program) = app.add_program("max").await;
+    let over = program.access.clone();
+    app.pass(3600);
+    let asked = |token: &str| {
+        let (program, token) = (program.clone(), token.to_owned());
+        async move { program.ask_with(&token, Method::GET, "/api/v1/me/sessions").await }
+    };
+    for token in [over.as_str(), "nothing", ""] {
+        let reply = asked(token).await.expect(401);
+        assert_eq!(
+            reply.header("www-authenticate"),
+            Some("Bearer error=\"invalid_token\""),
+            "{token}"
+        );
+    }
+    let without = Browser::new(&app).get("/api/v1/me/sessions").await.expect(401);
+    assert_eq!(without.header("www-authenticate"), Some("Bearer"));
+}
+
 #[tokio::test]
 async fn j11_the_key_set_has_public_members_only_and_verifies_our_tokens() {
     let app = TestApp::start("j11").await;
