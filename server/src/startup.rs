@@ -18,6 +18,7 @@ use crate::domain::keys::{KeyEncryptionKey, load_or_create_key_file};
 use crate::domain::password::HashParams;
 use crate::domain::random::Random;
 use crate::http::limits::Limits;
+use crate::http::places::Places;
 use crate::http::{AppState, Shared, assets, events, feed, health, listen, metrics, router};
 use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
@@ -62,8 +63,8 @@ impl Application {
             limits,
             assets: assets::load()?,
             draining: health::Draining::default(),
-            streams: feed::Places::of_streams(),
-            polls: events::places(),
+            streams: Places::new(feed::MOST_STREAMS),
+            polls: Places::new(events::MOST_WAITING),
         });
         let router = router(&state);
         Ok(Self { state, router })

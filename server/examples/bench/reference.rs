@@ -14,6 +14,7 @@ use axum::routing;
 use axum::{Json, Router};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use server::config::Database;
+use server::storage::connections_for_two;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{PgPool, SqlitePool};
@@ -80,9 +81,7 @@ async fn rotation(url: &str) -> Result<Router, Failure> {
 
 /// As many as the product may have on this machine: those of its settings, and its two pools for what is asked together.
 fn connections() -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let under_way = u32::try_from(cores / 2).unwrap_or(u32::MAX).clamp(1, 4);
-    Database::default().max_connections + 2 * (2 * under_way + 2)
+    Database::default().max_connections + 2 * connections_for_two()
 }
 
 fn key() -> Result<EncodingKey, Failure> {

@@ -5,7 +5,6 @@
 //! hears of everybody. So no `configuration_endpoint` is offered.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
@@ -24,25 +23,18 @@ use super::refusal::{Refusal, StrictJson};
 use crate::domain::audit::Circumstances;
 use crate::domain::client::SECURITY_EVENTS;
 use crate::domain::id::EventId;
-use crate::http::feed::Places;
 use crate::http::oauth::admit_service;
 use crate::services::security_events::MOST_EVENTS;
 
 const PATH: &str = "/oauth/events";
 /// Requests that wait at once.
-const MOST_WAITING: usize = 256;
+pub const MOST_WAITING: usize = 256;
 /// The pause between two looks of a request that waits. New events are sealed every few seconds.
 const LOOK: Duration = Duration::from_secs(1);
 /// Then it is answered without any: in ten seconds, well within the time limit of requests.
 const MOST_LOOKS: u32 = 10;
 /// Characters of a receiver's complaint that are logged.
 const MOST_COMPLAINT: usize = 200;
-
-/// The places of requests that wait.
-#[must_use]
-pub fn places() -> Arc<Places> {
-    Places::new(MOST_WAITING)
-}
 
 /// Routes.
 pub fn routes() -> Router<AppState> {

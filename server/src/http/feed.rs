@@ -9,8 +9,6 @@
 //! However many revocations there are, an answer holds a page of them in memory, and its reader sets the pace for as long
 //! as its token may live.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -29,10 +27,11 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::refusal::Refusal;
 use crate::domain::audit::Circumstances;
-use crate::domain::client::{ClientId, REVOCATIONS};
+use crate::domain::client::REVOCATIONS;
 use crate::domain::clock::Timestamp;
 use crate::domain::revocation::{Entry, Target};
 use crate::http::oauth::admit_service;
+use crate::http::places::Place;
 use crate::services::oauth::Admitted;
 use crate::services::revocations::News;
 
@@ -47,70 +46,7 @@ const PIECE: usize = 32 * 1024;
 /// Pieces that wait for a slow reader.
 const MOST_WAITING: usize = 4;
 /// Streams at once.
-const MOST_STREAMS: usize = 512;
-/// Of as many places one client may take so many.
-const OF_ONE_CLIENT: usize = 2;
-
-/// The places of those who wait for news at this node. One client leaves half of them to the others.
-#[derive(Debug)]
-pub struct Places {
-    most: usize,
-    taken: Mutex<HashMap<ClientId, usize>>,
-}
-
-impl Places {
-    /// So many.
-    #[must_use]
-    pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self {
-            most,
-            taken: Mutex::default(),
-        })
-    }
-
-    /// Those of streams.
-    #[must_use]
-    pub fn of_streams() -> Arc<Self> {
-        Self::new(MOST_STREAMS)
-    }
-
-    /// A place for a client, until it is dropped.
-    ///
-    /// # Errors
-    /// 503 when all are taken, or this client has its share.
-    pub fn take(self: &Arc<Self>, client: &ClientId) -> Result<Place, Refusal> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        let own = taken.get(client).copied().unwrap_or(0);
-        if all >= self.most || own >= self.most / OF_ONE_CLIENT {
-            let said = "Too many streams. Try again later.";
-            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", said);
-            return Err(refusal.with_header("retry-after", "5"));
-        }
-        taken.insert(client.clone(), own + 1);
-        Ok(Place {
-            of: self.clone(),
-            client: client.clone(),
-        })
-    }
-}
-
-/// One of them.
-#[derive(Debug)]
-pub struct Place {
-    of: Arc<Places>,
-    client: ClientId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.get_mut(&self.client) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => drop(taken.remove(&self.client)),
-        }
-    }
-}
+pub const MOST_STREAMS: usize = 512;
 
 /// Routes under `/oauth`.
 pub fn routes() -> Router<AppState> {
@@ -422,6 +358,8 @@ async fn tell(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body_util::BodyExt as _;
 
     use super::*;

@@ -29,6 +29,7 @@ pub mod listen;
 pub mod metrics;
 pub mod oauth;
 pub mod pages;
+pub mod places;
 pub mod protect;
 pub mod refusal;
 pub mod viewer;
@@ -248,9 +249,9 @@ pub struct Shared {
     /// Readiness is false once the server is asked to stop.
     pub draining: health::Draining,
     /// Streams of the revocation feed.
-    pub streams: Arc<feed::Places>,
+    pub streams: Arc<places::Places>,
     /// Requests that wait for security events.
-    pub polls: Arc<feed::Places>,
+    pub polls: Arc<places::Places>,
 }
 
 /// A browser says where a request comes from; programs do not.

@@ -12,7 +12,7 @@ use super::forgetting::SESSIONS_KEPT;
 use super::sessions::{Issued, Live, access_end};
 use super::{Backend, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::id::UserId;
+use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::Moment;
 use crate::domain::keys::KeyRing;
 use crate::domain::notice::{ELSEWHERE_IN_A_ROW, MANY_IN_A_ROW};
@@ -450,12 +450,7 @@ impl Backend {
                 }
                 // Both sides' circumstances: this request's are the event's own, and whoever has the newer token either signed in
                 // or refreshed last.
-                let last = EventFilter {
-                    session: Some(session.id),
-                    kind: Some(Kind::TokenRotated),
-                    ..EventFilter::default()
-                };
-                let last = audit::list_events(&mut tx, &last, None, 1).await?.pop();
+                let last = list_last(&mut tx, session.id, Kind::TokenRotated, 1).await?.pop();
                 let (last_address, last_agent) = last.map_or((None, None), |last| (last.address, last.user_agent));
                 let event = self
                     .token_event(kind, &session, user.id, from)
@@ -496,6 +491,16 @@ impl Backend {
     }
 }
 
+/// The last events of a kind that a session has, the newest first.
+async fn list_last(tx: &mut Tx, session: SessionId, kind: Kind, at_most: u32) -> Result<Vec<Event>, ServiceError> {
+    let filter = EventFilter {
+        session: Some(session),
+        kind: Some(kind),
+        ..EventFilter::default()
+    };
+    Ok(audit::list_events(tx, &filter, None, at_most).await?)
+}
+
 /// For how many generations in a row, this one the last, tokens were handed out again elsewhere than where they were for: at
 /// another address, or to another program. 0 if these are not. A lost answer does that now and then; whoever rides along
 /// on a copy does it each time.
@@ -504,12 +509,7 @@ async fn reissued_elsewhere_in_a_row(
     session: &Session,
     from: &Circumstances,
 ) -> Result<u64, ServiceError> {
-    let of = |kind| EventFilter {
-        session: Some(session.id),
-        kind: Some(kind),
-        ..EventFilter::default()
-    };
-    let rotated = audit::list_events(tx, &of(Kind::TokenRotated), None, 1).await?.pop();
+    let rotated = list_last(tx, session.id, Kind::TokenRotated, 1).await?.pop();
     let is_elsewhere = rotated.is_some_and(|rotated| {
         rotated.address.as_deref() != from.address.as_deref()
             || rotated.user_agent.as_deref() != from.user_agent.as_deref()
@@ -518,7 +518,7 @@ async fn reissued_elsewhere_in_a_row(
         return Ok(0);
     }
     let at_most = MAX_REISSUES * MANY_IN_A_ROW;
-    let before = audit::list_events(tx, &of(Kind::TokenReissued), None, at_most).await?;
+    let before = list_last(tx, session.id, Kind::TokenReissued, at_most).await?;
     let was_elsewhere = |generation: u64| {
         let number = |event: &Event, name| event.facts.get(name).and_then(serde_json::Value::as_u64);
         let mut of_it = before

@@ -82,8 +82,10 @@ where
     }
 }
 
-/// Connections for two kinds of question that are asked together, and some that have fallen silent.
-fn connections_for_two() -> u32 {
+/// Connections for two kinds of question that are asked together, and some that have fallen silent. PostgreSQL has two pools
+/// of so many beside the one of the settings.
+#[must_use]
+pub fn connections_for_two() -> u32 {
     2 * under_way_at_most() + 2
 }
 

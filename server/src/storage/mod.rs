@@ -45,7 +45,7 @@ use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 pub use bell::Bell;
 pub use changes::EventCounts;
-pub use connect::{DatabaseSettings, Store};
+pub use connect::{DatabaseSettings, Store, connections_for_two};
 pub use error::StorageError;
 
 /// Runs the same expression on whichever database it is; its types are checked once for each. Not `sqlx::Any` (nine

@@ -36,14 +36,14 @@ impl Store {
         self.run(Direction::Up).await
     }
 
-    /// Makes the tables in a new database, and leaves every other one as it is.
+    /// Makes the tables in a new database.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Every other schema than this program's is left as it is and refused.
     pub async fn migrate_if_new(&self) -> Result<(), StorageError> {
         match self.check_schema().await {
             Err(StorageError::SchemaMissing) => self.run(Direction::Up).await,
-            _ => Ok(()),
+            checked => checked,
         }
     }
 

@@ -37,6 +37,13 @@ async fn nodes(name: &str, seconds: &[i64]) -> Vec<TestApp> {
     apps
 }
 
+/// Lets time pass for all of them.
+fn pass(apps: &[TestApp], seconds: u64) {
+    for app in apps {
+        app.pass(seconds);
+    }
+}
+
 #[tokio::test]
 async fn f18_of_nodes_whose_clocks_are_minutes_apart_the_wrong_one_is_not_ready() {
     for (away, expected) in [(60, 200), (-60, 200), (300, 503), (-300, 503)] {
@@ -205,14 +212,13 @@ async fn f18_a_cookie_of_a_node_whose_clock_is_behind_is_not_taken_for_a_copy_at
     assert!(seems_right(behind).await && seems_right(ahead).await);
     let left = owner.until.since(behind.now()).as_secs();
     assert!(left > 300, "{left}");
-    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
-    pass(left - 10);
+    pass(&apps, left - 10);
     let mut there = owner.browser.clone();
     there.app = ahead.clone();
     // By this clock it was over 90 s ago.
     there.open("/").await.expect(200);
     assert_eq!(ahead.events("bound_cookie_copied").await, 0);
-    pass(10 + 60);
+    pass(&apps, 10 + 60);
     assert_ne!(there.get("/").await.status, 200);
     assert_eq!(
         ahead.events("bound_cookie_copied").await,
@@ -261,10 +267,9 @@ async fn f18_a_pair_that_another_node_has_just_handed_out_is_fresh_whichever_clo
     let [behind, ahead] = &apps[..] else { unreachable!() };
     assert!(seems_right(ahead).await && seems_right(behind).await);
     let (_, mut program) = ahead.add_program("max").await;
-    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
     // Time passes for them and not for the database: whoever reports first meets a report of before.
     let pass_and_compare = async |seconds| {
-        pass(seconds);
+        pass(&apps, seconds);
         assert!(seems_right(behind).await && seems_right(ahead).await);
     };
     for (here, there) in [(ahead, behind), (behind, ahead)] {
@@ -308,9 +313,8 @@ async fn f18_what_is_handed_out_again_at_a_node_that_is_behind_lives_no_longer_t
 async fn f18_what_is_revoked_is_remembered_for_as_long_as_the_slowest_clock_lets_a_token_pass() {
     let apps = nodes("f18 remembered", &[-60, 55]).await;
     let [behind, ahead] = &apps[..] else { unreachable!() };
-    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
     // Long after the start nothing is kept out of caution.
-    pass(2 * 60 * 60);
+    pass(&apps, 2 * 60 * 60);
     let reader = Service::add_for(behind, "reader", REVOCATIONS, 10).await;
     let asker = Service::resource_server(behind).await;
     let (gone, kept) = (reader.token().await, reader.token().await);
@@ -322,7 +326,7 @@ async fn f18_what_is_revoked_is_remembered_for_as_long_as_the_slowest_clock_lets
         seems_right(behind).await;
         assert!(seems_right(ahead).await);
     };
-    pass(10 * 60 + 25);
+    pass(&apps, 10 * 60 + 25);
     compare().await;
     ahead
         .backend()
@@ -331,7 +335,7 @@ async fn f18_what_is_revoked_is_remembered_for_as_long_as_the_slowest_clock_lets
         .expect("the database answers");
     assert_eq!(asker.introspect(&kept).await["active"], true, "by the slow clock");
     assert_eq!(asker.introspect(&gone).await["active"], false);
-    pass(5 * 60);
+    pass(&apps, 5 * 60);
     compare().await;
     let forgotten = ahead.backend().forget(Past::Revocations).await;
     assert_eq!(forgotten.expect("the database answers"), 1);
@@ -342,9 +346,8 @@ async fn f18_what_is_revoked_is_remembered_for_as_long_as_the_slowest_clock_lets
 async fn f18_what_a_bound_browser_signed_is_good_once_by_the_slowest_clock_too() {
     let apps = nodes("f18 signed once", &[-60, 55]).await;
     let [behind, ahead] = &apps[..] else { unreachable!() };
-    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
     // Long after the start nothing is kept out of caution.
-    pass(2 * 60 * 60);
+    pass(&apps, 2 * 60 * 60);
     assert!(seems_right(behind).await && seems_right(ahead).await);
     let person = behind.add_person("max", &["member"], false).await;
     let mut owner = BoundBrowser::signed_in(behind, &person).await;
@@ -357,10 +360,10 @@ async fn f18_what_a_bound_browser_signed_is_good_once_by_the_slowest_clock_too()
         asking.challenge
     };
     let used = challenge().await;
-    pass(1);
+    pass(&apps, 1);
     let unused = challenge().await;
     owner.prove(&used).await.expect(200);
-    pass(100);
+    pass(&apps, 100);
     ahead
         .backend()
         .forget(Past::Proofs)
@@ -378,14 +381,13 @@ async fn f18_a_node_whose_clock_is_wrong_leaves_nothing_out_of_the_feed() {
         // An embedded database has one node.
         return;
     }
-    let pass = |seconds| apps.iter().for_each(|app| app.pass(seconds));
     // Long after the start nothing is told out of caution.
-    pass(2 * 60 * 60);
+    pass(&apps, 2 * 60 * 60);
     assert!(seems_right(right).await && !seems_right(wrong).await);
     let (_, program) = right.add_program("max").await;
     program.end(&program.session_id).await.expect(200);
     // It is told for as long as a token may live, which is an hour, and four minutes.
-    pass(60 * 60);
+    pass(&apps, 60 * 60);
     let reader = Service::add(right, "reader", REVOCATIONS).await.token().await;
     let told = async |app: &TestApp| {
         let feed = Program::new(app)

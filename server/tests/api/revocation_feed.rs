@@ -282,6 +282,18 @@ async fn f75_streams_end_when_the_server_stops() {
     stream.read_to_end().await;
 }
 
+/// Asks for a stream until that is answered so.
+async fn until_answered(node: &Node, token: &str, status: StatusCode) {
+    let asking = async {
+        while node.get("/oauth/revocations/stream", token).await.status() != status {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asking)
+        .await
+        .unwrap_or_else(|_| panic!("never {status}"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r15_streams_are_as_many_as_there_is_room_for_and_one_client_leaves_half_of_it_to_others() {
     let app = TestApp::start("streams").await;
@@ -307,14 +319,7 @@ async fn r15_streams_are_as_many_as_there_is_room_for_and_one_client_leaves_half
     assert_eq!((greedy.len(), other.len(), third.len()), (256, 256, 0));
     // One goes, another comes.
     greedy.pop();
-    let again = async {
-        while node.get("/oauth/revocations/stream", &token).await.status() != StatusCode::OK {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), again)
-        .await
-        .expect("there is room again");
+    until_answered(&node, &token, StatusCode::OK).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -326,14 +331,7 @@ async fn j12_a_stream_ends_with_the_key_that_signed_its_token() {
     revoke(&app, &kid(&token)).await;
     let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end()).await;
     assert!(ended.is_ok(), "it goes on");
-    let refused = async {
-        while node.get("/oauth/revocations/stream", &token).await.status() != StatusCode::UNAUTHORIZED {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), refused)
-        .await
-        .expect("nor is another one opened");
+    until_answered(&node, &token, StatusCode::UNAUTHORIZED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,8 +97,8 @@ impl EdgeKey {
     }
 }
 
-/// The ids of the stored keys and the word for where each stands in its life. Not a count: after a database has lost its last commits another
-/// past may have as many.
+/// The ids of the stored keys and the word for where each stands in its life. Not a count: after a database has lost its
+/// last commits another past may have as many.
 pub type Version = BTreeSet<(String, String)>;
 
 /// Every key in use, opened. Built again when the stored keys change.
