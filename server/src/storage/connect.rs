@@ -269,6 +269,11 @@ async fn connect_postgres(url: &str, max_connections: u32) -> Result<Pools, Stor
         ("lock_timeout", "50"),
         // Each would otherwise be planned anew for the number it is asked for, which takes longer than doing it.
         ("plan_cache_mode", "force_generic_plan"),
+        // All of it is rows by their keys. For a guessed number of them the server would rather read a whole table of a
+        // thousand people, each time.
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
     ]);
     let postgres = Postgres::open(options, max_connections).await?;
     // Apart: what is read needs no commit, and must not stand behind those that wait for one.
