@@ -178,6 +178,8 @@ pub enum Decision {
 pub struct When {
     /// By the clock of who decides.
     pub now: Timestamp,
+    /// As limits go by it.
+    pub limits: Timestamp,
     /// By the slowest of the clocks that have written what is decided upon: nothing is longer ago than by this one.
     pub slowest: Timestamp,
     /// By the fastest of them: what lies ahead of it was written by a clock that has been set back since.
@@ -188,6 +190,7 @@ impl From<Timestamp> for When {
     fn from(now: Timestamp) -> Self {
         Self {
             now,
+            limits: now,
             slowest: now,
             fastest: now,
         }
@@ -203,8 +206,13 @@ pub fn decide(
     presented: u64,
     when: impl Into<When>,
 ) -> Decision {
-    let When { now, slowest, fastest } = when.into();
-    let tight = match session.standing(user, limits, now) {
+    let When {
+        now,
+        limits: limits_now,
+        slowest,
+        fastest,
+    } = when.into();
+    let tight = match session.standing(user, limits, limits_now) {
         Standing::Over(ending) => return Decision::Over(ending),
         Standing::Alive(tight) => tight,
     };

@@ -225,7 +225,7 @@ impl Session {
     }
 
     /// The session under the policies in force: a tighter policy applies at once, a looser one does not
-    /// (TOKENS.md §6). Pure; whoever calls writes what it finds.
+    /// (TOKENS.md §6). `now`: as limits go by it. Pure; whoever calls writes what it finds.
     #[must_use]
     pub fn standing(&self, user: &User, limits: Option<&Limits>, now: Timestamp) -> Standing {
         if let Some(ending) = &self.ending {

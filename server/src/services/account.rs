@@ -114,7 +114,7 @@ impl Backend {
         drop(tx);
         living.retain_mut(|session| {
             use crate::domain::session::Standing;
-            match session.standing(&live.user, Some(&live.limits), now) {
+            match session.standing(&live.user, Some(&live.limits), self.limits_now()) {
                 Standing::Alive(tight) => {
                     session.tighten(&tight);
                     true
@@ -214,7 +214,7 @@ impl Backend {
     /// Infrastructure.
     pub async fn stay_signed_in(&self, live: &Live) -> Result<(), ServiceError> {
         let mut tx = self.store.write().await?;
-        sessions::touch_session(&mut tx, live.session.id, self.now()).await?;
+        sessions::touch_session(&mut tx, live.session.id, self.now(), self.limits_now()).await?;
         tx.commit().await?;
         Ok(())
     }

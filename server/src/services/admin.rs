@@ -147,13 +147,15 @@ impl Backend {
         };
         let limits = self.limits_of(&mut tx, &user).await?;
         let mut living = sessions::list_living_sessions(&mut tx, id).await?;
-        living.retain_mut(|session| match session.standing(&user, limits.as_ref(), now) {
-            Standing::Alive(tight) => {
-                session.tighten(&tight);
-                true
-            }
-            Standing::Over(_) => false,
-        });
+        living.retain_mut(
+            |session| match session.standing(&user, limits.as_ref(), self.limits_now()) {
+                Standing::Alive(tight) => {
+                    session.tighten(&tight);
+                    true
+                }
+                Standing::Over(_) => false,
+            },
+        );
         living.sort_by_key(|session| std::cmp::Reverse(session.last_active_at));
         let since = now.minus(super::account::ENDED_LISTED);
         let ended = sessions::list_ended_sessions(&mut tx, id, since, 50).await?;

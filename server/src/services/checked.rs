@@ -92,7 +92,7 @@ impl Backend {
             && entry.began.policies == self.store.saved_policies()
             && self.verifier.is_in_time(&entry.claims, self.moment())
             && self.is_within_access(&entry.claims, session.access, now)
-            && matches!(session.standing(user, Some(limits), now), Standing::Alive(tight) if !tight.changed)
+            && matches!(session.standing(user, Some(limits), self.limits_now()), Standing::Alive(tight) if !tight.changed)
             && self.knows_own_revocations()
             && self.revocation_verdict(&Presented::of(&entry.claims, &entry.kid, &entry.sub)) == Verdict::NotRevoked
     }

@@ -169,7 +169,7 @@ impl Backend {
             return Ok(Err(NotRenewed::Unbound));
         };
         let is_alive = matches!(
-            session.standing(&user, strictest(&policies).as_ref(), now),
+            session.standing(&user, strictest(&policies).as_ref(), self.limits_now()),
             Standing::Alive(_)
         );
         let Some(key) = session.browser_key.as_ref().filter(|_| is_alive) else {

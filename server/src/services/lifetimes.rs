@@ -115,7 +115,7 @@ impl Backend {
         if let Err(refused) = self.require_admin(live, from).await? {
             return Ok(Err(refused));
         }
-        let now = self.now();
+        let now = self.limits_now();
         let mut tx = self.store.read().await?;
         let in_force = policies::list_policies_in_force(&mut tx).await?;
         let mut limits: HashMap<Vec<String>, [Option<Limits>; 2]> = HashMap::new();

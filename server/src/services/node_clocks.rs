@@ -135,8 +135,18 @@ impl Backend {
     /// Now by the slowest of the clocks that have written what is looked at: without the leaps of this one (F17), and its lead
     /// over other nodes' (F18). Nobody is accused of anything by a clock.
     pub(super) fn slowest_now(&self) -> Timestamp {
-        let ahead = Duration::from_millis(self.node_clock.ahead.load(Ordering::Relaxed));
-        self.now().minus(self.has_leapt() + ahead)
+        self.now().minus(self.has_leapt() + self.lead())
+    }
+
+    /// Now as limits go by it: when somebody was last there may have been written by a slower clock, and no limit ends early
+    /// because clocks differ (F18). Leaps of this clock count: whoever slept through a limit is over.
+    pub(super) fn limits_now(&self) -> Timestamp {
+        self.now().minus(self.lead())
+    }
+
+    /// Over the slowest of the nodes' clocks.
+    fn lead(&self) -> Duration {
+        Duration::from_millis(self.node_clock.ahead.load(Ordering::Relaxed))
     }
 
     /// When a token of ours is looked at: what a node whose clock is ahead has just issued is not from the future.

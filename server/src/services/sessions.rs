@@ -336,7 +336,7 @@ impl Backend {
         const ROUNDS: usize = 20;
         let mut ended = 0;
         for _ in 0..ROUNDS {
-            let now = self.now();
+            let now = self.limits_now();
             let due = sessions::list_due_sessions(&mut self.store.read().await?, now, AT_ONCE).await?;
             let are_all = due.len() < AT_ONCE as usize;
             let (mut overdue, used): (Vec<_>, Vec<_>) = due

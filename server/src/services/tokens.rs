@@ -271,6 +271,7 @@ impl Backend {
         let Moment { now, fastest } = self.moment();
         let when = When {
             now,
+            limits: self.limits_now(),
             slowest: self.slowest_now(),
             fastest,
         };
@@ -358,6 +359,7 @@ impl Backend {
                     from_generation: session.generation,
                     last_issued_at: session.handed_out_at,
                     now,
+                    limits_now: self.limits_now(),
                     access_expires_at: access_end(&session, now),
                     auth_epoch: session.auth_epoch,
                     grant_epoch: user.grant_epoch,

@@ -284,6 +284,50 @@ async fn f18_a_pair_that_another_node_has_just_handed_out_is_fresh_whichever_clo
     }
 }
 
+/// Neither at once, nor at the next refresh, nor by housekeeping.
+#[tokio::test]
+async fn f18_no_limit_ends_a_session_early_because_the_nodes_clocks_differ() {
+    let apps = nodes("f18 limits", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    let (_, mut program) = behind.add_program("max").await;
+    assert!(seems_right(behind).await && seems_right(ahead).await);
+    // Shorter than an access token lives: that is refused for this limit alone.
+    let idle = 120;
+    behind
+        .execute("UPDATE sessions SET idle_ms = 120000, look_at = last_active_at + 120000")
+        .await;
+    // Time passes for them and not for the database: whoever reports first meets a report of before.
+    let pass_and_compare = async |seconds: u64| {
+        pass(&apps, seconds);
+        seems_right(behind).await;
+        assert!(seems_right(ahead).await);
+    };
+    for refreshes_first in [false, true] {
+        // By the clock that is ahead it was over 50 s ago.
+        pass_and_compare(idle - 10).await;
+        assert_eq!(ahead.backend().sweep_expired().await.expect("the database answers"), 0);
+        program.app = ahead.clone();
+        if refreshes_first {
+            program.renew().await.expect(200);
+        }
+        program.sessions().await.expect(200);
+        program.app = behind.clone();
+        // The leap of the database's clock in the eyes of the node that reports first is forgotten by then.
+        for _ in 0..4 {
+            pass_and_compare(36).await;
+        }
+        program.renew().await.expect(200);
+        program.sessions().await.expect(200);
+    }
+    // It ends all the same, by the slowest clock.
+    pass_and_compare(idle - 1).await;
+    assert_eq!(ahead.backend().sweep_expired().await.expect("the database answers"), 0);
+    pass_and_compare(1).await;
+    assert_eq!(ahead.backend().sweep_expired().await.expect("the database answers"), 1);
+    let reply = program.renew().await.expect(401);
+    assert_eq!(reply.json()["reason"], "idle", "{}", reply.body);
+}
+
 /// Its exp was reckoned by the clock that is ahead.
 #[tokio::test]
 async fn f18_what_is_handed_out_again_at_a_node_that_is_behind_lives_no_longer_than_the_rule() {

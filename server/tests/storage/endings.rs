@@ -143,7 +143,11 @@ async fn a_session_used_just_in_time_is_not_ended_as_idle() {
         ..ending(EndReason::Idle)
     };
     let read = find(&mut tx, 1).await.last_active_at;
-    assert!(touch_session(&mut tx, id(1), later(IDLE - 1)).await.expect("writes"));
+    assert!(
+        touch_session(&mut tx, id(1), later(IDLE - 1), later(IDLE - 1))
+            .await
+            .expect("writes")
+    );
     // Who read it before decides once more, whatever limit it goes by.
     assert!(!end_unused_session(&mut tx, id(1), &idle, read).await.expect("writes"));
     assert!(!end_overdue_session(&mut tx, id(1), &idle).await.expect("writes"));
@@ -199,7 +203,11 @@ async fn s1_a_session_is_overdue_at_the_limits_of_now_however_they_moved() {
     let database = with_sessions(&[session(1), session(2), session(3)]).await;
     let mut tx = database.write().await;
     // Activity moves the first one's end away, a policy that of the second and third nearer.
-    assert!(touch_session(&mut tx, id(1), later(50)).await.expect("writes"));
+    assert!(
+        touch_session(&mut tx, id(1), later(50), later(50))
+            .await
+            .expect("writes")
+    );
     let tight = Tightened {
         access: Duration::from_mins(1),
         idle: Duration::from_mins(1),
@@ -220,7 +228,11 @@ async fn s1_a_session_is_overdue_at_the_limits_of_now_however_they_moved() {
     assert_eq!(overdue(&mut tx, later(70)).await, [id(2), id(3)]);
     assert_eq!(overdue(&mut tx, later(IDLE)).await, [id(2), id(3)]);
     // It was put off, and is found when its time has come; again after further activity.
-    assert!(touch_session(&mut tx, id(1), later(IDLE + 40)).await.expect("writes"));
+    assert!(
+        touch_session(&mut tx, id(1), later(IDLE + 40), later(IDLE + 40))
+            .await
+            .expect("writes")
+    );
     assert_eq!(overdue(&mut tx, later(IDLE + 50)).await, [id(2), id(3)]);
     assert_eq!(overdue(&mut tx, later(IDLE + 89)).await, [id(2), id(3)]);
     let last = later(2 * IDLE + 40);

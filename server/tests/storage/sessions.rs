@@ -70,6 +70,7 @@ pub fn rotation(now: Timestamp) -> Rotation {
         from_generation: 4,
         last_issued_at: NOW,
         now,
+        limits_now: now,
         access_expires_at: now.plus(Duration::from_mins(5)),
         auth_epoch: 1,
         grant_epoch: 1,
@@ -285,12 +286,18 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
         refused(change, now.clone(), Some(change)).await;
     }
     let last_moment = Timestamp::from_millis(later(IDLE).as_millis() - 1);
-    let database = with_sessions(&[session(1)]).await;
-    assert!(
-        rotate_session(&mut database.write().await, &rotation(last_moment))
-            .await
-            .expect("writes")
-    );
+    let by_the_slowest_clock = Rotation {
+        limits_now: last_moment,
+        ..rotation(later(IDLE + 30))
+    };
+    for in_time in [rotation(last_moment), by_the_slowest_clock] {
+        let database = with_sessions(&[session(1)]).await;
+        let mut tx = database.write().await;
+        assert!(rotate_session(&mut tx, &in_time).await.expect("writes"));
+        drop(tx);
+        let usual = rotate_and_record(&database.store, in_time, event(1)).await;
+        assert!(usual.expect("asks"));
+    }
 }
 
 #[tokio::test]
@@ -394,17 +401,42 @@ async fn the_child_is_handed_out_again_five_times_until_it_is_confirmed() {
 async fn s1_activity_only_goes_forward_and_never_brings_a_session_back() {
     let database = with_sessions(&[session(1)]).await;
     let mut tx = database.write().await;
-    assert!(!touch_session(&mut tx, id(1), NOW).await.expect("writes"));
-    assert!(touch_session(&mut tx, id(1), later(30)).await.expect("writes"));
-    assert!(!touch_session(&mut tx, id(1), later(29)).await.expect("writes"));
-    assert!(!touch_session(&mut tx, id(1), later(30 + IDLE)).await.expect("writes"));
+    assert!(!touch_session(&mut tx, id(1), NOW, NOW).await.expect("writes"));
+    assert!(
+        touch_session(&mut tx, id(1), later(30), later(30))
+            .await
+            .expect("writes")
+    );
+    assert!(
+        !touch_session(&mut tx, id(1), later(29), later(29))
+            .await
+            .expect("writes")
+    );
+    assert!(
+        !touch_session(&mut tx, id(1), later(30 + IDLE), later(30 + IDLE))
+            .await
+            .expect("writes")
+    );
     assert_eq!(find(&mut tx, 1).await.last_active_at, later(30));
+    // Limits go by the slowest clock, activity by this one.
+    let at_the_limit = later(30 + IDLE);
+    assert!(
+        touch_session(&mut tx, id(1), at_the_limit, later(29 + IDLE))
+            .await
+            .expect("writes")
+    );
+    assert_eq!(find(&mut tx, 1).await.last_active_at, at_the_limit);
     assert!(
         end_session(&mut tx, id(1), &ending(EndReason::SignedOut))
             .await
             .expect("writes")
     );
-    assert!(!touch_session(&mut tx, id(1), later(31)).await.expect("writes"));
+    let once_more = later(31 + IDLE);
+    assert!(
+        !touch_session(&mut tx, id(1), once_more, once_more)
+            .await
+            .expect("writes")
+    );
 }
 
 #[tokio::test]

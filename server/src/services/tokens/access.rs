@@ -178,7 +178,7 @@ impl Backend {
             None => return self.forged(claims, "unknown_session", from).await,
         };
         let limits = strictest(&policies);
-        let tight = match session.standing(&user, limits.as_ref(), now) {
+        let tight = match session.standing(&user, limits.as_ref(), self.limits_now()) {
             Standing::Over(ending) => {
                 let tx = self.store.write().await?;
                 if self.write_down_end(tx, &session, &ending, from).await? {
@@ -288,7 +288,7 @@ impl Backend {
             sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
         }
         if touches {
-            sessions::touch_session(&mut tx, session.id, now).await?;
+            sessions::touch_session(&mut tx, session.id, now, self.limits_now()).await?;
         }
         tx.commit().await
     }

@@ -30,8 +30,8 @@ use crate::domain::id::SessionId;
 //
 // The values of a `Rotation` in its order, then where they come from.
 macro_rules! rotate {
-    ($id:literal, $generation:literal, $handed_out:literal, $now:literal, $expires:literal, $auth:literal,
-     $grant:literal, $active:literal $(, $from:expr)?) => {
+    ($id:literal, $generation:literal, $handed_out:literal, $now:literal, $limits_now:literal, $expires:literal,
+     $auth:literal, $grant:literal, $active:literal $(, $from:expr)?) => {
         concat!(
             "UPDATE sessions SET generation = generation + 1, child_confirmed = 0, reissues = 0",
             concat!(", rotated_at = ", $now, ", handed_out_at = ", $now, ", superseded_at = ", $now),
@@ -42,8 +42,8 @@ macro_rules! rotate {
             " ELSE last_active_at END",
             $($from,)?
             concat!(" WHERE id = ", $id, " AND generation = ", $generation, " AND handed_out_at = ", $handed_out),
-            concat!(" AND ended_at IS NULL AND absolute_expires_at > ", $now),
-            concat!(" AND last_active_at + idle_ms > ", $now, " AND auth_epoch = ", $auth),
+            concat!(" AND ended_at IS NULL AND absolute_expires_at > ", $limits_now),
+            concat!(" AND last_active_at + idle_ms > ", $limits_now, " AND auth_epoch = ", $auth),
             concat!(" AND (min_generation <= generation OR grant_epoch <> ", $grant, ")"),
             " AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active'",
             concat!(" AND u.auth_epoch = ", $auth, " AND u.grant_epoch = ", $grant, ")"),
@@ -55,14 +55,14 @@ macro_rules! rotate {
 macro_rules! rotate_one_with_same_grants {
     () => {
         concat!(
-            rotate!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"),
-            " AND grant_epoch = $7"
+            rotate!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9"),
+            " AND grant_epoch = $8"
         )
     };
 }
 
 statements! {
-    ROTATE = concat!(rotate!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"), " RETURNING min_generation");
+    ROTATE = concat!(rotate!("$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9"), " RETURNING min_generation");
     // As a part of the next.
     ROTATE_WITH_SAME_GRANTS = rotate_one_with_same_grants!();
 }
@@ -72,7 +72,7 @@ const ON_SQLITE: Whole = whole!(
     rotate_one_with_same_grants!(),
     "; INSERT INTO audit_events (",
     written_event_columns!(),
-    ") SELECT $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22 WHERE changes() = 1 RETURNING 1"
+    ") SELECT $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23 WHERE changes() = 1 RETURNING 1"
 );
 
 statements! {
@@ -89,13 +89,14 @@ statements! {
             "r.r6",
             "r.r7",
             "r.r8",
+            "r.r9",
             " FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
-             $7::bigint[], $8::bigint[], $9::uuid[], $10::bigint[], $11::text[], $12::text[], $13::uuid[], $14::uuid[], \
-             $15::uuid[], $16::uuid[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], \
-             $22::text[]) \
-             AS r (r1, r2, r3, r4, r5, r6, r7, r8, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14)"
+             $7::bigint[], $8::bigint[], $9::bigint[], $10::uuid[], $11::bigint[], $12::text[], $13::text[], $14::uuid[], \
+             $15::uuid[], $16::uuid[], $17::uuid[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], \
+             $23::text[]) \
+             AS r (r1, r2, r3, r4, r5, r6, r7, r8, r9, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14)"
         ),
-        " AND grant_epoch = r.r7 RETURNING e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14) \
+        " AND grant_epoch = r.r8 RETURNING e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14) \
          INSERT INTO audit_events (",
         written_event_columns!(),
         ") SELECT e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12, e13, e14 FROM moved RETURNING id"
@@ -113,6 +114,8 @@ pub struct Rotation {
     pub last_issued_at: Timestamp,
     /// Now.
     pub now: Timestamp,
+    /// As limits go by it: theirs must not have passed.
+    pub limits_now: Timestamp,
     /// `exp` of the access token that goes out with the new generation.
     pub access_expires_at: Timestamp,
     /// The person's auth epoch as it was read; session and account must still have it.
@@ -135,6 +138,7 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
         .bind(bigint(rotation.from_generation))
         .bind(rotation.last_issued_at.as_millis())
         .bind(rotation.now.as_millis())
+        .bind(rotation.limits_now.as_millis())
         .bind(rotation.access_expires_at.as_millis())
         .bind(rotation.auth_epoch)
         .bind(rotation.grant_epoch)
@@ -176,13 +180,14 @@ pub async fn rotate_and_record(store: &Store, rotation: Rotation, event: Event) 
     Ok(rotated)
 }
 
-/// $1 to $22: the rotation's, then the event's in the order of [`written_event_columns`].
+/// $1 to $23: the rotation's, then the event's in the order of [`written_event_columns`].
 fn arguments(rotation: &Rotation, event: &Event) -> Result<SqliteArguments, BoxDynError> {
     let mut arguments = SqliteArguments::default();
     arguments.add(rotation.id.0)?;
     arguments.add(bigint(rotation.from_generation))?;
     arguments.add(rotation.last_issued_at.as_millis())?;
     arguments.add(rotation.now.as_millis())?;
+    arguments.add(rotation.limits_now.as_millis())?;
     arguments.add(rotation.access_expires_at.as_millis())?;
     arguments.add(rotation.auth_epoch)?;
     arguments.add(rotation.grant_epoch)?;
@@ -224,6 +229,7 @@ fn arrays(asked: &[Recorded]) -> Result<PgArguments, BoxDynError> {
     arguments.add(each(asked, |r| bigint(r.from_generation)))?;
     arguments.add(each(asked, |r| r.last_issued_at.as_millis()))?;
     arguments.add(each(asked, |r| r.now.as_millis()))?;
+    arguments.add(each(asked, |r| r.limits_now.as_millis()))?;
     arguments.add(each(asked, |r| r.access_expires_at.as_millis()))?;
     arguments.add(each(asked, |r| r.auth_epoch))?;
     arguments.add(each(asked, |r| r.grant_epoch))?;
