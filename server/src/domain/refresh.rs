@@ -13,7 +13,7 @@ use super::clock::Timestamp;
 use super::id::SessionId;
 use super::keys::KeyRing;
 use super::policy::Limits;
-use super::session::{Client, Ending, Session, Standing, Tightened};
+use super::session::{Client, Ending, LimitsNow, Session, Standing, Tightened};
 use super::user::User;
 
 const PREFIX: &str = "mfr_";
@@ -178,8 +178,8 @@ pub enum Decision {
 pub struct When {
     /// By the clock of who decides.
     pub now: Timestamp,
-    /// As limits go by it.
-    pub limits: Timestamp,
+    /// As the idle limit goes by it.
+    pub idle: Timestamp,
     /// By the slowest of the clocks that have written what is decided upon: nothing is longer ago than by this one.
     pub slowest: Timestamp,
     /// By the fastest of them: what lies ahead of it was written by a clock that has been set back since.
@@ -190,7 +190,7 @@ impl From<Timestamp> for When {
     fn from(now: Timestamp) -> Self {
         Self {
             now,
-            limits: now,
+            idle: now,
             slowest: now,
             fastest: now,
         }
@@ -208,11 +208,11 @@ pub fn decide(
 ) -> Decision {
     let When {
         now,
-        limits: limits_now,
+        idle: idle_now,
         slowest,
         fastest,
     } = when.into();
-    let tight = match session.standing(user, limits, limits_now) {
+    let tight = match session.standing(user, limits, LimitsNow { now, idle_now }) {
         Standing::Over(ending) => return Decision::Over(ending),
         Standing::Alive(tight) => tight,
     };

@@ -209,6 +209,21 @@ pub struct Tightened {
     pub changed: bool,
 }
 
+/// Now, as limits go by it.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitsNow {
+    /// For the absolute limit, which every token that is handed out keeps as well.
+    pub now: Timestamp,
+    /// For the idle limit: by the slowest clock of those that may have written when somebody was last there.
+    pub idle_now: Timestamp,
+}
+
+impl From<Timestamp> for LimitsNow {
+    fn from(now: Timestamp) -> Self {
+        Self { now, idle_now: now }
+    }
+}
+
 impl Session {
     /// Whether a browser has registered this very key, and has not signed again with it yet.
     #[must_use]
@@ -225,9 +240,10 @@ impl Session {
     }
 
     /// The session under the policies in force: a tighter policy applies at once, a looser one does not
-    /// (TOKENS.md §6). `now`: as limits go by it. Pure; whoever calls writes what it finds.
+    /// (TOKENS.md §6). Pure; whoever calls writes what it finds.
     #[must_use]
-    pub fn standing(&self, user: &User, limits: Option<&Limits>, now: Timestamp) -> Standing {
+    pub fn standing(&self, user: &User, limits: Option<&Limits>, now: impl Into<LimitsNow>) -> Standing {
+        let LimitsNow { now, idle_now } = now.into();
         if let Some(ending) = &self.ending {
             return Standing::Over(ending.clone());
         }
@@ -276,7 +292,7 @@ impl Session {
             let limit = tight.absolute_expires_at.since(self.started_at);
             return over(EndReason::Expired, Some(tight.absolute_rule), Some(limit));
         }
-        if now >= self.last_active_at.plus(tight.idle) {
+        if idle_now >= self.last_active_at.plus(tight.idle) {
             return over(EndReason::Idle, Some(tight.idle_rule), Some(tight.idle));
         }
         Standing::Alive(tight)

@@ -214,7 +214,7 @@ impl Backend {
     /// Infrastructure.
     pub async fn stay_signed_in(&self, live: &Live) -> Result<(), ServiceError> {
         let mut tx = self.store.write().await?;
-        sessions::touch_session(&mut tx, live.session.id, self.now(), self.limits_now()).await?;
+        sessions::touch_session(&mut tx, live.session.id, self.limits_now()).await?;
         tx.commit().await?;
         Ok(())
     }

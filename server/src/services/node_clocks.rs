@@ -15,6 +15,7 @@ use super::{Backend, ServiceError};
 use crate::domain::clock::{APART, Timestamp, millis};
 use crate::domain::id::NodeId;
 use crate::domain::jwt::Moment;
+use crate::domain::session::LimitsNow;
 use crate::storage::Tx;
 use crate::storage::nodes::{self, GONE_AFTER};
 
@@ -138,10 +139,13 @@ impl Backend {
         self.now().minus(self.has_leapt() + self.lead())
     }
 
-    /// Now as limits go by it: when somebody was last there may have been written by a slower clock, and no limit ends early
-    /// because clocks differ (F18). Leaps of this clock count: whoever slept through a limit is over.
-    pub(super) fn limits_now(&self) -> Timestamp {
-        self.now().minus(self.lead())
+    /// Now as limits go by it. When somebody was last there may have been written by a slower clock, and no idle limit ends
+    /// early because clocks differ (F18); by a clock that is wrong itself it does not end late either. Leaps of this clock
+    /// count: whoever slept through a limit is over.
+    pub(super) fn limits_now(&self) -> LimitsNow {
+        let now = self.now();
+        let idle_now = now.minus(self.lead().min(APART));
+        LimitsNow { now, idle_now }
     }
 
     /// Over the slowest of the nodes' clocks.

@@ -336,7 +336,8 @@ impl Backend {
         const ROUNDS: usize = 20;
         let mut ended = 0;
         for _ in 0..ROUNDS {
-            let now = self.limits_now();
+            // Whoever looks at one that reached its absolute limit ends it sooner.
+            let now = self.limits_now().idle_now;
             let due = sessions::list_due_sessions(&mut self.store.read().await?, now, AT_ONCE).await?;
             let are_all = due.len() < AT_ONCE as usize;
             let (mut overdue, used): (Vec<_>, Vec<_>) = due
@@ -371,12 +372,12 @@ impl Backend {
                 (EndReason::Idle, session.idle_rule.clone(), session.idle)
             };
             let ending = Ending {
-                at: now,
+                at: self.now(),
                 reason,
                 rule: Some(rule),
                 limit: Some(limit),
             };
-            if sessions::end_overdue_session(&mut tx, session.id, &ending).await? {
+            if sessions::end_overdue_session(&mut tx, session.id, &ending, now).await? {
                 let system = Circumstances::default();
                 let (user, device) = (session.user_id, session.device_id);
                 events.push(self.ended_event(Kind::SessionExpired, &system, user, session.id, device, &ending));

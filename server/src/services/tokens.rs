@@ -269,9 +269,10 @@ impl Backend {
             return Ok(Some(RefreshOutcome::Unproven(unproven)));
         }
         let Moment { now, fastest } = self.moment();
+        let idle_now = self.limits_now().idle_now;
         let when = When {
             now,
-            limits: self.limits_now(),
+            idle: idle_now,
             slowest: self.slowest_now(),
             fastest,
         };
@@ -359,7 +360,7 @@ impl Backend {
                     from_generation: session.generation,
                     last_issued_at: session.handed_out_at,
                     now,
-                    limits_now: self.limits_now(),
+                    idle_now: self.limits_now().idle_now,
                     access_expires_at: access_end(&session, now),
                     auth_epoch: session.auth_epoch,
                     grant_epoch: user.grant_epoch,

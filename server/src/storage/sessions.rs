@@ -16,7 +16,7 @@ use super::{StorageError, Tx, on_backend, statements};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::{DeviceId, SessionId, UserId};
 use crate::domain::revocation::{Target, all_expired_at};
-use crate::domain::session::{Ending, Session, Tightened};
+use crate::domain::session::{Ending, LimitsNow, Session, Tightened};
 pub use ending::{end_overdue_session, end_session, end_unused_session};
 pub use known::{Known, find_known, find_known_with};
 pub use rotation::{Rotation, rotate_and_record, rotate_session};
@@ -52,7 +52,7 @@ statements! {
     CONFIRM = "UPDATE sessions SET child_confirmed = 1, superseded_at = $3 \
         WHERE id = $1 AND generation = $2 AND child_confirmed = 0 AND ended_at IS NULL";
     TOUCH = "UPDATE sessions SET last_active_at = $2 WHERE id = $1 AND last_active_at < $2 AND ended_at IS NULL \
-        AND absolute_expires_at > $3 AND last_active_at + idle_ms > $3";
+        AND absolute_expires_at > $2 AND last_active_at + idle_ms > $3";
     TIGHTEN = "UPDATE sessions SET \
         access_ms = CASE WHEN $2 < access_ms THEN $2 ELSE access_ms END, \
         idle_rule_role = CASE WHEN $3 < idle_ms THEN $4 ELSE idle_rule_role END, \
@@ -391,20 +391,19 @@ pub async fn confirm_generation(
 }
 
 /// The person did something. `false` if that is no news, or the session had ended or passed a limit before: activity
-/// never brings one back. `limits_now`: now as limits go by it.
+/// never brings one back.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn touch_session(
     tx: &mut Tx,
     id: SessionId,
-    now: Timestamp,
-    limits_now: Timestamp,
+    LimitsNow { now, idle_now }: LimitsNow,
 ) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(TOUCH)
         .bind(id.0)
         .bind(now.as_millis())
-        .bind(limits_now.as_millis())
+        .bind(idle_now.as_millis())
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;

@@ -4,7 +4,7 @@
 //! works in) and its commit. So while some are under way, whoever comes next waits for the first of them to end, and
 //! goes together with all who came meanwhile; whoever comes alone goes alone. Before each statement every task that is
 //! ready has its turn, so that requests which arrived in the same moment come along; when there is none, that costs
-//! nothing. There is no clock in it: the busier the database, the more go together.
+//! two looks at the sockets. There is no clock in it: the busier the database, the more go together.
 
 use std::collections::VecDeque;
 use std::future::Future;

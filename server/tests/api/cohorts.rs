@@ -146,12 +146,12 @@ async fn f59_meeting_a_transaction_that_goes_the_other_way_round_is_no_end_of_it
     };
     let later = app.now().plus(Duration::from_secs(1));
     let mut tx = app.backend().store().write().await.expect("a transaction");
-    touch_session(&mut tx, ids[1], later, later).await.expect("written");
+    touch_session(&mut tx, ids[1], later.into()).await.expect("written");
     let other_way_round = async {
         // The batch has the first and waits for the second.
         tokio::time::sleep(Duration::from_millis(300)).await;
         // One of the two is told to give way.
-        if touch_session(&mut tx, ids[0], later, later).await.is_ok() {
+        if touch_session(&mut tx, ids[0], later.into()).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(300)).await;
             tx.commit().await.expect("committed");
         }

@@ -286,7 +286,7 @@ async fn f18_a_pair_that_another_node_has_just_handed_out_is_fresh_whichever_clo
 
 /// Neither at once, nor at the next refresh, nor by housekeeping.
 #[tokio::test]
-async fn f18_no_limit_ends_a_session_early_because_the_nodes_clocks_differ() {
+async fn f18_no_idle_limit_ends_a_session_early_because_the_nodes_clocks_differ() {
     let apps = nodes("f18 limits", &[-30, 30]).await;
     let [behind, ahead] = &apps[..] else { unreachable!() };
     let (_, mut program) = behind.add_program("max").await;
@@ -324,6 +324,37 @@ async fn f18_no_limit_ends_a_session_early_because_the_nodes_clocks_differ() {
     assert_eq!(ahead.backend().sweep_expired().await.expect("the database answers"), 0);
     pass_and_compare(1).await;
     assert_eq!(ahead.backend().sweep_expired().await.expect("the database answers"), 1);
+    let reply = program.renew().await.expect(401);
+    assert_eq!(reply.json()["reason"], "idle", "{}", reply.body);
+}
+
+/// Tokens keep it, too: what is handed out after it would be over at once.
+#[tokio::test]
+async fn f18_the_absolute_limit_is_over_at_every_node_by_its_own_clock() {
+    let apps = nodes("f18 absolute", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    let (_, mut program) = behind.add_program("max").await;
+    assert!(seems_right(behind).await && seems_right(ahead).await);
+    behind
+        .execute("UPDATE sessions SET absolute_expires_at = started_at + 90000")
+        .await;
+    pass(&apps, 29);
+    program.app = ahead.clone();
+    program.sessions().await.expect(200);
+    pass(&apps, 1);
+    let reply = program.renew().await.expect(401);
+    assert_eq!(reply.json()["reason"], "expired", "{}", reply.body);
+}
+
+/// A clock that is a day ahead is nobody's measure for whoever was last there.
+#[tokio::test]
+async fn f18_at_a_node_whose_clock_is_wrong_idle_limits_are_no_later_than_right_clocks_may_differ() {
+    let apps = nodes("f18 wrong and idle", &[0, 24 * 60 * 60]).await;
+    let [here, wrong] = &apps[..] else { unreachable!() };
+    let (_, mut program) = here.add_program("max").await;
+    assert!(seems_right(here).await && !seems_right(wrong).await);
+    here.execute("UPDATE sessions SET idle_ms = 3600000").await;
+    program.app = wrong.clone();
     let reply = program.renew().await.expect(401);
     assert_eq!(reply.json()["reason"], "idle", "{}", reply.body);
 }

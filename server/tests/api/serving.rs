@@ -84,7 +84,7 @@ async fn f75_a_refresh_under_way_is_finished_and_its_tokens_are_good_after_a_res
     // What the refresh has to write is held: the whole file on SQLite, else the row.
     let session: SessionId = program.session_id.parse().expect("an id");
     let mut held = here.backend().store().write().await.expect("the database answers");
-    let touched = sessions::touch_session(&mut held, session, here.now(), here.now()).await;
+    let touched = sessions::touch_session(&mut held, session, here.now().into()).await;
     assert!(touched.expect("the database answers"), "the row is held");
     let under_way = tokio::spawn({
         let mut program = program.clone();

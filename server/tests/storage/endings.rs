@@ -144,19 +144,27 @@ async fn a_session_used_just_in_time_is_not_ended_as_idle() {
     };
     let read = find(&mut tx, 1).await.last_active_at;
     assert!(
-        touch_session(&mut tx, id(1), later(IDLE - 1), later(IDLE - 1))
+        touch_session(&mut tx, id(1), later(IDLE - 1).into())
             .await
             .expect("writes")
     );
     // Who read it before decides once more, whatever limit it goes by.
     assert!(!end_unused_session(&mut tx, id(1), &idle, read).await.expect("writes"));
-    assert!(!end_overdue_session(&mut tx, id(1), &idle).await.expect("writes"));
+    assert!(
+        !end_overdue_session(&mut tx, id(1), &idle, idle.at)
+            .await
+            .expect("writes")
+    );
     assert_eq!(find(&mut tx, 1).await.ending, None);
     let idle = Ending {
         at: later(2 * IDLE - 1),
         ..idle
     };
-    assert!(end_overdue_session(&mut tx, id(1), &idle).await.expect("writes"));
+    assert!(
+        end_overdue_session(&mut tx, id(1), &idle, idle.at)
+            .await
+            .expect("writes")
+    );
     assert_eq!(find(&mut tx, 1).await.ending, Some(idle));
 }
 
@@ -203,11 +211,7 @@ async fn s1_a_session_is_overdue_at_the_limits_of_now_however_they_moved() {
     let database = with_sessions(&[session(1), session(2), session(3)]).await;
     let mut tx = database.write().await;
     // Activity moves the first one's end away, a policy that of the second and third nearer.
-    assert!(
-        touch_session(&mut tx, id(1), later(50), later(50))
-            .await
-            .expect("writes")
-    );
+    assert!(touch_session(&mut tx, id(1), later(50).into()).await.expect("writes"));
     let tight = Tightened {
         access: Duration::from_mins(1),
         idle: Duration::from_mins(1),
@@ -229,7 +233,7 @@ async fn s1_a_session_is_overdue_at_the_limits_of_now_however_they_moved() {
     assert_eq!(overdue(&mut tx, later(IDLE)).await, [id(2), id(3)]);
     // It was put off, and is found when its time has come; again after further activity.
     assert!(
-        touch_session(&mut tx, id(1), later(IDLE + 40), later(IDLE + 40))
+        touch_session(&mut tx, id(1), later(IDLE + 40).into())
             .await
             .expect("writes")
     );

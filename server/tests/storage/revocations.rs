@@ -146,7 +146,11 @@ async fn each_act_that_revokes_is_written_down_with_it() {
         ..ending(EndReason::Expired)
     };
     let expired = written_by(&database, async |tx| {
-        assert!(end_overdue_session(tx, id(4), &overdue).await.expect("ends"));
+        assert!(
+            end_overdue_session(tx, id(4), &overdue, overdue.at)
+                .await
+                .expect("ends")
+        );
     });
     assert_eq!(expired.await, [whole(4)]);
 

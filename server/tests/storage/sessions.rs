@@ -5,7 +5,7 @@ use std::time::Duration;
 use server::domain::clock::Timestamp;
 use server::domain::id::SessionId;
 use server::domain::policy::{Policy, Rule, presets};
-use server::domain::session::{Client, EndReason, Ending, Session, Tightened};
+use server::domain::session::{Client, EndReason, Ending, LimitsNow, Session, Tightened};
 use server::storage::policies::insert_policy;
 use server::storage::sessions::*;
 use server::storage::{Tx, users};
@@ -70,7 +70,7 @@ pub fn rotation(now: Timestamp) -> Rotation {
         from_generation: 4,
         last_issued_at: NOW,
         now,
-        limits_now: now,
+        idle_now: now,
         access_expires_at: now.plus(Duration::from_mins(5)),
         auth_epoch: 1,
         grant_epoch: 1,
@@ -252,10 +252,14 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
     )
     .await;
     refused("the idle limit, to the millisecond", rotation(later(IDLE)), None).await;
+    let absolute_end = Rotation {
+        idle_now: later(20),
+        ..rotation(later(ABSOLUTE))
+    };
     refused(
-        "the absolute limit",
-        rotation(later(ABSOLUTE)),
-        Some("UPDATE sessions SET idle_ms = 99999999"),
+        "the absolute limit, whatever the idle limit goes by",
+        absolute_end,
+        None,
     )
     .await;
     refused(
@@ -287,7 +291,7 @@ async fn a_rotation_happens_only_if_every_condition_still_holds() {
     }
     let last_moment = Timestamp::from_millis(later(IDLE).as_millis() - 1);
     let by_the_slowest_clock = Rotation {
-        limits_now: last_moment,
+        idle_now: last_moment,
         ..rotation(later(IDLE + 30))
     };
     for in_time in [rotation(last_moment), by_the_slowest_clock] {
@@ -401,42 +405,42 @@ async fn the_child_is_handed_out_again_five_times_until_it_is_confirmed() {
 async fn s1_activity_only_goes_forward_and_never_brings_a_session_back() {
     let database = with_sessions(&[session(1)]).await;
     let mut tx = database.write().await;
-    assert!(!touch_session(&mut tx, id(1), NOW, NOW).await.expect("writes"));
+    assert!(!touch_session(&mut tx, id(1), NOW.into()).await.expect("writes"));
+    assert!(touch_session(&mut tx, id(1), later(30).into()).await.expect("writes"));
+    assert!(!touch_session(&mut tx, id(1), later(29).into()).await.expect("writes"));
     assert!(
-        touch_session(&mut tx, id(1), later(30), later(30))
-            .await
-            .expect("writes")
-    );
-    assert!(
-        !touch_session(&mut tx, id(1), later(29), later(29))
-            .await
-            .expect("writes")
-    );
-    assert!(
-        !touch_session(&mut tx, id(1), later(30 + IDLE), later(30 + IDLE))
+        !touch_session(&mut tx, id(1), later(30 + IDLE).into())
             .await
             .expect("writes")
     );
     assert_eq!(find(&mut tx, 1).await.last_active_at, later(30));
-    // Limits go by the slowest clock, activity by this one.
+    // The idle limit goes by the slowest clock, activity by this one.
     let at_the_limit = later(30 + IDLE);
     assert!(
-        touch_session(&mut tx, id(1), at_the_limit, later(29 + IDLE))
-            .await
-            .expect("writes")
+        touch_session(
+            &mut tx,
+            id(1),
+            LimitsNow {
+                now: at_the_limit,
+                idle_now: later(29 + IDLE)
+            }
+        )
+        .await
+        .expect("writes")
     );
     assert_eq!(find(&mut tx, 1).await.last_active_at, at_the_limit);
+    let absolute_end = LimitsNow {
+        now: later(ABSOLUTE),
+        idle_now: at_the_limit,
+    };
+    assert!(!touch_session(&mut tx, id(1), absolute_end).await.expect("writes"));
     assert!(
         end_session(&mut tx, id(1), &ending(EndReason::SignedOut))
             .await
             .expect("writes")
     );
     let once_more = later(31 + IDLE);
-    assert!(
-        !touch_session(&mut tx, id(1), once_more, once_more)
-            .await
-            .expect("writes")
-    );
+    assert!(!touch_session(&mut tx, id(1), once_more.into()).await.expect("writes"));
 }
 
 #[tokio::test]

@@ -288,7 +288,7 @@ impl Backend {
             sessions::confirm_generation(&mut tx, session.id, session.generation, now).await?;
         }
         if touches {
-            sessions::touch_session(&mut tx, session.id, now, self.limits_now()).await?;
+            sessions::touch_session(&mut tx, session.id, self.limits_now()).await?;
         }
         tx.commit().await
     }

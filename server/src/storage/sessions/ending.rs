@@ -21,7 +21,7 @@ macro_rules! end {
 statements! {
     END = end!();
     END_UNUSED = end!(" AND last_active_at = $7");
-    END_OVERDUE = end!(" AND (absolute_expires_at <= $2 OR last_active_at + idle_ms <= $2)");
+    END_OVERDUE = end!(" AND (absolute_expires_at <= $7 OR last_active_at + idle_ms <= $7)");
 }
 
 /// Ends the session. Whether it was this call that ended it; the first reason stays.
@@ -46,12 +46,17 @@ pub async fn end_unused_session(
     end_by(tx, END_UNUSED, id, ending, Some(last_active_at)).await
 }
 
-/// The same if one of its limits has passed.
+/// The same if one of its limits had passed at that moment.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn end_overdue_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Result<bool, StorageError> {
-    end_by(tx, END_OVERDUE, id, ending, None).await
+pub async fn end_overdue_session(
+    tx: &mut Tx,
+    id: SessionId,
+    ending: &Ending,
+    moment: Timestamp,
+) -> Result<bool, StorageError> {
+    end_by(tx, END_OVERDUE, id, ending, Some(moment)).await
 }
 
 async fn end_by(
@@ -59,7 +64,7 @@ async fn end_by(
     sql: &'static str,
     id: SessionId,
     ending: &Ending,
-    last_active_at: Option<Timestamp>,
+    moment: Option<Timestamp>,
 ) -> Result<bool, StorageError> {
     let columns = EndingColumns::from(ending);
     let rotated_at: Option<i64> = on_backend!(tx, |connection| {
@@ -70,7 +75,7 @@ async fn end_by(
             .bind(columns.role)
             .bind(columns.version)
             .bind(columns.limit);
-        match last_active_at {
+        match moment {
             Some(at) => query.bind(at.as_millis()).fetch_optional(connection).await,
             None => query.fetch_optional(connection).await,
         }

@@ -30,7 +30,7 @@ use crate::domain::id::SessionId;
 //
 // The values of a `Rotation` in its order, then where they come from.
 macro_rules! rotate {
-    ($id:literal, $generation:literal, $handed_out:literal, $now:literal, $limits_now:literal, $expires:literal,
+    ($id:literal, $generation:literal, $handed_out:literal, $now:literal, $idle_now:literal, $expires:literal,
      $auth:literal, $grant:literal, $active:literal $(, $from:expr)?) => {
         concat!(
             "UPDATE sessions SET generation = generation + 1, child_confirmed = 0, reissues = 0",
@@ -42,8 +42,8 @@ macro_rules! rotate {
             " ELSE last_active_at END",
             $($from,)?
             concat!(" WHERE id = ", $id, " AND generation = ", $generation, " AND handed_out_at = ", $handed_out),
-            concat!(" AND ended_at IS NULL AND absolute_expires_at > ", $limits_now),
-            concat!(" AND last_active_at + idle_ms > ", $limits_now, " AND auth_epoch = ", $auth),
+            concat!(" AND ended_at IS NULL AND absolute_expires_at > ", $now),
+            concat!(" AND last_active_at + idle_ms > ", $idle_now, " AND auth_epoch = ", $auth),
             concat!(" AND (min_generation <= generation OR grant_epoch <> ", $grant, ")"),
             " AND EXISTS (SELECT 1 FROM users u WHERE u.id = sessions.user_id AND u.status = 'active'",
             concat!(" AND u.auth_epoch = ", $auth, " AND u.grant_epoch = ", $grant, ")"),
@@ -114,8 +114,8 @@ pub struct Rotation {
     pub last_issued_at: Timestamp,
     /// Now.
     pub now: Timestamp,
-    /// As limits go by it: theirs must not have passed.
-    pub limits_now: Timestamp,
+    /// As the idle limit goes by it.
+    pub idle_now: Timestamp,
     /// `exp` of the access token that goes out with the new generation.
     pub access_expires_at: Timestamp,
     /// The person's auth epoch as it was read; session and account must still have it.
@@ -138,7 +138,7 @@ pub async fn rotate_session(tx: &mut Tx, rotation: &Rotation) -> Result<bool, St
         .bind(bigint(rotation.from_generation))
         .bind(rotation.last_issued_at.as_millis())
         .bind(rotation.now.as_millis())
-        .bind(rotation.limits_now.as_millis())
+        .bind(rotation.idle_now.as_millis())
         .bind(rotation.access_expires_at.as_millis())
         .bind(rotation.auth_epoch)
         .bind(rotation.grant_epoch)
@@ -187,7 +187,7 @@ fn arguments(rotation: &Rotation, event: &Event) -> Result<SqliteArguments, BoxD
     arguments.add(bigint(rotation.from_generation))?;
     arguments.add(rotation.last_issued_at.as_millis())?;
     arguments.add(rotation.now.as_millis())?;
-    arguments.add(rotation.limits_now.as_millis())?;
+    arguments.add(rotation.idle_now.as_millis())?;
     arguments.add(rotation.access_expires_at.as_millis())?;
     arguments.add(rotation.auth_epoch)?;
     arguments.add(rotation.grant_epoch)?;
@@ -229,7 +229,7 @@ fn arrays(asked: &[Recorded]) -> Result<PgArguments, BoxDynError> {
     arguments.add(each(asked, |r| bigint(r.from_generation)))?;
     arguments.add(each(asked, |r| r.last_issued_at.as_millis()))?;
     arguments.add(each(asked, |r| r.now.as_millis()))?;
-    arguments.add(each(asked, |r| r.limits_now.as_millis()))?;
+    arguments.add(each(asked, |r| r.idle_now.as_millis()))?;
     arguments.add(each(asked, |r| r.access_expires_at.as_millis()))?;
     arguments.add(each(asked, |r| r.auth_epoch))?;
     arguments.add(each(asked, |r| r.grant_epoch))?;
