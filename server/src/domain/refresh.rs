@@ -179,7 +179,7 @@ pub struct When {
     /// By the clock of who decides.
     pub now: Timestamp,
     /// As the idle limit goes by it.
-    pub idle: Timestamp,
+    pub idle_now: Timestamp,
     /// By the slowest of the clocks that have written what is decided upon: nothing is longer ago than by this one.
     pub slowest: Timestamp,
     /// By the fastest of them: what lies ahead of it was written by a clock that has been set back since.
@@ -190,7 +190,7 @@ impl From<Timestamp> for When {
     fn from(now: Timestamp) -> Self {
         Self {
             now,
-            idle: now,
+            idle_now: now,
             slowest: now,
             fastest: now,
         }
@@ -208,7 +208,7 @@ pub fn decide(
 ) -> Decision {
     let When {
         now,
-        idle: idle_now,
+        idle_now,
         slowest,
         fastest,
     } = when.into();

@@ -272,7 +272,7 @@ impl Backend {
         let idle_now = self.limits_now().idle_now;
         let when = When {
             now,
-            idle: idle_now,
+            idle_now,
             slowest: self.slowest_now(),
             fastest,
         };
