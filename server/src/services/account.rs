@@ -107,14 +107,15 @@ impl Backend {
     /// # Errors
     /// Infrastructure.
     pub async fn list_sessions(&self, live: &Live) -> Result<(Vec<Session>, Vec<Session>), ServiceError> {
-        let now = self.now();
+        let now = self.limits_now();
         let mut tx = self.store.read().await?;
         let mut living = sessions::list_living_sessions(&mut tx, live.user.id).await?;
-        let ended = sessions::list_ended_sessions(&mut tx, live.user.id, now.minus(ENDED_LISTED), 50).await?;
+        let since = now.now.minus(ENDED_LISTED);
+        let ended = sessions::list_ended_sessions(&mut tx, live.user.id, since, 50).await?;
         drop(tx);
         living.retain_mut(|session| {
             use crate::domain::session::Standing;
-            match session.standing(&live.user, Some(&live.limits), self.limits_now()) {
+            match session.standing(&live.user, Some(&live.limits), now) {
                 Standing::Alive(tight) => {
                     session.tighten(&tight);
                     true

@@ -140,24 +140,22 @@ impl Backend {
         if let Err(refused) = self.require_admin(live, from).await? {
             return Ok(Err(refused));
         }
-        let now = self.now();
+        let now = self.limits_now();
         let mut tx = self.store.read().await?;
         let Some(user) = users::find_user(&mut tx, id).await? else {
             return Ok(Err(Refused::NotFound));
         };
         let limits = self.limits_of(&mut tx, &user).await?;
         let mut living = sessions::list_living_sessions(&mut tx, id).await?;
-        living.retain_mut(
-            |session| match session.standing(&user, limits.as_ref(), self.limits_now()) {
-                Standing::Alive(tight) => {
-                    session.tighten(&tight);
-                    true
-                }
-                Standing::Over(_) => false,
-            },
-        );
+        living.retain_mut(|session| match session.standing(&user, limits.as_ref(), now) {
+            Standing::Alive(tight) => {
+                session.tighten(&tight);
+                true
+            }
+            Standing::Over(_) => false,
+        });
         living.sort_by_key(|session| std::cmp::Reverse(session.last_active_at));
-        let since = now.minus(super::account::ENDED_LISTED);
+        let since = now.now.minus(super::account::ENDED_LISTED);
         let ended = sessions::list_ended_sessions(&mut tx, id, since, 50).await?;
         let has_factor = crate::storage::authenticators::find_authenticator(&mut tx, id)
             .await?

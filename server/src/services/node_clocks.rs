@@ -24,8 +24,8 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// A node that was in the wrong all this time is not ready.
 pub const RED_AFTER: Duration = Duration::from_secs(45);
 
-/// A difference from a node that is gone counts for so long; all that it decides lies within a minute, or within the two
-/// that the nodes may be apart.
+/// A difference from a node that is gone counts for so long: what it decides lies within a minute, or within the two that
+/// the nodes may be apart. Idle limits are longer, and may come early by it once it is forgotten.
 const REMEMBERED_FOR: Duration = Duration::from_mins(2);
 
 /// What this node knows of its own clock.

@@ -160,6 +160,13 @@ async fn a_session_used_just_in_time_is_not_ended_as_idle() {
         at: later(2 * IDLE - 1),
         ..idle
     };
+    // It is the moment that counts, and not when it is written down.
+    let before = later(2 * IDLE - 2);
+    assert!(
+        !end_overdue_session(&mut tx, id(1), &idle, before)
+            .await
+            .expect("writes")
+    );
     assert!(
         end_overdue_session(&mut tx, id(1), &idle, idle.at)
             .await
