@@ -14,7 +14,7 @@ use tower_sessions::Session as WebSession;
 use utoipa::ToSchema;
 
 use super::refusal::{Refusal, StrictJson};
-use super::viewer::{Channel, Viewer, bad_token, session_over};
+use super::viewer::{BEARER, Channel, Viewer, bad_token, session_over};
 use super::{AppState, caller, cookies, dbsc, dpop, is_browser};
 use crate::domain::audit::Circumstances;
 use crate::domain::session::Client;
@@ -341,7 +341,7 @@ pub async fn refresh(
             Err(named(dbsc::refuse(&headers)))
         }
         RefreshOutcome::Over(ending) | RefreshOutcome::Reused(ending) | RefreshOutcome::Ahead(ending) => {
-            Err(named(session_over(&ending)))
+            Err(named(session_over(&ending, BEARER)))
         }
     }
 }
@@ -364,7 +364,7 @@ pub async fn logout(
     if let Some(live) = live {
         state.backend.sign_out(&live.session, &from).await.map_err(fault)?;
     } else if channel == Channel::Bearer {
-        return Err(bad_token().with_header("www-authenticate", "Bearer error=\"invalid_token\""));
+        return Err(bad_token().with_header("www-authenticate", BEARER));
     }
     web.flush().await.map_err(|error| fault(error.into()))?;
     if let Some(Extension(deliveries)) = deliveries {

@@ -18,6 +18,7 @@ use super::client::ClientAddress;
 use super::cookies;
 use super::limits::LimitKind;
 use super::refusal::Refusal as Problem;
+use super::viewer::BEARER;
 use crate::domain::audit::Circumstances;
 use crate::domain::dbsc::{BoundCookie, Refusal};
 use crate::domain::id::SessionId;
@@ -86,7 +87,7 @@ pub fn other_browser() -> Problem {
         "other_browser",
         "This session is bound to the browser that it began in, and the request did not come from there.",
     )
-    .with_header("www-authenticate", "Bearer error=\"invalid_token\"")
+    .with_header("www-authenticate", BEARER)
 }
 
 /// A browser with a new key, right after sign-in.

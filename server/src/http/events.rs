@@ -153,6 +153,8 @@ pub async fn poll(
             break told;
         }
         sleep(LOOK).await;
+        // Whoever was shut out meanwhile hears nothing more.
+        admit_service(&state, &headers, SECURITY_EVENTS, &from).await?;
     };
     let signed = |(id, set): (EventId, secrecy::SecretString)| (id.to_string(), set.expose_secret().to_owned());
     let answer = Polled {

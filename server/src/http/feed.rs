@@ -1,7 +1,8 @@
 //! The revocation feed for other services (TOKENS.md §8): what their verifiers have to refuse although it is well signed.
 //!
 //! `GET /oauth/revocations` is the whole of what matters now as JSON, with its cursor. `/oauth/revocations/stream` (or
-//! the same address with `Accept: text/event-stream`) goes on from a cursor, 0 for everything, as server-sent events:
+//! the same address with `Accept: text/event-stream`) goes on from a cursor, 0 for everything, and notices by the entry
+//! last seen whether the numbers still mean the same; as server-sent events:
 //! `opened` with this node's time, `revoked` for every entry, and `heartbeat` several times a second for as long as the
 //! reader has heard everything and this node itself knows what is new. Whoever hears no heartbeat knows that its knowledge
 //! grows old. Only for services with the scope [`REVOCATIONS`].
@@ -78,6 +79,30 @@ pub struct Snapshot {
 #[serde(deny_unknown_fields)]
 pub struct From {
     cursor: Option<u64>,
+    seen: Option<Seen>,
+}
+
+/// The last entry that the reader was told: its `cursor` and its `at` with a hyphen between them.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Seen {
+    cursor: u64,
+    at: Timestamp,
+}
+
+impl TryFrom<String> for Seen {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let numbers = text.split_once('-').and_then(|(cursor, at)| {
+            let at = at.parse().ok().map(Timestamp::from_millis)?;
+            Some(Self {
+                cursor: cursor.parse().ok()?,
+                at,
+            })
+        });
+        numbers.ok_or("not the `cursor` and the `at` of an entry")
+    }
 }
 
 /// The snapshot, or with `Accept: text/event-stream` the stream.
@@ -191,8 +216,10 @@ fn json(entry: &Entry) -> String {
 /// The stream from `?cursor=` or `Last-Event-ID` on (HTML Living Standard, server-sent events).
 ///
 /// # Errors
-/// 400, 401, 403, 410 for a cursor that was never given, 503 when there are too many streams, and faults of ours.
-#[utoipa::path(get, path = "/oauth/revocations/stream", params(("cursor" = Option<u64>, Query)), responses(
+/// 400, 401, 403, 410 for a cursor that was never given, or one of a past that the database has lost, 503 when there are too many streams, and faults of ours.
+#[utoipa::path(get, path = "/oauth/revocations/stream", params(
+    ("cursor" = Option<u64>, Query), ("seen" = Option<String>, Query, description = "`cursor-at` of the last entry heard")),
+    responses(
     (status = 200, description = "Server-sent events"), (status = 401), (status = 403),
     (status = 410, description = "Unknown cursor: take a snapshot"), (status = 503)))]
 pub async fn stream(
@@ -215,6 +242,11 @@ pub async fn stream(
     let place = state.streams.take(&admitted.client.id)?;
     // In this order: what comes between the two is heard twice, and told once.
     let news = state.backend.hear_revocations();
+    if let Some(Seen { cursor, at }) = query.seen
+        && state.backend.was_given_again(cursor, at).await?
+    {
+        return Err(begin_anew());
+    }
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
     // No token of the client lives longer; with a new one the reader comes again.
     let (outlet, body) = Outlet::new(state.backend.now().plus(admitted.client.access));
@@ -233,7 +265,7 @@ fn begin_anew() -> Refusal {
     Refusal::new(
         StatusCode::GONE,
         "unknown_cursor",
-        "This cursor was never given. Take a snapshot.",
+        "This cursor is not one of ours. Take a snapshot.",
     )
 }
 

@@ -31,8 +31,8 @@ use crate::services::dpop::Unproven;
 use crate::services::ports::{Deliveries, Delivery, slot};
 use crate::services::sessions::Live;
 use crate::services::tokens::{AccessOutcome, Beside, RefreshOutcome};
-use farewell::{other_browser, over};
-pub use farewell::{session_over, sign_in_path};
+pub use farewell::{BEARER, session_over, sign_in_path};
+use farewell::{Farewell, other_browser, over};
 
 /// Redirects to the same path while another tab's fresh cookies are on their way.
 const MAX_RETRIES: u32 = 3;
@@ -148,7 +148,10 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             }
             Some(live)
         }
-        Resolution::Over(ending) => return Box::pin(over(&state, parts, body, next, (&ending).into())).await,
+        Resolution::Over(ending) => {
+            let farewell = farewell(&parts.headers, &ending);
+            return Box::pin(over(&state, parts, body, next, farewell)).await;
+        }
         Resolution::OtherBrowser(other) => {
             return Box::pin(other_browser(&state, parts, body, next, (kind, channel), &other, &from)).await;
         }
@@ -159,7 +162,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
         }
         Resolution::NotGood => {
             return bad_token()
-                .with_header("www-authenticate", &dpop::challenge("invalid_token"))
+                .with_header("www-authenticate", &Scheme::Dpop.challenge())
                 .into_response();
         }
         Resolution::Moved(ending) => {
@@ -208,7 +211,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             .is_some_and(|value| value == "Bearer")
     {
         // RFC 6750, section 3.1: otherwise a client could not tell that its token is over from that it sent none.
-        let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+        let challenge = HeaderValue::from_static(BEARER);
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     if proven {
@@ -348,11 +351,28 @@ enum Scheme {
     Dpop,
 }
 
+impl Scheme {
+    /// What a token is answered that is no longer good.
+    fn challenge(self) -> String {
+        match self {
+            Self::Bearer => BEARER.to_owned(),
+            Self::Dpop => dpop::challenge("invalid_token"),
+        }
+    }
+}
+
 /// A token that is not good: beside a good proof it is refused here, because whoever proves something wants to be known.
 const fn not_good(scheme: Scheme) -> Resolution {
     match scheme {
         Scheme::Bearer => Resolution::Anonymous { clear: false },
         Scheme::Dpop => Resolution::NotGood,
+    }
+}
+
+fn farewell(headers: &HeaderMap, ending: &Ending) -> Farewell {
+    match authorization(headers) {
+        Some((scheme, _)) => Farewell::by_token(ending, &scheme.challenge()),
+        None => ending.into(),
     }
 }
 

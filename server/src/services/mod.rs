@@ -134,6 +134,7 @@ pub struct Backend {
     refreshes: sessions::SessionLocks,
     revocations: revocations::Revocations,
     checked: checked::Checked,
+    noted: tokens::Noted,
     /// Of proofs of possession.
     nonces: Nonces,
     /// Of browsers that sessions are bound to.
@@ -194,6 +195,7 @@ impl Backend {
             refreshes: sessions::SessionLocks::default(),
             revocations: revocations::Revocations::default(),
             checked: checked::Checked::default(),
+            noted: tokens::Noted::default(),
             nonces,
             seals,
             binds_browsers: parts.binds_browsers,

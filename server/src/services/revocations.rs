@@ -211,6 +211,16 @@ impl Backend {
         self.revocations.news.subscribe()
     }
 
+    /// Whether the number of an entry that a reader was told belongs to one of another moment now: the database has lost
+    /// commits, and perhaps no node remembers them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn was_given_again(&self, cursor: u64, at: Timestamp) -> Result<bool, ServiceError> {
+        let mut tx = self.store.read().await?;
+        Ok(revocations::is_of_another_moment(&mut tx, cursor, at).await?)
+    }
+
     /// The next entries after a cursor that still matter, straight from the database. `None`: that cursor was never
     /// given, so the reader knows another past than we do and has to begin anew.
     ///

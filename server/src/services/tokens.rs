@@ -1,6 +1,7 @@
 //! Using tokens: the check of an access token on every request ([`access`]), and the refresh (TOKENS.md §3).
 
 mod access;
+mod noted;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::jwt::Moment;
 use crate::domain::keys::KeyRing;
-use crate::domain::notice::{ELSEWHERE_IN_A_ROW, MANY_IN_A_ROW};
+use crate::domain::notice::{ELSEWHERE_IN_A_ROW, FORGED_REFRESH, MANY_IN_A_ROW};
 use crate::domain::policy::{Limits, strictest};
 use crate::domain::refresh::{self, Decision, MAX_REISSUES, Presented, SessionSecret, When};
 use crate::domain::session::{Client, EndReason, Ending, Session};
@@ -25,6 +26,7 @@ use crate::storage::sessions::Rotation;
 use crate::storage::{Tx, audit, devices, sessions, users};
 pub(super) use access::is_new_activity;
 pub use access::{AccessOutcome, Beside};
+pub(super) use noted::Noted;
 
 /// A refresh gets its answer within this, whatever it has to wait for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,35 +92,60 @@ struct Read {
 }
 
 impl Backend {
-    /// Writes down an end that was only found now; audits the use of a session that had ended before. `false`: nothing is
-    /// written, as somebody has used or ended the session meanwhile; read again and decide again.
+    /// Writes down an end that was only found now; audits the use of a session that had ended before. `tx`: see
+    /// [`Self::write_down_refusal`]. `false`: nothing is written, as somebody has used or ended the session meanwhile;
+    /// read again and decide again.
     async fn write_down_end(
         &self,
-        mut tx: Tx,
+        tx: Option<Tx>,
         session: &Session,
         ending: &Ending,
         from: &Circumstances,
     ) -> Result<bool, ServiceError> {
-        let event = if session.ending.is_none() {
-            if !sessions::end_unused_session(&mut tx, session.id, ending, session.last_active_at).await? {
-                return Ok(false);
-            }
-            let kind = match ending.reason {
-                EndReason::Idle | EndReason::Expired => Kind::SessionExpired,
-                _ => Kind::SessionRevoked,
-            };
-            self.ended_event(kind, from, session.user_id, session.id, session.device_id, ending)
-        } else {
-            self.event(Kind::SessionUsedAfterEnd, from)
+        if session.ending.is_some() {
+            let event = self
+                .event(Kind::SessionUsedAfterEnd, from)
                 .outcome(Outcome::Denied)
                 .subject(session.user_id)
                 .session(session.id)
                 .device(session.device_id)
-                .reason(ending.reason.as_str())
+                .reason(ending.reason.as_str());
+            self.write_down_refusal(tx, event).await?;
+            return Ok(true);
+        }
+        let mut tx = self.writing(tx).await?;
+        if !sessions::end_unused_session(&mut tx, session.id, ending, session.last_active_at).await? {
+            return Ok(false);
+        }
+        let kind = match ending.reason {
+            EndReason::Idle | EndReason::Expired => Kind::SessionExpired,
+            _ => Kind::SessionRevoked,
         };
+        let event = self.ended_event(kind, from, session.user_id, session.id, session.device_id, ending);
         audit::append_events(&mut tx, &[event]).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Audits what was refused, unless the same was within the last minute: a dead token can be shown for ever, and whoever
+    /// holds one must neither fill the log nor keep the writer busy (F71). `tx`: that it was read in. On
+    /// SQLite a reader may see an ending whose commit is still to come, and nobody is told of one that is not: what was
+    /// noted before was committed.
+    async fn write_down_refusal(&self, tx: Option<Tx>, event: Event) -> Result<(), ServiceError> {
+        let elapsed = self.clock.elapsed();
+        // What only a holder of our keys can make is counted, for the alert.
+        let is_forged = event
+            .reason
+            .as_deref()
+            .is_some_and(|reason| FORGED_REFRESH.contains(&reason));
+        if !is_forged && self.noted.knows(&event, elapsed) {
+            return Ok(());
+        }
+        let mut tx = self.writing(tx).await?;
+        audit::append_events(&mut tx, std::slice::from_ref(&event)).await?;
+        tx.commit().await?;
+        self.noted.note(&event, elapsed);
+        Ok(())
     }
 
     /// Exchanges a refresh token.
@@ -303,16 +330,14 @@ impl Backend {
             .await
     }
 
-    /// Recorded each time: a stranger's token has no good outer tag and never comes this far.
+    /// A stranger's token has no good outer tag and never comes this far.
     async fn refuse_refresh(
         &self,
         tx: Option<Tx>,
         event: Event,
         outcome: RefreshOutcome,
     ) -> Result<Option<RefreshOutcome>, ServiceError> {
-        let mut tx = self.writing(tx).await?;
-        audit::append_events(&mut tx, &[event]).await?;
-        tx.commit().await?;
+        self.write_down_refusal(tx, event).await?;
         Ok(Some(outcome))
     }
 
@@ -347,9 +372,6 @@ impl Backend {
         };
         match decision {
             Decision::Over(ending) => {
-                // In the transaction that it was read in: on SQLite that may see an ending whose commit is still to come,
-                // and nobody is told of one that is not.
-                let tx = self.writing(tx).await?;
                 let is_over = self.write_down_end(tx, &session, &ending, from).await?;
                 Ok(is_over.then_some(RefreshOutcome::Over(ending)))
             }

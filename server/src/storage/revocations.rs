@@ -36,6 +36,7 @@ statements! {
     IS_SUBJECT_REVOKED = "SELECT EXISTS (SELECT 1 FROM revocations r \
         WHERE r.kind = 'subject' AND r.value = $1 AND r.issued_before >= $2)";
     IS_ANOTHER = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND (r.value <> $2 OR r.at <> $3))";
+    IS_OF_ANOTHER_MOMENT = "SELECT EXISTS (SELECT 1 FROM revocations r WHERE r.cursor = $1 AND r.at <> $2)";
     // The first condition is of the locked row alone: on PostgreSQL who waited for another node's turn sees that one's numbers
     // there, and still its old entries.
     SKIP_IF_BEHIND = "UPDATE revocation_cursor SET last = last + $5 WHERE one = 1 AND last < $4 + $5 / 2 AND (last < $4 OR EXISTS \
@@ -216,6 +217,18 @@ pub async fn was_given_again(tx: &mut Tx, seen: Option<&Entry>) -> Result<bool, 
         .bind(row.cursor)
         .bind(row.value)
         .bind(row.at)
+        .fetch_one(connection)
+        .await)?)
+}
+
+/// Whether a number belongs to an entry of another moment than the one that somebody was told.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_of_another_moment(tx: &mut Tx, cursor: u64, at: Timestamp) -> Result<bool, StorageError> {
+    Ok(on_backend!(tx, |connection| sqlx::query_scalar(IS_OF_ANOTHER_MOMENT)
+        .bind(bigint(cursor))
+        .bind(at.as_millis())
         .fetch_one(connection)
         .await)?)
 }

@@ -68,6 +68,8 @@ pub struct Follower {
     bound: Duration,
     registry: Registry,
     cursor: u64,
+    /// Number and moment of the last entry.
+    seen: Option<(u64, Timestamp)>,
     as_of: Option<Timestamp>,
     /// Of the stream that is open.
     sent_at: Option<Timestamp>,
@@ -84,6 +86,7 @@ impl Follower {
             bound,
             registry: Registry::new(CAPACITY),
             cursor: 0,
+            seen: None,
             as_of: None,
             sent_at: None,
             anchor: None,
@@ -104,6 +107,12 @@ impl Follower {
         self.cursor
     }
 
+    /// The last entry heard, as the feed wants to be told of it: after a failover its number may belong to another one.
+    #[must_use]
+    pub fn seen(&self) -> Option<String> {
+        self.seen.map(|(cursor, at)| format!("{cursor}-{}", at.as_millis()))
+    }
+
     /// As of when it knows everything.
     #[must_use]
     pub const fn as_of(&self) -> Option<Timestamp> {
@@ -119,7 +128,7 @@ impl Follower {
 
     /// The issuer does not know our cursor, or ours means nothing any more. What was revoked stays revoked.
     pub fn begin_anew(&mut self) {
-        self.cursor = 0;
+        (self.cursor, self.seen) = (0, None);
         self.as_of = None;
     }
 
@@ -134,6 +143,7 @@ impl Follower {
                 "revoked" => {
                     let entry: Entry = serde_json::from_str(&event.data).map_err(|_| Broken::Content)?;
                     self.cursor = self.cursor.max(entry.cursor);
+                    self.seen = self.seen.max(Some((entry.cursor, entry.at)));
                     self.keys_removed += u64::from(matches!(entry.target, Target::Key { .. }));
                     self.registry.apply(&[entry], now);
                 }
@@ -191,5 +201,30 @@ impl Follower {
             Verdict::NotRevoked if !self.is_fresh(now) => Verdict::Unknown,
             verdict => verdict,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_entry_is_told_until_it_begins_anew() {
+        let mut follower = Follower::new(Duration::from_secs(1));
+        let now = Timestamp::from_seconds(1_790_000_000);
+        follower.opened(now);
+        assert_eq!((follower.cursor(), follower.seen()), (0, None));
+        let revoked = |cursor: u64, at: i64| {
+            let data = serde_json::json!({ "cursor": cursor, "kid": "k", "at": at, "until": at + 1000 });
+            format!("event: revoked\nid: {cursor}\ndata: {data}\n\n")
+        };
+        let at = now.as_millis();
+        let beat = serde_json::json!({ "cursor": 9, "as_of": at, "at": at });
+        // Another node's clock may be behind; the number alone says which is the last.
+        let text = revoked(6, at) + &revoked(7, at - 5) + &format!("event: heartbeat\nid: 9\ndata: {beat}\n\n");
+        follower.received(text.as_bytes(), now, true).expect("understood");
+        assert_eq!((follower.cursor(), follower.seen()), (9, Some(format!("7-{}", at - 5))));
+        follower.begin_anew();
+        assert_eq!((follower.cursor(), follower.seen()), (0, None));
     }
 }

@@ -352,11 +352,16 @@ impl Checker {
 
     /// The stream from where we are until it ends.
     async fn follow_once(&self) -> Result<(), TransportError> {
-        let cursor = locked(&self.follower).cursor();
+        let from = {
+            let follower = locked(&self.follower);
+            let seen = follower.seen().map_or_else(String::new, |seen| format!("&seen={seen}"));
+            format!("{STREAM_PATH}?cursor={}{seen}", follower.cursor())
+        };
         let sent_at = self.clock.now();
-        let opened = within(self.transport.open(&format!("{STREAM_PATH}?cursor={cursor}"))).await;
-        if opened.as_ref().err() == Some(&TransportError::Status(410)) {
-            // The issuer went back in time: begin anew, and go on refusing what was refused.
+        let opened = within(self.transport.open(&from)).await;
+        if let Err(TransportError::Status(400 | 410)) = opened {
+            // The issuer went back in time, or is so old that it cannot say: begin anew, and go on refusing what was
+            // refused.
             locked(&self.follower).begin_anew();
         }
         let mut chunks = opened?;

@@ -236,11 +236,18 @@ async fn r6_a_bound_access_token_is_accepted_with_a_proof_alone() {
     let refused = holder.ask("DPoP", &unbound.access, &[&proof]).await.expect(401);
     assert_eq!(challenge(&refused), INVALID_TOKEN);
     unbound.sessions().await.expect(200);
+    // Of a session that is over it is not good either, and cookies of whatever session beside it are left alone.
+    let ended = Holder::signed_in(&app, &person, Key::es256()).await;
+    unbound.end(&ended.program.session_id).await.expect(200);
+    let over = ended.me().await.expect(401);
+    assert_eq!(over.code(), "session_over");
+    assert_eq!(challenge(&over), INVALID_TOKEN);
+    assert!(over.cookies().is_empty());
     // Nor does what is no token.
     let proof = holder.proof("GET", ME, Some("x.y.z"));
     let refused = holder.ask("DPoP", "x.y.z", &[&proof]).await.expect(401);
     assert_eq!(challenge(&refused), INVALID_TOKEN);
-    assert_eq!(app.number("SELECT count(*) FROM dpop_proofs").await, 1 + 3 * 2);
+    assert_eq!(app.number("SELECT count(*) FROM dpop_proofs").await, 1 + 3 * 2 + 2);
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ async fn r1_refreshes_are_counted_by_what_came_of_them() {
         );
     }
     let used_after = "mayfly_refusals_total{kind=\"session_use_after_expire\",reason=\"token_reused\"}";
-    assert_eq!(now.value(used_after), "2");
+    assert_eq!(now.value(used_after), "1", "of two within a minute");
     assert_eq!(now.value("mayfly_access_token_checks_total{outcome=\"valid\"}"), "1");
 
     app.backend().store().close().await;

@@ -348,7 +348,41 @@ async fn r1_a_session_that_is_over_says_why() {
             "in plain words: {title}"
         );
     }
-    assert_eq!(app.events("session_use_after_expire").await, 2);
+}
+
+#[tokio::test]
+async fn r1_a_dead_token_is_written_down_once_a_minute_however_often_it_is_shown() {
+    let (app, person, mut program) = signed_in("r1 dead").await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(&person).await;
+    let others = Program::signed_in(&app, &person).await;
+    others.end(&program.session_id).await.expect(200);
+    let dead = browser.clone();
+    browser.submit("sign_out", &[]).await.expect(303);
+    let uses = async || app.events("session_use_after_expire").await;
+    for minute in 1..=3 {
+        for _ in 0..20 {
+            program.renew().await.expect(401);
+            program.sessions().await.expect(401);
+            let reply = dead.clone().fetch_empty(Method::GET, "/api/v1/me/sessions").await;
+            reply.expect(401);
+        }
+        assert_eq!(uses().await, 2 * minute, "of each session once");
+        app.pass(59);
+        program.renew().await.expect(401);
+        assert_eq!(uses().await, 2 * minute);
+        app.pass(1);
+    }
+    // What is refused for another reason is another thing.
+    let mut jar = Browser::new(&app);
+    jar.jar.insert(REFRESH.to_owned(), others.refresh.clone());
+    for _ in 0..20 {
+        jar.clone()
+            .fetch_empty(Method::GET, "/api/v1/me/sessions")
+            .await
+            .expect(401);
+    }
+    assert_eq!(app.events("refresh_refused").await, 1);
 }
 
 #[tokio::test]

@@ -334,6 +334,57 @@ async fn j12_a_stream_ends_with_the_key_that_signed_its_token() {
     until_answered(&node, &token, StatusCode::UNAUTHORIZED).await;
 }
 
+/// As after a failover that lost the last commits, with nodes that were started since: nobody remembers them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f8_a_reader_whose_last_number_was_given_to_another_revocation_begins_anew() {
+    let app = TestApp::start("f8 given again").await;
+    let node = Node::beside(&app, "a").await;
+    let (_, token) = node.service_token("reader", "revocations").await;
+    let person = app.add_person("max", &["member"], false).await;
+    let mut remotes = Vec::new();
+    for _ in 0..4 {
+        remotes.push(Remote::sign_in(&node, &person).await);
+    }
+    let mut stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+    let mut seen = Vec::new();
+    for remote in &remotes[..2] {
+        assert_eq!(remote.end(&node).await, StatusCode::OK);
+        let entry = stream.revoked().await;
+        seen.push(format!("{}-{}", entry.id, entry.data["at"]));
+    }
+    drop(stream);
+    drop(node);
+    app.execute("DELETE FROM revocations WHERE cursor = (SELECT last FROM revocation_cursor)")
+        .await;
+    app.execute("UPDATE revocation_cursor SET last = last - 1").await;
+    app.pass(1);
+    let node = Node::beside(&app, "b").await;
+    for remote in &remotes[2..] {
+        assert_eq!(remote.end(&node).await, StatusCode::OK);
+    }
+    let asked = async |query: String| {
+        let answer = node.get(&format!("/oauth/revocations/stream{query}"), &token).await;
+        answer.status()
+    };
+    assert_eq!(asked(format!("?cursor=2&seen={}", seen[1])).await, StatusCode::GONE);
+    // What it says of itself is true: 1 is still the same, and of 2 it has heard what it is now.
+    let mut anew = Reader::open(
+        &node,
+        &token,
+        &format!("/oauth/revocations/stream?cursor=1&seen={}", seen[0]),
+    )
+    .await;
+    let second = anew.revoked().await;
+    assert_eq!(second.data["sid"], short(&remotes[2].session_id));
+    assert_eq!(
+        asked(format!("?cursor=2&seen=2-{}", second.data["at"])).await,
+        StatusCode::OK
+    );
+    for strange in ["?seen=2", "?seen=2-x", "?seen=-2", "?seen=x-2"] {
+        assert_eq!(asked(strange.to_owned()).await, StatusCode::BAD_REQUEST, "{strange}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_an_older_database_was_restored_readers_begin_anew_and_hear_what_comes() {
     let app = TestApp::start("restored").await;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::Method;
 use serde_json::{Value, json};
+use server::domain::client::ClientId;
 
 use crate::app::{ORIGIN, TestApp};
 use crate::browser::Browser;
@@ -244,6 +246,34 @@ async fn r15_only_receivers_with_the_scope_hear_security_events() {
         configuration["delivery_methods_supported"],
         json!(["urn:ietf:rfc:8936"])
     );
+}
+
+#[tokio::test]
+async fn r15_a_receiver_that_is_shut_out_while_it_waits_hears_nothing_more() {
+    let app = TestApp::start("r15 shut out").await;
+    let (_, program) = app.add_program("ann").await;
+    let service = Service::add(&app, "receiver", "security_events").await;
+    let receiver = Receiver {
+        app: app.clone(),
+        token: service.token().await,
+    };
+    assert_eq!(receiver.fetch(&json!({})).await, BTreeMap::new(), "it begins now");
+    let nothing_more = json!({});
+    let waiting = receiver.ask(&nothing_more);
+    let shut_out = async {
+        // It has looked once by then, and looks again after a second.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let client = ClientId::parse(&service.client_id).expect("an id");
+        assert!(app.backend().disable_client(&client).await.expect("answers"));
+        app.backend().catch_up_with_revocations().await.expect("answers");
+        program
+            .ask_with(&program.access, Method::POST, "/auth/logout")
+            .await
+            .expect(204);
+        app.seal().await;
+    };
+    let (answer, ()) = tokio::join!(waiting, shut_out);
+    assert_eq!(answer.status, 401, "{}", answer.body);
 }
 
 #[tokio::test]

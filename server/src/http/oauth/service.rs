@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use crate::domain::audit::Circumstances;
 use crate::http::AppState;
 use crate::http::refusal::Refusal;
+use crate::http::viewer::BEARER;
 use crate::services::oauth::{Admitted, ServiceOutcome};
 
 /// The client whose token the request carries in `Authorization: Bearer`, if the token is for this scope.
@@ -30,7 +31,7 @@ pub async fn admit_service(
     let token = bearer(headers).ok_or_else(|| refused("Bearer"))?;
     match state.backend.authenticate_service(token, scope, from).await? {
         ServiceOutcome::Valid(admitted) => Ok(*admitted),
-        ServiceOutcome::Refused(_) | ServiceOutcome::Revoked => Err(refused("Bearer error=\"invalid_token\"")),
+        ServiceOutcome::Refused(_) | ServiceOutcome::Revoked => Err(refused(BEARER)),
         ServiceOutcome::ScopeMissing => Err(Refusal::new(
             StatusCode::FORBIDDEN,
             "insufficient_scope",

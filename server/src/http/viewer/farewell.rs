@@ -23,6 +23,9 @@ use crate::http::{AppState, cookies, dbsc};
 use crate::services::dbsc::OtherBrowser;
 use crate::services::ports::{Deliveries, ending_view, slot};
 
+/// What a token of the usual scheme is answered that is no longer good (RFC 6750, section 3.1).
+pub const BEARER: &str = "Bearer error=\"invalid_token\"";
+
 /// Not the browser that the session is bound to, as far as this request shows. The session goes on as it is.
 pub(super) async fn other_browser(
     state: &AppState,
@@ -92,7 +95,7 @@ enum Note {
 impl From<&Ending> for Farewell {
     fn from(ending: &Ending) -> Self {
         Self {
-            refusal: session_over(ending),
+            refusal: session_over(ending, BEARER),
             note: match ending.reason {
                 EndReason::SignedOut | EndReason::Replaced => Note::Nothing,
                 _ => Note::Ending(ending_view(ending)),
@@ -104,6 +107,15 @@ impl From<&Ending> for Farewell {
 }
 
 impl Farewell {
+    /// Of a program that sent its access token. Cookies beside it are not of this session.
+    pub(super) fn by_token(ending: &Ending, challenge: &str) -> Self {
+        Self {
+            refusal: session_over(ending, challenge),
+            note: Note::Nothing,
+            clears: false,
+        }
+    }
+
     fn other_browser() -> Self {
         Self {
             refusal: dbsc::other_browser(),
@@ -197,12 +209,13 @@ fn serde_urlencode(text: &str) -> String {
     })
 }
 
-/// 401 with the reason in plain words.
+/// 401 with the reason in plain words. `challenge`: in the scheme that the token came by (RFC 6750, section 3; RFC 9449,
+/// section 7.1).
 #[must_use]
-pub fn session_over(ending: &Ending) -> Refusal {
+pub fn session_over(ending: &Ending, challenge: &str) -> Refusal {
     let view = ending_view(ending);
     Refusal::new(StatusCode::UNAUTHORIZED, "session_over", "This session is over.")
         .detail(app::words::ending(&view))
         .with("reason", ending.reason.as_str())
-        .with_header("www-authenticate", "Bearer error=\"invalid_token\"")
+        .with_header("www-authenticate", challenge)
 }

@@ -180,8 +180,7 @@ impl Backend {
         let limits = strictest(&policies);
         let tight = match session.standing(&user, limits.as_ref(), self.limits_now()) {
             Standing::Over(ending) => {
-                let tx = self.store.write().await?;
-                if self.write_down_end(tx, &session, &ending, from).await? {
+                if self.write_down_end(None, &session, &ending, from).await? {
                     return Ok(AccessOutcome::Over(ending));
                 }
                 return Box::pin(self.authenticate_claims(claims, sender, is_activity, from)).await;
