@@ -2,10 +2,9 @@
 //!
 //! `GET /oauth/revocations` is the whole of what matters now as JSON, with its cursor. `/oauth/revocations/stream` (or
 //! the same address with `Accept: text/event-stream`) goes on from a cursor, 0 for everything, and notices by the entry
-//! last seen whether the numbers still mean the same; as server-sent events:
-//! `opened` with this node's time, `revoked` for every entry, and `heartbeat` several times a second for as long as the
-//! reader has heard everything and this node itself knows what is new. Whoever hears no heartbeat knows that its knowledge
-//! grows old. Only for services with the scope [`REVOCATIONS`].
+//! last seen whether the numbers still mean the same. It tells as server-sent events: `opened` with this node's time,
+//! `revoked` for every entry, and `heartbeat` several times a second for as long as the reader has heard everything and
+//! this node itself knows what is new. Whoever hears no heartbeat knows that its knowledge grows old. Only for services with the scope [`REVOCATIONS`].
 //!
 //! However many revocations there are, an answer holds a page of them in memory, and its reader sets the pace for as long
 //! as its token may live.
@@ -216,7 +215,8 @@ fn json(entry: &Entry) -> String {
 /// The stream from `?cursor=` or `Last-Event-ID` on (HTML Living Standard, server-sent events).
 ///
 /// # Errors
-/// 400, 401, 403, 410 for a cursor that was never given, or one of a past that the database has lost, 503 when there are too many streams, and faults of ours.
+/// 400, 401, 403, 410 for a cursor that was never given, or one of a past that the database has lost, 503 when there are
+/// too many streams, and faults of ours.
 #[utoipa::path(get, path = "/oauth/revocations/stream", params(
     ("cursor" = Option<u64>, Query), ("seen" = Option<String>, Query, description = "`cursor-at` of the last entry heard")),
     responses(
