@@ -15,7 +15,7 @@ pub use file::{KeyFileError, load_or_create_key_file};
 pub use jwks::{JwksError, PublicKeys, VerifyingKeys};
 pub use record::{Algorithm, KeyAlgorithm, KeyPurpose, KeyRecord, KeyState, edge_byte};
 pub(in crate::domain) use ring::Jwk;
-pub use ring::{EdgeKey, KeyRing, SigningKey, VerifyingKey, Version};
+pub use ring::{EdgeKey, KeyRing, SigningKey, VerifyingKey, Version, opens};
 
 /// What can be wrong with a key. No message carries key bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

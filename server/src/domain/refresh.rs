@@ -182,6 +182,8 @@ pub struct When {
     pub idle_now: Timestamp,
     /// By the slowest of the clocks that have written what is decided upon: nothing is longer ago than by this one.
     pub slowest: Timestamp,
+    /// By the slowest of all that may have, also of those that are wrong: no theft is longer ago than by this one.
+    pub slowest_of_all: Timestamp,
     /// By the fastest of them: what lies ahead of it was written by a clock that has been set back since.
     pub fastest: Timestamp,
 }
@@ -192,6 +194,7 @@ impl From<Timestamp> for When {
             now,
             idle_now: now,
             slowest: now,
+            slowest_of_all: now,
             fastest: now,
         }
     }
@@ -210,6 +213,7 @@ pub fn decide(
         now,
         idle_now,
         slowest,
+        slowest_of_all,
         fastest,
     } = when.into();
     let tight = match session.standing(user, limits, LimitsNow { now, idle_now }) {
@@ -222,18 +226,19 @@ pub fn decide(
     if presented > session.generation {
         Decision::Ahead
     } else if presented == session.generation {
-        let grants_changed = user.grant_epoch != session.grant_epoch;
-        // A browser is served on the strength of the refresh token alone; a program that was given an expired access
-        // token again would be stuck with it.
-        let usable = session.client == Client::Browser || now < session.access_expires_at;
-        if age >= FRESH || went_back || grants_changed || !usable {
+        // A program whose access token is good for nothing would be stuck with it. A browser is served on the strength of
+        // the refresh token alone, with the roles of now; were it given another pair so soon, an answer that is still
+        // under way could put this one's token over it.
+        let is_stuck = session.client == Client::Native
+            && (now >= session.access_expires_at || user.grant_epoch != session.grant_epoch);
+        if age >= FRESH || went_back || is_stuck {
             Decision::Rotate(tight)
         } else {
             Decision::Fresh(tight)
         }
     } else if presented + 1 == session.generation && !session.child_confirmed && session.reissues < MAX_REISSUES {
         Decision::Reissue(tight)
-    } else if superseded_for(session, presented, slowest) < SUPERSEDED {
+    } else if superseded_for(session, presented, slowest_of_all) < SUPERSEDED {
         Decision::Superseded(tight)
     } else {
         Decision::Reuse

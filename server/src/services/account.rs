@@ -353,11 +353,12 @@ impl Backend {
             return Ok(PasswordChange::WrongCurrent);
         }
         let hash = self.hasher.hash(parsed, self.random.clone()).await?;
-        let now = self.now();
+        // Every session that there is ends by its id. A fresh token of a node whose clock is behind is not from before.
+        let (now, before) = (self.now(), Some(self.slowest_now()));
         let mut tx = self.store.write().await?;
         let fresh = users::find_user(&mut tx, live.user.id).await?;
         if fresh.is_none_or(|user| user.auth_epoch != live.user.auth_epoch)
-            || !users::update_password(&mut tx, live.user.id, &hash, now, true).await?
+            || !users::update_password(&mut tx, live.user.id, &hash, now, before).await?
         {
             return Ok(PasswordChange::Conflict);
         }

@@ -316,7 +316,9 @@ impl Backend {
         if user.has_role(ADMIN) && !users::any_other_active_admin(&mut tx, id).await? {
             return Ok(Err(Refused::LastAdmin));
         }
-        if !users::set_status(&mut tx, id, user.status, UserStatus::Disabled, Some(self.now())).await? {
+        // As for a new password: every session that there is ends by its id.
+        let before = Some(self.slowest_now());
+        if !users::set_status(&mut tx, id, user.status, UserStatus::Disabled, before).await? {
             return Ok(Err(Refused::Conflict));
         }
         let ended = self

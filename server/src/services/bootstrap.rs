@@ -35,9 +35,8 @@ impl Backend {
             )
             .await?;
         }
-        let records = keys::list_keys(&mut tx).await?;
+        let ring = KeyRing::open(keys::list_keys(&mut tx).await?, &parts.kek)?;
         tx.commit().await?;
-        let ring = KeyRing::open(records, &parts.kek)?;
         Ok(Self::new(parts, ring))
     }
 

@@ -11,15 +11,16 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::sessions::open_session_secret;
 use super::{Backend, Parts, ServiceError};
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
 use crate::domain::clock::{Timestamp, millis};
 use crate::domain::id::EventId;
 use crate::domain::jwt::Refusal;
 use crate::domain::keys::lifecycle::{self, Act, Change, NewKey, NotRevoked, Step};
-use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyPurpose, KeyRecord, KeyRing, KeyState};
+use crate::domain::keys::{Algorithm, KeyEncryptionKey, KeyPurpose, KeyRecord, KeyRing, KeyState, opens};
 use crate::domain::random::Random;
-use crate::storage::{StorageError, Tx, audit, keys, users};
+use crate::storage::{StorageError, Tx, audit, keys, recovery, users};
 
 /// Nobody verifies with a ring that was compared with the database longer ago: a removed key is refused within this,
 /// on every node.
@@ -457,7 +458,7 @@ impl Backend {
 pub enum LostKeys {
     /// Nothing: the start is refused (F12). Another edge key would sign everybody out, and hide every theft from before.
     Refuse,
-    /// Make others: everybody signs in again anyhow.
+    /// Make others, also for those that do not open: everybody signs in again anyhow.
     Replace,
 }
 
@@ -468,7 +469,7 @@ pub(super) async fn make_missing_keys(
     algorithm: Algorithm,
     lost: LostKeys,
 ) -> Result<(), ServiceError> {
-    let records = keys::list_keys(tx).await?;
+    let mut records = keys::list_keys(tx).await?;
     if lost == LostKeys::Refuse && !records.is_empty() {
         return Ok(());
     }
@@ -477,8 +478,24 @@ pub(super) async fn make_missing_keys(
         random: parts.random.as_ref(),
         now: parts.clock.now(),
     };
+    let damaged = lifecycle::damaged(&records, |key| opens(key, &parts.kek));
+    // With another key-encryption key nothing opens, and all is there.
+    let is_proven = !damaged.is_empty()
+        && (damaged.len() < lifecycle::living(&records).count() || opens_a_session(tx, &parts.kek).await?);
+    if is_proven {
+        workshop.carry_out(tx, &damaged, &records, &OWN).await?;
+        records = keys::list_keys(tx).await?;
+    }
     let steps = lifecycle::missing(&records, algorithm);
     workshop.carry_out(tx, &steps, &records, &OWN).await
+}
+
+/// Whether any of the newest sessions' secrets was sealed with this key.
+async fn opens_a_session(tx: &mut Tx, kek: &KeyEncryptionKey) -> Result<bool, ServiceError> {
+    let sealed = recovery::newest_secrets(tx, 100).await?;
+    Ok(sealed
+        .iter()
+        .any(|(id, sealed)| open_session_secret(kek, *id, sealed).is_ok()))
 }
 
 /// What keys are made with.

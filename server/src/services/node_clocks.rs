@@ -28,16 +28,32 @@ pub const RED_AFTER: Duration = Duration::from_secs(45);
 /// the nodes may be apart. Idle limits are longer, and may come early by it once it is forgotten.
 const REMEMBERED_FOR: Duration = Duration::from_mins(2);
 
+/// Set by more than this, in milliseconds, the others are told before the next report is due. Corrections that are made
+/// little by little stay below.
+const JUMP: u64 = 1000;
+
 /// What this node knows of its own clock.
 #[derive(Debug)]
 pub(super) struct NodeClock {
     id: NodeId,
     standing: Mutex<Standing>,
-    /// Those of the last [`REMEMBERED_FOR`].
-    differences: Mutex<Vec<Difference>>,
+    seen: Mutex<Seen>,
     /// The largest of them, in milliseconds: asked for with every token.
     ahead: AtomicU64,
     behind: AtomicU64,
+    ahead_of_all: AtomicU64,
+    /// How far this clock was ahead of the time that no setting changes when the others were last told, in milliseconds.
+    told: Mutex<Option<i64>>,
+    /// One tells them of a jump at a time.
+    telling: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Those of the last [`REMEMBERED_FOR`].
+    differences: Vec<Difference>,
+    /// Since when there has been a slower clock that is wrong, by time that no clock's setting changes.
+    slow_one_since: Option<Duration>,
 }
 
 /// How far this clock was from those of the others that are right.
@@ -47,6 +63,8 @@ struct Difference {
     ahead: u64,
     /// Of the fastest, in milliseconds.
     behind: u64,
+    /// Of the slowest of all, in milliseconds, of those that are wrong, too.
+    ahead_of_all: u64,
     /// When that was seen, by time that no clock's setting changes.
     seen_at: Duration,
 }
@@ -66,9 +84,12 @@ impl NodeClock {
         Self {
             id,
             standing: Mutex::new(Standing::Unknown),
-            differences: Mutex::default(),
+            seen: Mutex::default(),
             ahead: AtomicU64::new(0),
             behind: AtomicU64::new(0),
+            ahead_of_all: AtomicU64::new(0),
+            told: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
         }
     }
 
@@ -97,12 +118,13 @@ impl Backend {
     /// When the database cannot be asked; then what was known stays.
     pub async fn compare_clocks(&self) -> Result<bool, ServiceError> {
         let clock = &self.node_clock;
+        let setting = self.setting();
         let mut tx = self.store.write().await?;
-        let there = nodes::database_time(&mut tx).await?;
-        let ahead = self.now().as_millis().saturating_sub(there.as_millis());
+        let (ahead, there) = self.ahead_of_database(&mut tx).await?;
         nodes::report_node(&mut tx, clock.id, ahead, there).await?;
         let others = self.other_clocks(&mut tx, there).await?;
         tx.commit().await?;
+        *clock.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(setting);
         let is_wrong = is_wrong(ahead, &others);
         self.note_difference(ahead, &others);
         let mut standing = clock.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,23 +142,87 @@ impl Backend {
         Ok(!is_wrong)
     }
 
+    /// How far this clock is ahead of the database's, in milliseconds, and what that one shows.
+    async fn ahead_of_database(&self, tx: &mut Tx) -> Result<(i64, Timestamp), ServiceError> {
+        let there = nodes::database_time(tx).await?;
+        Ok((self.now().as_millis().saturating_sub(there.as_millis()), there))
+    }
+
+    /// How far this clock is ahead of the time that no setting of it changes, in milliseconds.
+    fn setting(&self) -> i64 {
+        self.now().as_millis().saturating_sub(millis(self.clock.elapsed()))
+    }
+
+    /// Before this node writes down a moment that others go by: if its clock was set since they were last told, they are told
+    /// first.
+    pub(super) async fn tell_of_a_jump(&self) -> Result<(), ServiceError> {
+        let clock = &self.node_clock;
+        let has_jumped = || {
+            let told = *clock.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.is_some_and(|told| told.abs_diff(self.setting()) > JUMP)
+        };
+        if has_jumped() {
+            let _turn = clock.telling.lock().await;
+            if has_jumped() {
+                self.compare_clocks().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Before anybody is accused of theft: what the other nodes' clocks show now. One that has just joined, or was set, was not
+    /// compared with yet.
+    pub(super) async fn look_at_clocks(&self, tx: &mut Tx) -> Result<(), ServiceError> {
+        let (ahead, there) = self.ahead_of_database(tx).await?;
+        let others = self.other_clocks(tx, there).await?;
+        self.note_difference(ahead, &others);
+        Ok(())
+    }
+
     fn note_difference(&self, this: i64, others: &[i64]) {
         let seen_at = self.clock.elapsed();
         let [ahead, behind] = difference(this, others);
+        let slowest = others.iter().chain([&this]).min().unwrap_or(&this);
+        let ahead_of_all = this.abs_diff(*slowest);
         let clock = &self.node_clock;
-        let mut differences = clock.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = clock.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_slow_one = ahead_of_all > ahead;
+        seen.slow_one_since = is_slow_one.then(|| seen.slow_one_since.unwrap_or(seen_at));
+        // By now it gets no requests, and must not hide a theft for as long as it runs.
+        let is_out = |since| seen_at.saturating_sub(since) >= REMEMBERED_FOR;
+        let ahead_of_all = if seen.slow_one_since.is_some_and(is_out) {
+            ahead
+        } else {
+            ahead_of_all
+        };
+        let differences = &mut seen.differences;
         // What another node wrote matters for a while, though the node may be gone.
         differences.retain(|one| seen_at.saturating_sub(one.seen_at) < REMEMBERED_FOR);
-        differences.push(Difference { ahead, behind, seen_at });
+        differences.push(Difference {
+            ahead,
+            behind,
+            ahead_of_all,
+            seen_at,
+        });
         let most = |of: fn(&Difference) -> u64| differences.iter().map(of).max().unwrap_or_default();
         clock.ahead.store(most(|one| one.ahead), Ordering::Relaxed);
         clock.behind.store(most(|one| one.behind), Ordering::Relaxed);
+        clock
+            .ahead_of_all
+            .store(most(|one| one.ahead_of_all), Ordering::Relaxed);
     }
 
     /// Now by the slowest of the clocks that have written what is looked at: without the leaps of this one (F17), and its lead
     /// over other nodes' (F18). Nobody is accused of anything by a clock.
     pub(super) fn slowest_now(&self) -> Timestamp {
         self.now().minus(self.has_leapt() + self.lead())
+    }
+
+    /// The same by the slowest of all, also of those that are wrong: until such a one gets no requests any more, what it has
+    /// written accuses nobody.
+    pub(super) fn slowest_now_of_all(&self) -> Timestamp {
+        let lead = self.node_clock.ahead_of_all.load(Ordering::Relaxed);
+        self.now().minus(self.has_leapt() + Duration::from_millis(lead))
     }
 
     /// Now as limits go by it. When somebody was last there may have been written by a slower clock, and no idle limit ends
@@ -169,8 +255,7 @@ impl Backend {
     /// When the database cannot be asked.
     pub async fn clock_is_off(&self) -> Result<Option<i64>, ServiceError> {
         let mut tx = self.store.read().await?;
-        let there = nodes::database_time(&mut tx).await?;
-        let ahead = self.now().as_millis().saturating_sub(there.as_millis());
+        let (ahead, there) = self.ahead_of_database(&mut tx).await?;
         let others = self.other_clocks(&mut tx, there).await?;
         let is_off = !others.is_empty() && !others.iter().any(|other| agree(ahead, *other));
         Ok(is_off.then_some(ahead))

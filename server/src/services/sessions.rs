@@ -12,6 +12,7 @@ use crate::domain::clock::{APART, Timestamp};
 use crate::domain::dpop::Thumbprint;
 use crate::domain::id::{DeviceId, SessionId, TokenId, UserId};
 use crate::domain::jwt::{AccessClaims, Confirmation, sign_access};
+use crate::domain::keys::KeyEncryptionKey;
 use crate::domain::policy::Limits;
 use crate::domain::refresh::{self, SessionSecret};
 use crate::domain::session::{Client, EndReason, Ending, Session, acr};
@@ -247,10 +248,7 @@ impl Backend {
 
     /// Opens a session's secret.
     pub(super) fn open_secret(&self, session: &Session) -> Result<SessionSecret, ServiceError> {
-        let bytes = self
-            .kek
-            .open("session", session.id.0.as_bytes(), &session.secret_sealed)?;
-        SessionSecret::from_slice(&bytes).ok_or(ServiceError::Contradiction("session secret is not 32 bytes"))
+        open_session_secret(&self.kek, session.id, &session.secret_sealed)
     }
 
     /// Ends one session, with its audit row. Whether it was this call that ended it.
@@ -387,6 +385,16 @@ impl Backend {
         tx.commit().await?;
         Ok(events.len())
     }
+}
+
+/// Opens the sealed secret of that session.
+pub(super) fn open_session_secret(
+    kek: &KeyEncryptionKey,
+    id: SessionId,
+    sealed: &[u8],
+) -> Result<SessionSecret, ServiceError> {
+    let bytes = kek.open("session", id.0.as_bytes(), sealed)?;
+    SessionSecret::from_slice(&bytes).ok_or(ServiceError::Contradiction("session secret is not 32 bytes"))
 }
 
 /// `exp` of an access token signed now: the policy's lifetime, never beyond the session's absolute end.

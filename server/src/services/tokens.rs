@@ -232,6 +232,7 @@ impl Backend {
         let _turn = self.refreshes.lock(presented.session_id).await;
         // What is signed below is signed with keys of now.
         self.current_keys().await?;
+        self.tell_of_a_jump().await?;
         // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
         let known = sessions::find_known(&self.store, presented.session_id).await?;
         let first = self.try_refresh(None, known, &presented, holder, slides, from).await?;
@@ -255,7 +256,7 @@ impl Backend {
     /// `None`: read again in such a one.
     async fn try_refresh(
         &self,
-        tx: Option<Tx>,
+        mut tx: Option<Tx>,
         known: Option<sessions::Known>,
         presented: &Presented,
         holder: Holder<'_>,
@@ -295,21 +296,11 @@ impl Backend {
         if let Err(unproven) = holder.proves(&session) {
             return Ok(Some(RefreshOutcome::Unproven(unproven)));
         }
-        let Moment { now, fastest } = self.moment();
-        let idle_now = self.limits_now().idle_now;
-        let when = When {
-            now,
-            idle_now,
-            slowest: self.slowest_now(),
-            fastest,
-        };
-        let decision = match refresh::decide(&session, &user, limits.as_ref(), presented.generation, when) {
-            // Its access token is of a key that was revoked: the fresh pair is of no use to anybody.
-            Decision::Fresh(tight) if self.keys().may_have_lost_the_key_of(session.handed_out_at, now) => {
-                Decision::Rotate(tight)
-            }
-            decision => decision,
-        };
+        let mut decision = self.decide(&session, &user, limits.as_ref(), presented.generation);
+        if let (Decision::Reuse, Some(tx)) = (&decision, &mut tx) {
+            self.look_at_clocks(tx).await?;
+            decision = self.decide(&session, &user, limits.as_ref(), presented.generation);
+        }
         // An ending must not rest on what a commit under way may just be changing.
         if tx.is_none() && matches!(decision, Decision::Over(_) | Decision::Reuse | Decision::Ahead) {
             return Ok(None);
@@ -328,6 +319,27 @@ impl Backend {
         };
         self.carry_out(tx, decision, read, presented.generation, slides, from)
             .await
+    }
+
+    fn decide(&self, session: &Session, user: &User, limits: Option<&Limits>, presented: u64) -> Decision {
+        let Moment { now, fastest } = self.moment();
+        let when = When {
+            now,
+            idle_now: self.limits_now().idle_now,
+            slowest: self.slowest_now(),
+            slowest_of_all: self.slowest_now_of_all(),
+            fastest,
+        };
+        match refresh::decide(session, user, limits, presented, when) {
+            // Its access token is of a key that was revoked, and a program has nothing else.
+            Decision::Fresh(tight)
+                if session.client == Client::Native
+                    && self.keys().may_have_lost_the_key_of(session.handed_out_at, now) =>
+            {
+                Decision::Rotate(tight)
+            }
+            decision => decision,
+        }
     }
 
     /// A stranger's token has no good outer tag and never comes this far.

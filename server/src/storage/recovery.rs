@@ -25,6 +25,7 @@ statements! {
     DROP_ALL_TRUST = "UPDATE devices SET trusted_until = NULL WHERE trusted_until IS NOT NULL";
     USE_UP_STEPS = "UPDATE authenticators SET last_step = $1 WHERE last_step < $1";
     RAISE_AUTH_EPOCH = "UPDATE users SET auth_epoch = auth_epoch + 1 WHERE id = $1";
+    NEWEST_SECRETS = "SELECT id, secret_sealed FROM sessions ORDER BY id DESC LIMIT $1";
     SKIP_CURSORS = "UPDATE revocation_cursor SET last = last + $1 WHERE one = 1";
 }
 
@@ -51,6 +52,18 @@ pub async fn last_written(tx: &mut Tx) -> Result<Option<Timestamp>, StorageError
         .fetch_one(connection)
         .await)?;
     Ok(at.map(Timestamp::from_millis))
+}
+
+/// The sealed secrets of the sessions that began last, whether they live or not.
+///
+/// # Errors
+/// When the database fails.
+pub async fn newest_secrets(tx: &mut Tx, limit: u32) -> Result<Vec<(SessionId, Vec<u8>)>, StorageError> {
+    let rows: Vec<(Uuid, Vec<u8>)> = on_backend!(tx, |connection| sqlx::query_as(NEWEST_SECRETS)
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await)?;
+    Ok(rows.into_iter().map(|(id, sealed)| (SessionId(id), sealed)).collect())
 }
 
 /// A session that was ended: whose, and on which device.

@@ -207,7 +207,8 @@ pub async fn find_password_hash(tx: &mut Tx, id: UserId) -> Result<Option<String
     Ok(row.flatten())
 }
 
-/// Sets a new password; `raise_epoch` ends all sessions. Whether the account exists.
+/// Sets a new password; with `revokes_before` it raises the auth epoch, which ends all sessions, and what was issued before
+/// that moment is refused elsewhere, too. Whether the account exists.
 ///
 /// # Errors
 /// When the database fails.
@@ -216,18 +217,20 @@ pub async fn update_password(
     id: UserId,
     phc: &str,
     now: Timestamp,
-    raise_epoch: bool,
+    revokes_before: Option<Timestamp>,
 ) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(UPDATE_PASSWORD)
         .bind(id.0)
         .bind(phc)
         .bind(now.as_millis())
-        .bind(i64::from(raise_epoch))
+        .bind(i64::from(revokes_before.is_some()))
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
-    if changed == 1 && raise_epoch {
-        revoke_all_before(tx, id, now);
+    if changed == 1
+        && let Some(before) = revokes_before
+    {
+        revoke_all_before(tx, id, before);
     }
     Ok(changed == 1)
 }
@@ -253,16 +256,16 @@ pub async fn update_password_hash_only(
 }
 
 /// The auth epoch went up: whatever was issued before is refused.
-pub(super) fn revoke_all_before(tx: &mut Tx, id: UserId, now: Timestamp) {
+pub(super) fn revoke_all_before(tx: &mut Tx, id: UserId, before: Timestamp) {
     let target = Target::Subject {
         sub: id.to_string(),
-        before: now,
+        before,
     };
-    tx.revoke(target, now, all_expired_at(now));
+    tx.revoke(target, before, all_expired_at(before));
 }
 
-/// Changes the status if it still is `from`; with `ends_sessions_at` (now) it raises the auth epoch, which ends all
-/// sessions. Whether it did.
+/// Changes the status if it still is `from`; with `revokes_before` it raises the auth epoch, which ends all sessions, and
+/// what was issued before that moment is refused elsewhere, too. Whether it did.
 ///
 /// # Errors
 /// When the database fails.
@@ -271,20 +274,20 @@ pub async fn set_status(
     id: UserId,
     from: UserStatus,
     to: UserStatus,
-    ends_sessions_at: Option<Timestamp>,
+    revokes_before: Option<Timestamp>,
 ) -> Result<bool, StorageError> {
     let changed = on_backend!(tx, |connection| sqlx::query(SET_STATUS)
         .bind(id.0)
         .bind(from.as_str())
         .bind(to.as_str())
-        .bind(i64::from(ends_sessions_at.is_some()))
+        .bind(i64::from(revokes_before.is_some()))
         .execute(connection)
         .await
         .map(|done| done.rows_affected()))?;
     if changed == 1
-        && let Some(now) = ends_sessions_at
+        && let Some(before) = revokes_before
     {
-        revoke_all_before(tx, id, now);
+        revoke_all_before(tx, id, before);
     }
     Ok(changed == 1)
 }

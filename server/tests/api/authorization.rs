@@ -429,7 +429,7 @@ async fn f53_a_demoted_administrators_next_call_is_refused_at_every_node_within_
             here.pass(1);
         }
         for browser in &mut browsers {
-            browser.get("/admin/roles").await.expect(403);
+            browser.open("/admin/roles").await.expect(403);
         }
         for program in [&program, &elsewhere] {
             let reply = program.ask_with(&program.access, Method::GET, "/admin/roles").await;

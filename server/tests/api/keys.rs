@@ -232,12 +232,15 @@ async fn j12_a_revoked_key_is_refused_on_another_node_within_a_second_and_sessio
     assert_eq!(revoke(&here, &first).await, RevokeOutcome::Revoked { replaced: true });
     here.pass(1);
     program.sessions().await.expect(401);
-    // Its last rotation was a second ago, and still it gets a new pair: the old one is worth nothing.
+    // Its last rotation was a second ago, and still a program gets a new pair: the old one is worth nothing.
     let renewed = program.renew().await.expect(200);
     assert_eq!(renewed.header("mayfly-refresh"), Some("rotated"));
     assert_ne!(kid(&program.access), first);
     program.sessions().await.expect(200);
-    // The person's next click renews without a word.
+    // The person sees their pages at once, and a click after ten seconds renews without a word.
+    browser.open("/").await.expect(200);
+    assert_eq!(kid(&browser.cookie(crate::browser::ACCESS)), first);
+    here.pass(10);
     let page = browser.get("/").await.expect(200);
     assert!(
         browser.is_signed_in() && !page.body.contains("/actions/sign_in"),

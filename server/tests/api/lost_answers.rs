@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 
 use axum::http::Method;
 use serde_json::json;
+use server::domain::policy::presets;
+use server::services::keys::RevokeOutcome;
+use server::storage::users;
 
 use crate::app::TestApp;
 use crate::browser::{ACCESS, Browser, REFRESH};
+use crate::keys::revoke;
 use crate::people::Member;
 use crate::program::Program;
 use crate::reply::Reply;
@@ -81,6 +85,45 @@ async fn r1_no_answer_of_a_moment_ago_puts_an_older_token_over_a_newer_one() {
     program.sessions().await.expect(401);
     assert_eq!(outcome(&program.renew().await.expect(200)), "rotated");
     program.sessions().await.expect(200);
+}
+
+/// Two rotations within a moment, and an answer to the first that is slow: it would put the older token over the newer one.
+#[tokio::test]
+async fn r1_when_roles_change_or_a_key_goes_in_the_first_ten_seconds_no_browser_rotates_before_they_are_over() {
+    for what in ["roles", "key"] {
+        let (app, mut browser) = with_a_lost_answer(&format!("r1 {what} changed")).await;
+        let mut slow = browser.clone();
+        assert_eq!(renew(&mut browser).await, "reissued");
+        assert_eq!(renew(&mut slow).await, "reissued");
+        // The child is shown, and what the access token says is good no longer.
+        assert_eq!(renew(&mut browser).await, "fresh");
+        if what == "roles" {
+            app.add_role("extra", presets()[0].lifetimes.clone()).await;
+            let mut tx = app.backend().store().write().await.expect("the database answers");
+            let person = users::find_user_by_identifier(&mut tx, "max").await.expect("answers");
+            let id = person.expect("is there").id;
+            let roles = ["extra".to_owned(), "member".to_owned()];
+            assert!(users::set_roles(&mut tx, id, &roles, app.now()).await.expect("sets"));
+            tx.commit().await.expect("commits");
+        } else {
+            let key = app.rows("SELECT id FROM keys WHERE purpose = 'signing'").await[0][0].clone();
+            assert_eq!(
+                revoke(&app, &key.expect("an id")).await,
+                RevokeOutcome::Revoked { replaced: true }
+            );
+        }
+        app.pass(1);
+        browser.open("/").await.expect(200);
+        let reply = browser.fetch(Method::POST, "/auth/refresh", &json!({})).await;
+        assert_eq!(outcome(&reply), "fresh");
+        assert_eq!(app.events("token_rotated").await, 1, "{what}");
+        assert_eq!(browser.cookie(REFRESH), slow.cookie(REFRESH));
+        // Now the slow answer is there, and a minute later everything goes on.
+        app.pass(61);
+        slow.open("/").await.expect(200);
+        assert_eq!(app.events("token_rotated").await, 2, "{what}");
+        assert_eq!(app.events("authn_token_reuse").await, 0, "{what}");
+    }
 }
 
 #[tokio::test]

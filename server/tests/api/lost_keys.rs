@@ -82,3 +82,55 @@ async fn f12_a_start_without_a_stored_key_is_refused_and_only_recovery_makes_ano
         assert_ne!(kid(&anew.access), kid(&old.access));
     }
 }
+
+#[tokio::test]
+async fn f12_of_keys_that_were_altered_recovery_makes_others_if_the_key_encryption_key_is_proved_right() {
+    let app = TestApp::start("f12 altered").await;
+    let keys = async || app.rows("SELECT id, state FROM keys ORDER BY id").await;
+    let alter = async |which: &str| {
+        let bytes = if app.backend().store().is_postgres() {
+            "'\\x00'::bytea"
+        } else {
+            "x'00'"
+        };
+        app.execute(&format!("UPDATE keys SET private_sealed = {bytes} WHERE {which}"))
+            .await;
+    };
+    let other = data_encoding::BASE64URL_NOPAD.encode(&server::services::sha256(b"of another server"));
+    let other = [("SECRETS__KEY_ENCRYPTION_KEY", other.as_str())];
+    let recover = async |changes: &[(&str, &str)]| {
+        let output = app.command(&["recover"], changes).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let intact = keys().await;
+    // All is there, and the operator has the wrong key at hand.
+    let (done, said) = recover(&other).await;
+    assert!(!done && said.contains("another key-encryption key"), "{said}");
+    // Nothing is left that tells which key is the right one.
+    alter("state <> 'removed'").await;
+    let (done, said) = recover(&[]).await;
+    assert!(!done && said.contains("another key-encryption key"), "{said}");
+    assert_eq!(keys().await, intact, "left alone");
+    // A session's secret tells it.
+    let (person, _) = app.add_program("max").await;
+    assert!(!recover(&other).await.0);
+    assert_eq!(keys().await, intact, "left alone");
+    for which in [
+        "state <> 'removed'",
+        "state = 'active' AND purpose = 'edge'",
+        "state = 'active' AND purpose = 'signing'",
+    ] {
+        alter(which).await;
+        let before = keys().await;
+        refused_start(&app, &[]).await;
+        assert_eq!(keys().await, before, "left alone");
+        let (done, said) = recover(&[]).await;
+        assert!(done, "{which}: {said}");
+        let again = app.restart().await;
+        again.pass(60);
+        Program::signed_in(&again, &person).await.sessions().await.expect(200);
+    }
+    let damaged = "SELECT COUNT(*) FROM audit_events WHERE kind = 'key_removed' AND reason = 'damaged'";
+    assert_eq!(app.number(damaged).await, 4);
+}

@@ -13,6 +13,7 @@ use crate::access_tokens::claims;
 use crate::app::TestApp;
 use crate::binding::{BoundBrowser, RENEW, SESSION_ID};
 use crate::browser::Browser;
+use crate::people::Person;
 use crate::program::Program;
 use crate::service::{Service, post_form};
 
@@ -201,6 +202,52 @@ async fn f18_a_tab_that_lost_a_race_at_a_node_whose_clock_is_behind_is_not_accus
     assert_eq!(reply.header("mayfly-refresh"), Some("reused"));
 }
 
+/// A minute and a half behind, and not yet compared with; or set since; or minutes behind.
+#[tokio::test]
+async fn f18_whoever_lost_a_race_at_a_node_that_nobody_has_compared_clocks_with_is_not_accused() {
+    for (what, away) in [("joined", -90), ("set", -90), ("wrong", -400)] {
+        let begins = if what == "set" { 0 } else { away };
+        // Minutes pass below, and none for the database, whose clock says which of two is right.
+        let apps = nodes(&format!("f18 {what}"), &[-300, -300 + begins]).await;
+        let [here, behind] = &apps[..] else { unreachable!() };
+        let (_, mut program) = here.add_program("max").await;
+        let parent = program.refresh.clone();
+        pass(&apps, 110);
+        assert!(seems_right(here).await);
+        assert_eq!(seems_right(behind).await, what != "wrong");
+        if what == "set" {
+            assert!(seems_right(here).await);
+            behind.set_clock(behind.now().minus(Duration::from_secs(90)));
+        }
+        program.app = behind.clone();
+        program.renew().await.expect(200);
+        program.sessions().await.expect(200);
+        let mut late = program.clone();
+        late.app = here.clone();
+        let reply = late.present(&parent).await.expect(409);
+        assert_eq!(reply.header("mayfly-refresh"), Some("superseded"), "{what}");
+        assert_eq!(here.events("authn_token_reuse").await, 0);
+
+        // Who is minutes off gets no requests any more after a while, and hides no theft then.
+        behind.backend().leave_nodes().await.expect("the database answers");
+        let (_, mut other) = here.add_program("moritz").await;
+        let parent = other.refresh.clone();
+        for _ in 0..5 {
+            if what == "wrong" {
+                seems_right(behind).await;
+            }
+            seems_right(here).await;
+            pass(&apps, 60);
+        }
+        seems_right(here).await;
+        other.renew().await.expect(200);
+        other.sessions().await.expect(200);
+        here.pass(60);
+        let reply = other.present(&parent).await.expect(401);
+        assert_eq!(reply.header("mayfly-refresh"), Some("reused"), "{what}");
+    }
+}
+
 #[tokio::test]
 async fn f18_a_cookie_of_a_node_whose_clock_is_behind_is_not_taken_for_a_copy_at_one_that_is_ahead() {
     let apps = nodes("f18 bound cookie", &[-30, 70]).await;
@@ -225,6 +272,29 @@ async fn f18_a_cookie_of_a_node_whose_clock_is_behind_is_not_taken_for_a_copy_at
         1,
         "its browser has deleted it by now"
     );
+}
+
+/// Every session that there was is dead by its id; only what is issued later may not be from before.
+#[tokio::test]
+async fn f18_a_new_password_at_a_node_that_is_ahead_revokes_nothing_that_one_that_is_behind_issues_then() {
+    let apps = nodes("f18 new password", &[-30, 30]).await;
+    let [behind, ahead] = &apps[..] else { unreachable!() };
+    assert!(seems_right(behind).await && seems_right(ahead).await);
+    let person = ahead.add_person("max", &["member"], false).await;
+    let mut browser = Browser::new(ahead);
+    browser.sign_in(&person).await;
+    browser.open("/security").await.expect(200);
+    let new = "another quiet evening in May";
+    let fields = [("current_password", person.password.as_str()), ("new_password", new)];
+    browser.submit_and_follow("change_password", &fields).await.expect(200);
+    let person = Person {
+        password: new.to_owned(),
+        ..person
+    };
+    let program = Program::signed_in(behind, &person).await;
+    let before = "SELECT MAX(issued_before) FROM revocations WHERE kind = 'subject'";
+    let issued_at = claims(&program.access)["iat"].as_i64().expect("a number");
+    assert!(behind.number(before).await <= issued_at * 1000, "{issued_at}");
 }
 
 #[tokio::test]

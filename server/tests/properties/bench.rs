@@ -31,6 +31,15 @@ pub struct Row {
     pub reissues: u8,
     /// The access token of this generation has not expired.
     pub access_lives: bool,
+    /// It has the roles of now.
+    pub has_grants: bool,
+}
+
+impl Row {
+    /// The access token of this generation is good.
+    pub const fn is_accepted(&self) -> bool {
+        self.access_lives && self.has_grants
+    }
 }
 
 /// A row, its owner and limits that never matter: filled in for each question to the rule.
@@ -118,6 +127,7 @@ impl Bench {
         session.child_confirmed = row.confirmed;
         session.reissues = row.reissues.into();
         session.access_expires_at = NOW.plus(Duration::from_secs(row.access_lives.into()));
+        self.user.grant_epoch = session.grant_epoch + i64::from(!row.has_grants);
         match rule(
             session,
             &self.user,

@@ -20,6 +20,7 @@ pub const TABS: World = World {
         pauses: 3,
         losses: 1,
         copies: 0,
+        changes: 0,
     },
     pauses: &PAUSES,
     two_nodes: false,
@@ -37,6 +38,7 @@ pub const RESTORED: World = World {
         pauses: 1,
         losses: 1,
         copies: 0,
+        changes: 0,
     },
     pauses: &[9, 30],
     begins_lost: true,
@@ -52,9 +54,23 @@ pub const NODES: World = World {
         pauses: 2,
         losses: 0,
         copies: 0,
+        changes: 0,
     },
     pauses: &[10, 60],
     two_nodes: true,
+    ..TABS
+};
+
+/// Tabs of somebody whose roles change.
+pub const ROLES: World = World {
+    name: "two tabs whose roles change",
+    budget: Budget {
+        refreshes: 4,
+        pauses: 2,
+        losses: 1,
+        copies: 0,
+        changes: 2,
+    },
     ..TABS
 };
 
@@ -68,6 +84,7 @@ pub const PROGRAM: World = World {
         pauses: 3,
         losses: 2,
         copies: 1,
+        changes: 0,
     },
     ..TABS
 };
@@ -80,6 +97,7 @@ pub const THEFT: World = World {
         pauses: 2,
         losses: 1,
         copies: 0,
+        changes: 0,
     },
     thief: true,
     ..TABS
@@ -94,6 +112,7 @@ pub const ENDLESS: World = World {
         pauses: NO_END,
         losses: 0,
         copies: 0,
+        changes: 0,
     },
     pauses: &[10, 30, 7200],
     thief: true,
@@ -110,6 +129,7 @@ fn budget(refreshes: u8, pauses: u8, losses: u8, copies: u8) -> Budget {
         pauses,
         losses,
         copies,
+        changes: 0,
     }
 }
 
@@ -127,7 +147,15 @@ fn holds(report: &Report) {
 
 #[test]
 fn f50_without_a_thief_nobody_is_ever_signed_out() {
-    let mut worlds = vec![TABS, RESTORED, NODES, PROGRAM];
+    let program_with_roles = World {
+        name: "a program whose roles change",
+        budget: Budget {
+            changes: 2,
+            ..budget(4, 2, 1, 1)
+        },
+        ..PROGRAM
+    };
+    let mut worlds = vec![TABS, RESTORED, NODES, ROLES, PROGRAM, program_with_roles];
     if full() {
         worlds.extend([
             World {

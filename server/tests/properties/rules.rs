@@ -63,6 +63,14 @@ pub fn never_fresh(s: &Session, u: &User, l: Given<'_>, presented: u64, now: Tim
     }
 }
 
+/// Whoever comes with access that was revoked is given other tokens at once.
+pub fn never_fresh_after_a_change(s: &Session, u: &User, l: Given<'_>, presented: u64, now: Timestamp) -> Decision {
+    match decide(s, u, l, presented, now) {
+        Decision::Fresh(tight) if u.grant_epoch != s.grant_epoch => Decision::Rotate(tight),
+        other => other,
+    }
+}
+
 /// An old token is only ever turned away.
 pub fn never_reuse(s: &Session, u: &User, l: Given<'_>, presented: u64, now: Timestamp) -> Decision {
     match decide(s, u, l, presented, now) {

@@ -55,6 +55,7 @@ impl State {
                 confirmed: !world.begins_lost,
                 reissues: 0,
                 access_lives: !world.begins_lost,
+                has_grants: true,
             },
             jar: u8::from(world.begins_lost),
             wire: [Slot::Free; WIRE],
@@ -97,12 +98,15 @@ impl State {
                 act(Action::Copy(slot));
             }
         }
-        if self.row.access_lives && self.jar == 0 && !(self.row.confirmed && self.shown_by_victim == 0) {
+        if self.row.is_accepted() && self.jar == 0 && !(self.row.confirmed && self.shown_by_victim == 0) {
             act(Action::Show);
         }
         // Between reading and writing lie milliseconds.
         if self.left.pauses > 0 && !busy {
             world.pauses.iter().for_each(|&seconds| act(Action::Pause(seconds)));
+        }
+        if self.left.changes > 0 && self.row.has_grants {
+            act(Action::Change);
         }
         if !world.thief {
             act(Action::ComeBack);
@@ -114,7 +118,7 @@ impl State {
                     if may_refresh {
                         act(Action::ThiefRefreshes);
                     }
-                    if held == 0 && self.row.access_lives && !(self.row.confirmed && self.shown_by_thief == 0) {
+                    if held == 0 && self.row.is_accepted() && !(self.row.confirmed && self.shown_by_thief == 0) {
                         act(Action::ThiefShows);
                     }
                 }
@@ -218,6 +222,11 @@ impl State {
             Action::Pause(seconds) => {
                 spend(&mut next.left.pauses);
                 next.pass(seconds);
+                Target::State(next)
+            }
+            Action::Change => {
+                spend(&mut next.left.changes);
+                next.row.has_grants = false;
                 Target::State(next)
             }
             Action::ComeBack => self.come_back(world, bench, &mut step),
@@ -404,6 +413,7 @@ impl State {
         self.row.confirmed = false;
         self.row.reissues = 0;
         self.row.access_lives = true;
+        self.row.has_grants = true;
         self.jar = older(self.jar);
         self.held_by_thief = self.held_by_thief.map(older);
         self.shown_by_victim = older(self.shown_by_victim);

@@ -1,7 +1,7 @@
 //! Checks the checker: for each weakened rule the explorer finds what it breaks, with a way that can be read.
 
 use crate::explore::{Report, explore};
-use crate::proof::{ENDLESS, NODES, RESTORED, RIDES, TABS, THEFT, rides};
+use crate::proof::{ENDLESS, NODES, RESTORED, RIDES, ROLES, TABS, THEFT, rides};
 use crate::rules;
 use crate::world::{Care, PRODUCT, Property, Rule, Server, World};
 
@@ -87,6 +87,16 @@ fn f50_tabs_that_lose_a_race_need_mercy() {
 #[test]
 fn f50_without_the_ten_seconds_answers_overtake_each_other() {
     breaks("never fresh", &explore(&with(rules::never_fresh, TABS)), Property::A);
+}
+
+#[test]
+fn f50_a_browser_whose_roles_change_waits_its_ten_seconds_like_any_other() {
+    let world = World { pauses: &[60], ..ROLES };
+    breaks(
+        "never fresh after a change",
+        &explore(&with(rules::never_fresh_after_a_change, world)),
+        Property::A,
+    );
 }
 
 #[test]

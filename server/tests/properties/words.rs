@@ -53,6 +53,7 @@ fn line(generation: i32, before: &State, step: &Step) -> String {
         ),
         Action::Visit => format!("The victim comes with {}", token(before.jar())),
         Action::Pause(seconds) => format!("{seconds} s pass."),
+        Action::Change => "The person's roles change, or the signing key is revoked.".to_owned(),
         Action::ComeBack => format!(
             "Nothing more arrives; two hours later a tab presents {}",
             token(before.jar())

@@ -64,6 +64,8 @@ pub struct Budget {
     pub losses: u8,
     /// Requests and answers that arrive twice.
     pub copies: u8,
+    /// Changes of roles, or signing keys that are revoked: access tokens of before are good for nothing.
+    pub changes: u8,
 }
 
 /// One small world.
@@ -170,6 +172,7 @@ pub enum Action {
     Show,
     Visit,
     Pause(u16),
+    Change,
     ComeBack,
     Steal,
     ThiefRefreshes,

@@ -142,12 +142,12 @@ async fn changes_of_an_account_are_conditional_and_raise_the_right_epoch() {
     let mut tx = database.write().await;
     let id = user_id(1);
     assert!(
-        users::update_password(&mut tx, id, "new", later(1), true)
+        users::update_password(&mut tx, id, "new", later(1), Some(later(1)))
             .await
             .expect("writes")
     );
     assert!(
-        !users::update_password(&mut tx, user_id(9), "new", NOW, true)
+        !users::update_password(&mut tx, user_id(9), "new", NOW, Some(NOW))
             .await
             .expect("writes")
     );

@@ -191,13 +191,13 @@ async fn each_act_that_revokes_is_written_down_with_it() {
     assert_eq!(written.await, [], "a rotation alone revokes nothing");
 
     let written = written_by(&database, async |tx| {
-        users::update_password(tx, user_id(1), "new", later(50), true)
+        users::update_password(tx, user_id(1), "new", later(50), Some(later(50)))
             .await
             .expect("sets");
     });
     assert_eq!(written.await, [subject(later(50))]);
     let written = written_by(&database, async |tx| {
-        users::update_password(tx, user_id(1), "same", later(51), false)
+        users::update_password(tx, user_id(1), "same", later(51), None)
             .await
             .expect("sets");
     });
@@ -415,7 +415,7 @@ async fn f54_nobody_signs_in_with_what_was_true_before_the_account_changed() {
         .expect("reads")
         .expect("is there");
     assert!(users::lock_user(&mut tx, &with_roles).await.expect("locks"));
-    users::update_password(&mut tx, user_id(1), "new", NOW, true)
+    users::update_password(&mut tx, user_id(1), "new", NOW, Some(NOW))
         .await
         .expect("sets");
     assert!(

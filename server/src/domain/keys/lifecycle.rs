@@ -65,8 +65,7 @@ impl NewKey {
     /// No living edge key has its byte.
     fn is_possible(self, records: &[KeyRecord]) -> bool {
         let Self::Edge(number) = self else { return true };
-        let mut living = records.iter().filter(|key| key.state != KeyState::Removed);
-        !living.any(|key| {
+        !living(records).any(|key| {
             key.edge_number()
                 .is_some_and(|other| edge_byte(other) == edge_byte(number))
         })
@@ -103,6 +102,8 @@ pub enum Cause {
     Revoked,
     /// A backup was restored.
     Recovery,
+    /// Its row was altered and can no longer be opened.
+    Damaged,
     /// Nothing made with it can be alive.
     Outlived,
     /// Its date lies in the future: the clock was wrong when it was made.
@@ -120,6 +121,7 @@ impl Cause {
             Self::Algorithm => "algorithm_changed",
             Self::Revoked => "revoked",
             Self::Recovery => "recovery",
+            Self::Damaged => "damaged",
             Self::Outlived => "outlived",
             Self::ClockWentBack => "clock_went_back",
         }
@@ -212,6 +214,17 @@ pub fn missing(records: &[KeyRecord], algorithm: Algorithm) -> Vec<Step> {
     .collect()
 }
 
+/// Living keys that do not open are given up. Only for who has proof that it is not the key-encryption key that is wrong.
+#[must_use]
+pub fn damaged(records: &[KeyRecord], opens: impl Fn(&KeyRecord) -> bool) -> Vec<Step> {
+    let damaged = living(records).filter(|key| !opens(key));
+    let step = |key: &KeyRecord| Step {
+        act: Act::Remove(key.id.clone()),
+        cause: Cause::Damaged,
+    };
+    damaged.map(step).collect()
+}
+
 /// A rotation that somebody asks for. None if one is under way.
 #[must_use]
 pub fn asked(records: &[KeyRecord], purpose: KeyPurpose) -> Option<Step> {
@@ -290,10 +303,8 @@ pub fn revocation(records: &[KeyRecord], id: &str) -> Result<Vec<Step>, NotRevok
 /// used at once. Edge keys stay: they forge nothing.
 #[must_use]
 pub fn recovery(records: &[KeyRecord]) -> Vec<Step> {
-    let living = records
-        .iter()
-        .filter(|key| key.purpose == KeyPurpose::Signing && key.state != KeyState::Removed);
-    let removed = living.map(|key| Act::Remove(key.id.clone()));
+    let signing = living(records).filter(|key| key.purpose == KeyPurpose::Signing);
+    let removed = signing.map(|key| Act::Remove(key.id.clone()));
     let active = find(records, KeyPurpose::Signing, KeyState::Active);
     let installed = active.map(|active| Act::Install(NewKey::after(active, records)));
     let step = |act| Step {
@@ -383,6 +394,11 @@ impl Act {
             }
         }
     }
+}
+
+/// Not removed.
+pub fn living(records: &[KeyRecord]) -> impl Iterator<Item = &KeyRecord> {
+    records.iter().filter(|key| key.state != KeyState::Removed)
 }
 
 fn find(records: &[KeyRecord], purpose: KeyPurpose, state: KeyState) -> Option<&KeyRecord> {

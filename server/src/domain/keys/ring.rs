@@ -241,6 +241,15 @@ impl KeyRing {
     }
 }
 
+/// Whether this stored key says what was written there, and the key-encryption key is the one it was sealed with.
+#[must_use]
+pub fn opens(record: &KeyRecord, kek: &KeyEncryptionKey) -> bool {
+    match record.purpose {
+        KeyPurpose::Signing => open_signing(record, kek).is_ok(),
+        KeyPurpose::Edge => open_edge(record, kek).is_ok(),
+    }
+}
+
 fn open_signing(record: &KeyRecord, kek: &KeyEncryptionKey) -> Result<(SigningKey, VerifyingKey), KeyError> {
     let inconsistent = || KeyError::Inconsistent(record.id.clone());
     let algorithm = match record.algorithm {
