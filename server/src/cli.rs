@@ -190,8 +190,8 @@ async fn execute(command: Command, settings: Settings) -> Result<ExitCode, CliEr
             done?;
         }
         Command::Recover => {
-            let backend = startup::open_backend(&settings, clock, random, Purpose::Recover).await?;
-            let said = recover::execute(&backend, &startup::checkpoint_path(&settings)).await?;
+            let (backend, tx) = startup::open_to_recover(&settings, clock, random).await?;
+            let said = recover::execute(&backend, tx, &startup::checkpoint_path(&settings)).await?;
             backend.store().close().await;
             print!("{said}");
         }

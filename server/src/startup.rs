@@ -24,10 +24,9 @@ use crate::services::audit_seal::SEAL_EVERY;
 use crate::services::forgetting::Past;
 use crate::services::hashing::Hasher;
 use crate::services::keys::LOOK_EVERY;
-use crate::services::keys::LostKeys;
 use crate::services::node_clocks::REPORT_EVERY;
 use crate::services::{Backend, Parts, ServiceError};
-use crate::storage::{DatabaseSettings, Store, keys};
+use crate::storage::{DatabaseSettings, Store, Tx, keys};
 
 /// For telling services of ended sessions and sending a mail, when the server ends.
 const LAST_TURNS: Duration = Duration::from_secs(2);
@@ -227,6 +226,29 @@ pub async fn open_backend(
     random: Arc<dyn Random>,
     purpose: Purpose,
 ) -> Result<Backend, CliError> {
+    let parts = open_parts(settings, clock, random, purpose).await?;
+    Ok(Backend::start(parts, settings.tokens.algorithm).await?)
+}
+
+/// The same for a database that was put back, or has lost its keys: with the transaction to recover it in.
+///
+/// # Errors
+/// One clear sentence about what cannot be opened.
+pub async fn open_to_recover(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> Result<(Backend, Tx), CliError> {
+    let parts = open_parts(settings, clock, random, Purpose::Recover).await?;
+    Ok(Backend::start_to_recover(parts, settings.tokens.algorithm).await?)
+}
+
+async fn open_parts(
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    purpose: Purpose,
+) -> Result<Parts, CliError> {
     install_crypto();
     let store = open_store(settings, purpose).await?;
     let is_new = keys::keys_version(&mut store.read().await?).await?.is_empty();
@@ -249,7 +271,7 @@ pub async fn open_backend(
         password.hashing_threads.unwrap_or(cores),
         password.queue,
     );
-    let parts = Parts {
+    Ok(Parts {
         store,
         clock,
         random,
@@ -261,13 +283,7 @@ pub async fn open_backend(
         rotate_keys_every: Duration::from_hours(24 * settings.keys.rotate_days),
         binds_browsers: settings.tokens.bind_browsers,
         mail: settings.mail.outlet().map_err(ConfigError::Values)?,
-    };
-    let lost = if purpose == Purpose::Recover {
-        LostKeys::Replace
-    } else {
-        LostKeys::Refuse
-    };
-    Ok(Backend::start(parts, settings.tokens.algorithm, lost).await?)
+    })
 }
 
 fn open_key(settings: &Settings, is_new: bool, random: &dyn Random) -> Result<KeyEncryptionKey, CliError> {

@@ -8,10 +8,11 @@ use super::keys::shown;
 use crate::services::Backend;
 use crate::services::audit_checkpoint::LogEnd;
 use crate::services::recovery::Recovery;
+use crate::storage::Tx;
 
 /// What to print.
-pub(super) async fn execute(backend: &Backend, checkpoint: &Path) -> Result<String, CliError> {
-    Ok(said(&backend.recover(checkpoint).await?))
+pub(super) async fn execute(backend: &Backend, tx: Tx, checkpoint: &Path) -> Result<String, CliError> {
+    Ok(said(&backend.recover(tx, checkpoint).await?))
 }
 
 fn said(done: &Recovery) -> String {

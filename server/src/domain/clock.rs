@@ -81,6 +81,10 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 /// Corrections that are made little by little, and leap seconds, stay far below.
 pub const JUMP: Duration = Duration::from_secs(30);
 
+/// What was told of a wall clock is true until it was set by more than this. Corrections that are made little by little stay
+/// below it for half an hour.
+pub const STEP: Duration = Duration::from_secs(1);
+
 /// Nodes whose clocks differ by more than this do not serve together: far more than any tolerance, far less than harm.
 /// Moments further ahead than they could be, and this, were written before the clock was set back.
 pub const APART: Duration = Duration::from_mins(2);
@@ -106,10 +110,20 @@ impl Watch {
     /// [`JUMP`].
     pub fn look(&mut self, clock: &dyn Clock) -> Option<i64> {
         let now = Self::begin(clock);
-        let expected = self.wall.plus(now.elapsed.saturating_sub(self.elapsed));
-        let jump = now.wall.as_millis().saturating_sub(expected.as_millis());
+        let jump = self.until(&now);
         *self = now;
         (jump.unsigned_abs() > millis(JUMP).unsigned_abs()).then_some(jump)
+    }
+
+    /// Whether the wall clock was set by more than [`STEP`] since the last look, forward or back.
+    #[must_use]
+    pub fn has_stepped(&self, clock: &dyn Clock) -> bool {
+        self.until(&Self::begin(clock)).unsigned_abs() > millis(STEP).unsigned_abs()
+    }
+
+    fn until(&self, later: &Self) -> i64 {
+        let expected = self.wall.plus(later.elapsed.saturating_sub(self.elapsed));
+        later.wall.as_millis().saturating_sub(expected.as_millis())
     }
 }
 

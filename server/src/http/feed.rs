@@ -28,7 +28,7 @@ use super::AppState;
 use super::refusal::Refusal;
 use crate::domain::audit::Circumstances;
 use crate::domain::client::REVOCATIONS;
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{Timestamp, Watch};
 use crate::domain::revocation::{Entry, Target};
 use crate::http::oauth::admit_service;
 use crate::http::places::Place;
@@ -127,7 +127,7 @@ pub async fn revocations(
     let client = admit_service(&state, &headers, REVOCATIONS, &from).await?.client;
     let place = state.streams.take(&client.id)?;
     let first = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
-    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access));
+    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access), state.backend.watch());
     tokio::spawn(async move {
         if !write_snapshot(&state, &outlet, first).await {
             outlet.break_off().await;
@@ -148,13 +148,16 @@ struct Outlet {
     pieces: mpsc::Sender<Result<Bytes, ReadFailed>>,
     /// No token that was good at the beginning lives longer.
     ends_at: Timestamp,
+    /// Readers reckon with one clock from the beginning to the end.
+    watch: Watch,
 }
 
 impl Outlet {
-    fn new(ends_at: Timestamp) -> (Self, Body) {
+    fn new(ends_at: Timestamp, watch: Watch) -> (Self, Body) {
         let (pieces, mut waiting) = mpsc::channel(MOST_WAITING);
         let body = futures_util::stream::poll_fn(move |context| waiting.poll_recv(context));
-        (Self { pieces, ends_at }, Body::from_stream(body))
+        let outlet = Self { pieces, ends_at, watch };
+        (outlet, Body::from_stream(body))
     }
 
     /// Whether the reader took it.
@@ -175,7 +178,8 @@ impl Outlet {
 
     /// Whether it is too late to tell more.
     fn has_ended(&self, state: &AppState) -> bool {
-        state.backend.now() >= self.ends_at || state.draining.has_begun()
+        let backend = &state.backend;
+        backend.now() >= self.ends_at || state.draining.has_begun() || backend.clock_has_stepped(&self.watch)
     }
 }
 
@@ -229,7 +233,7 @@ pub async fn stream(
     Query(query): Query<From>,
 ) -> Result<Response, Refusal> {
     // Told to the reader, who counts from before its request: the less lies between, the better.
-    let opened_at = state.backend.now();
+    let (opened_at, watch) = (state.backend.now(), state.backend.watch());
     let admitted = admit_service(&state, &headers, REVOCATIONS, &from).await?;
     let last_event =
         match headers.get("last-event-id") {
@@ -249,7 +253,7 @@ pub async fn stream(
     }
     let first = state.backend.read_revocations(after).await?.ok_or_else(begin_anew)?;
     // No token of the client lives longer; with a new one the reader comes again.
-    let (outlet, body) = Outlet::new(state.backend.now().plus(admitted.client.access));
+    let (outlet, body) = Outlet::new(state.backend.now().plus(admitted.client.access), watch);
     let reader = Reader {
         outlet,
         cursor: after,
@@ -395,6 +399,11 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::domain::clock::SystemClock;
+
+    fn watch() -> Watch {
+        Watch::begin(&SystemClock)
+    }
 
     /// A look takes its date, then its cursor; between the two another one may do both, and see more.
     #[tokio::test]
@@ -406,7 +415,7 @@ mod tests {
             as_of,
             past,
         };
-        let (outlet, body) = Outlet::new(at(1000));
+        let (outlet, body) = Outlet::new(at(1000), watch());
         let mut reader = Reader {
             outlet,
             cursor: 0,
@@ -429,7 +438,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
         for breaks_off in [false, true] {
-            let (outlet, body) = Outlet::new(Timestamp::from_seconds(1000));
+            let (outlet, body) = Outlet::new(Timestamp::from_seconds(1000), watch());
             assert!(outlet.send("{".to_owned()).await);
             if breaks_off {
                 outlet.break_off().await;

@@ -95,6 +95,10 @@ fn is_api(path: &str) -> bool {
     path.starts_with("/api/") || path.starts_with("/auth/")
 }
 
+fn is_sign_out(path: &str) -> bool {
+    matches!(path, "/auth/logout" | "/actions/sign_out")
+}
+
 enum Resolution {
     Anonymous {
         clear: bool,
@@ -176,9 +180,9 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
                 return retry(&parts, retries);
             }
             // Another tab is further: nothing is done on the strength of a token that should be gone, or that was good for
-            // new ones a moment ago (TOKENS.md §5).
-            if !parts.method.is_safe() {
-                if api {
+            // new ones a moment ago (TOKENS.md §5). Any of a session's tokens is good for ending it, as in RFC 7009.
+            if !parts.method.is_safe() && !is_sign_out(parts.uri.path()) {
+                if api || !kind.navigation {
                     let said = "Another tab was quicker: do it again with its cookies.";
                     return Refusal::new(StatusCode::CONFLICT, "superseded", said).into_response();
                 }
@@ -275,7 +279,7 @@ async fn resolve(
             AccessOutcome::Forged | AccessOutcome::Stale | AccessOutcome::Unproven(_) => {}
         }
     }
-    // `/auth/refresh` and `/auth/logout` look at the refresh cookie themselves.
+    // `/auth/refresh` looks at the refresh cookie itself.
     let path = request.uri.path();
     let Some(token) = cookies::read(headers, cookies::REFRESH).filter(|_| path != "/auth/refresh") else {
         let clear = headers.contains_key("cookie")

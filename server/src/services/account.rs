@@ -354,7 +354,7 @@ impl Backend {
         }
         let hash = self.hasher.hash(parsed, self.random.clone()).await?;
         // Every session that there is ends by its id. A fresh token of a node whose clock is behind is not from before.
-        let (now, before) = (self.now(), Some(self.slowest_now()));
+        let (now, before) = (self.now(), Some(self.revoked_before()));
         let mut tx = self.store.write().await?;
         let fresh = users::find_user(&mut tx, live.user.id).await?;
         if fresh.is_none_or(|user| user.auth_epoch != live.user.auth_epoch)

@@ -317,7 +317,7 @@ impl Backend {
             return Ok(Err(Refused::LastAdmin));
         }
         // As for a new password: every session that there is ends by its id.
-        let before = Some(self.slowest_now());
+        let before = Some(self.revoked_before());
         if !users::set_status(&mut tx, id, user.status, UserStatus::Disabled, before).await? {
             return Ok(Err(Refused::Conflict));
         }

@@ -19,7 +19,21 @@ impl Backend {
     ///
     /// # Errors
     /// Infrastructure, a key that the key-encryption key does not open, or a lost one.
-    pub async fn start(parts: Parts, algorithm: Algorithm, lost: LostKeys) -> Result<Self, ServiceError> {
+    pub async fn start(parts: Parts, algorithm: Algorithm) -> Result<Self, ServiceError> {
+        let (backend, tx) = Self::open(parts, algorithm, LostKeys::Refuse).await?;
+        tx.commit().await?;
+        Ok(backend)
+    }
+
+    /// Opens them for [`Self::recover`], which is to be given the transaction: lost keys are replaced in it.
+    ///
+    /// # Errors
+    /// Infrastructure, or no proof that the key-encryption key is the right one.
+    pub async fn start_to_recover(parts: Parts, algorithm: Algorithm) -> Result<(Self, Tx), ServiceError> {
+        Self::open(parts, algorithm, LostKeys::Replace).await
+    }
+
+    async fn open(parts: Parts, algorithm: Algorithm, lost: LostKeys) -> Result<(Self, Tx), ServiceError> {
         let mut tx = parts.store.write().await?;
         // One node at a time: whoever comes second finds everything there.
         users::lock_bootstrap(&mut tx).await?;
@@ -36,8 +50,7 @@ impl Backend {
             .await?;
         }
         let ring = KeyRing::open(keys::list_keys(&mut tx).await?, &parts.kek)?;
-        tx.commit().await?;
-        Ok(Self::new(parts, ring))
+        Ok((Self::new(parts, ring), tx))
     }
 
     /// Makes a role with its first policy; leaves an existing one alone.

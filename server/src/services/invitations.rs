@@ -222,7 +222,7 @@ impl Backend {
             let (name, email) = (&user.display_name, user.email.as_deref());
             users::set_profile(&mut tx, user.id, &user.username, email, name).await?;
         }
-        users::update_password(&mut tx, user.id, &phc, now, Some(self.slowest_now())).await?;
+        users::update_password(&mut tx, user.id, &phc, now, Some(self.revoked_before())).await?;
         if !users::set_status(&mut tx, user.id, UserStatus::Invited, UserStatus::Active, None).await? {
             return Ok(AcceptOutcome::LinkDead);
         }

@@ -46,7 +46,7 @@ use tokio::sync::watch;
 
 use crate::config::Outlet;
 use crate::domain::audit::{Circumstances, Event, Kind, Outcome};
-use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::clock::{Clock, Timestamp, Watch};
 use crate::domain::dbsc::Seals;
 use crate::domain::dpop::Nonces;
 use crate::domain::id::{EventId, NodeId, UserId};
@@ -220,6 +220,18 @@ impl Backend {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Begins to watch the clock: see [`Self::clock_has_stepped`].
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch::begin(self.clock.as_ref())
+    }
+
+    /// Whether the clock was set since then.
+    #[must_use]
+    pub fn clock_has_stepped(&self, since: &Watch) -> bool {
+        since.has_stepped(self.clock.as_ref())
     }
 
     /// Takes over what a process before this one was telling or sending when it ended, where there is no other node that

@@ -12,12 +12,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Backend, ServiceError};
-use crate::domain::clock::{APART, Timestamp, millis};
+use crate::domain::clock::{APART, Timestamp, Watch, millis};
 use crate::domain::id::NodeId;
 use crate::domain::jwt::Moment;
 use crate::domain::session::LimitsNow;
-use crate::storage::Tx;
 use crate::storage::nodes::{self, GONE_AFTER};
+use crate::storage::{StorageError, Tx};
 
 /// How often a node says that it is there.
 pub const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -27,10 +27,6 @@ pub const RED_AFTER: Duration = Duration::from_secs(45);
 /// A difference from a node that is gone counts for so long: what it decides lies within a minute, or within the two that
 /// the nodes may be apart. Idle limits are longer, and may come early by it once it is forgotten.
 const REMEMBERED_FOR: Duration = Duration::from_mins(2);
-
-/// Set by more than this, in milliseconds, the others are told before the next report is due. Corrections that are made
-/// little by little stay below.
-const JUMP: u64 = 1000;
 
 /// What this node knows of its own clock.
 #[derive(Debug)]
@@ -42,8 +38,8 @@ pub(super) struct NodeClock {
     ahead: AtomicU64,
     behind: AtomicU64,
     ahead_of_all: AtomicU64,
-    /// How far this clock was ahead of the time that no setting changes when the others were last told, in milliseconds.
-    told: Mutex<Option<i64>>,
+    /// Since the others were last told.
+    told: Mutex<Option<Watch>>,
     /// One tells them of a jump at a time.
     telling: tokio::sync::Mutex<()>,
 }
@@ -67,6 +63,13 @@ struct Difference {
     ahead_of_all: u64,
     /// When that was seen, by time that no clock's setting changes.
     seen_at: Duration,
+}
+
+impl Difference {
+    fn is_the_same_as(self, other: Self) -> bool {
+        let values = |of: Self| (of.ahead, of.behind, of.ahead_of_all);
+        values(self) == values(other)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,15 +119,15 @@ impl Backend {
     ///
     /// # Errors
     /// When the database cannot be asked; then what was known stays.
-    pub async fn compare_clocks(&self) -> Result<bool, ServiceError> {
+    pub async fn compare_clocks(&self) -> Result<bool, StorageError> {
         let clock = &self.node_clock;
-        let setting = self.setting();
+        let watch = self.watch();
         let mut tx = self.store.write().await?;
         let (ahead, there) = self.ahead_of_database(&mut tx).await?;
         nodes::report_node(&mut tx, clock.id, ahead, there).await?;
         let others = self.other_clocks(&mut tx, there).await?;
         tx.commit().await?;
-        *clock.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(setting);
+        *clock.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         let is_wrong = is_wrong(ahead, &others);
         self.note_difference(ahead, &others);
         let mut standing = clock.standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,27 +146,22 @@ impl Backend {
     }
 
     /// How far this clock is ahead of the database's, in milliseconds, and what that one shows.
-    async fn ahead_of_database(&self, tx: &mut Tx) -> Result<(i64, Timestamp), ServiceError> {
+    async fn ahead_of_database(&self, tx: &mut Tx) -> Result<(i64, Timestamp), StorageError> {
         let there = nodes::database_time(tx).await?;
         Ok((self.now().as_millis().saturating_sub(there.as_millis()), there))
     }
 
-    /// How far this clock is ahead of the time that no setting of it changes, in milliseconds.
-    fn setting(&self) -> i64 {
-        self.now().as_millis().saturating_sub(millis(self.clock.elapsed()))
-    }
-
     /// Before this node writes down a moment that others go by: if its clock was set since they were last told, they are told
     /// first.
-    pub(super) async fn tell_of_a_jump(&self) -> Result<(), ServiceError> {
+    pub(super) async fn tell_of_a_step(&self) -> Result<(), StorageError> {
         let clock = &self.node_clock;
-        let has_jumped = || {
+        let is_told_otherwise = || {
             let told = *clock.told.lock().unwrap_or_else(PoisonError::into_inner);
-            told.is_some_and(|told| told.abs_diff(self.setting()) > JUMP)
+            told.is_some_and(|since| self.clock_has_stepped(&since))
         };
-        if has_jumped() {
+        if is_told_otherwise() {
             let _turn = clock.telling.lock().await;
-            if has_jumped() {
+            if is_told_otherwise() {
                 self.compare_clocks().await?;
             }
         }
@@ -172,7 +170,7 @@ impl Backend {
 
     /// Before anybody is accused of theft: what the other nodes' clocks show now. One that has just joined, or was set, was not
     /// compared with yet.
-    pub(super) async fn look_at_clocks(&self, tx: &mut Tx) -> Result<(), ServiceError> {
+    pub(super) async fn look_at_clocks(&self, tx: &mut Tx) -> Result<(), StorageError> {
         let (ahead, there) = self.ahead_of_database(tx).await?;
         let others = self.other_clocks(tx, there).await?;
         self.note_difference(ahead, &others);
@@ -198,12 +196,17 @@ impl Backend {
         let differences = &mut seen.differences;
         // What another node wrote matters for a while, though the node may be gone.
         differences.retain(|one| seen_at.saturating_sub(one.seen_at) < REMEMBERED_FOR);
-        differences.push(Difference {
+        let difference = Difference {
             ahead,
             behind,
             ahead_of_all,
             seen_at,
-        });
+        };
+        // Who is refused again and again has them looked at as often.
+        match differences.last_mut() {
+            Some(last) if difference.is_the_same_as(*last) => *last = difference,
+            _ => differences.push(difference),
+        }
         let most = |of: fn(&Difference) -> u64| differences.iter().map(of).max().unwrap_or_default();
         clock.ahead.store(most(|one| one.ahead), Ordering::Relaxed);
         clock.behind.store(most(|one| one.behind), Ordering::Relaxed);
@@ -234,6 +237,12 @@ impl Backend {
         LimitsNow { now, idle_now }
     }
 
+    /// What was issued before this moment is refused, of somebody all of whose sessions end by their ids, too: what a node
+    /// whose clock is behind issues from now on is not from before.
+    pub(super) fn revoked_before(&self) -> Timestamp {
+        self.now().minus(self.lead().min(APART))
+    }
+
     /// Over the slowest of the nodes' clocks.
     fn lead(&self) -> Duration {
         Duration::from_millis(self.node_clock.ahead.load(Ordering::Relaxed))
@@ -261,10 +270,10 @@ impl Backend {
         Ok(is_off.then_some(ahead))
     }
 
-    async fn other_clocks(&self, tx: &mut Tx, there: Timestamp) -> Result<Vec<i64>, ServiceError> {
+    async fn other_clocks(&self, tx: &mut Tx, there: Timestamp) -> Result<Vec<i64>, StorageError> {
         // The database's time is cut to seconds: a report of this moment may seem to come from the next.
         let until = there.plus(Duration::from_secs(1));
-        Ok(nodes::list_other_clocks(tx, self.node_clock.id, there.minus(GONE_AFTER), until).await?)
+        nodes::list_other_clocks(tx, self.node_clock.id, there.minus(GONE_AFTER), until).await
     }
 
     /// Whether this node's clock is fit to serve by.

@@ -19,7 +19,7 @@ use crate::domain::audit::{Circumstances, Event, Kind};
 use crate::domain::clock::Timestamp;
 use crate::domain::mfa::STEP_SECONDS;
 use crate::domain::session::{EndReason, Ending};
-use crate::storage::{audit, recovery, users};
+use crate::storage::{Tx, audit, recovery, users};
 
 /// Numbers of revocations that are left out: more than were ever given between a backup and its use (31 years of a
 /// thousand a second), and few enough for thousands of recoveries within the whole numbers of JavaScript (2^53).
@@ -55,11 +55,11 @@ impl Backend {
     /// Makes everything harmless that was handed out after the backup which this database was restored from. Doing it
     /// again, or without need, costs everybody one sign-in and nothing else. `checkpoint`: of the audit log.
     ///
-    /// No node may be serving: one that knew the database as it was before would go by its memory of it.
+    /// `tx`: of [`Self::start_to_recover`], or a new one. No node may be serving: one that knew the database as it was before would go by its memory of it.
     ///
     /// # Errors
     /// Infrastructure; nothing was changed then.
-    pub async fn recover(&self, checkpoint: &Path) -> Result<Recovery, ServiceError> {
+    pub async fn recover(&self, mut tx: Tx, checkpoint: &Path) -> Result<Recovery, ServiceError> {
         let order = Order {
             from: Circumstances::default(),
             by: "command_line",
@@ -67,7 +67,6 @@ impl Backend {
         };
         let now = self.now();
         let shown = self.read_checkpoint(checkpoint).await?;
-        let mut tx = self.store.write().await?;
         recovery::take_time(&mut tx).await?;
         // No other recovery, and no change of keys, at the same time.
         users::lock_bootstrap(&mut tx).await?;

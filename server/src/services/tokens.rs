@@ -232,7 +232,7 @@ impl Backend {
         let _turn = self.refreshes.lock(presented.session_id).await;
         // What is signed below is signed with keys of now.
         self.current_keys().await?;
-        self.tell_of_a_jump().await?;
+        self.tell_of_a_step().await?;
         // First beside the writers, which one at a time are the narrow place; what is written repeats its conditions.
         let known = sessions::find_known(&self.store, presented.session_id).await?;
         let first = self.try_refresh(None, known, &presented, holder, slides, from).await?;

@@ -15,8 +15,6 @@ use crate::domain::id::NodeId;
 pub const GONE_AFTER: Duration = Duration::from_secs(35);
 
 statements! {
-    // In UTC on both databases; PostgreSQL adds a fraction and the difference to UTC.
-    NOW = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT)";
     REPORT = "INSERT INTO nodes (id, ahead_ms, seen_at) VALUES ($1, $2, $3) \
         ON CONFLICT (id) DO UPDATE SET ahead_ms = excluded.ahead_ms, seen_at = excluded.seen_at";
     LIST_OTHERS = "SELECT ahead_ms FROM nodes WHERE id <> $1 AND seen_at >= $2 AND seen_at <= $3";
@@ -26,7 +24,15 @@ statements! {
 }
 
 statements! {
+    @SQLITE_STATEMENTS
+    NOW_ON_SQLITE = "SELECT CAST(CURRENT_TIMESTAMP AS TEXT)";
+}
+
+statements! {
     @POSTGRES_STATEMENTS
+    // In UTC as the other one, with a fraction and the difference to UTC; not of when the transaction began, since when others
+    // may have reported.
+    NOW_ON_POSTGRES = "SELECT CAST(clock_timestamp() AS TEXT)";
     COUNT_OTHER_CONNECTIONS = "SELECT COUNT(*) FROM pg_stat_activity \
         WHERE application_name = 'mayfly' AND datname = current_database() AND pid <> pg_backend_pid()";
 }
@@ -46,7 +52,8 @@ pub(super) async fn count_other_connections(connection: &mut PgConnection) -> Re
 /// # Errors
 /// When the database fails.
 pub async fn database_time(tx: &mut Tx) -> Result<Timestamp, StorageError> {
-    let text: String = on_backend!(tx, |connection| sqlx::query_scalar(NOW).fetch_one(connection).await)?;
+    let sql = tx.in_words_of(NOW_ON_SQLITE, NOW_ON_POSTGRES);
+    let text: String = on_backend!(tx, |connection| sqlx::query_scalar(sql).fetch_one(connection).await)?;
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     let (seconds, rest) = text.split_at_checked(19).unwrap_or((&text, "?"));
     // "+02" would be another time; the driver asks for UTC.

@@ -27,6 +27,9 @@ pub enum Broken {
     /// Everything has to be heard anew.
     #[error("this machine's clock was set back")]
     ClockSetBack,
+    /// What is heard is dated by a clock that is not the one of the beginning.
+    #[error("this machine's clock was set")]
+    ClockStepped,
     /// An event of ours in another form.
     #[error("what the feed says is not understood")]
     Content,

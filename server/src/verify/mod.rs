@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::clock::{Clock, Settling, Timestamp};
+use crate::domain::clock::{Clock, Settling, Timestamp, Watch};
 use crate::domain::dpop::{self, check_binding};
 use crate::domain::jwt::{AccessClaims, LogoutClaims, Refusal, TokenKind, Verifier, key_id};
 use crate::domain::keys::PublicKeys;
@@ -357,7 +357,7 @@ impl Checker {
             let seen = follower.seen().map_or_else(String::new, |seen| format!("&seen={seen}"));
             format!("{STREAM_PATH}?cursor={}{seen}", follower.cursor())
         };
-        let sent_at = self.clock.now();
+        let (sent_at, watch) = (self.clock.now(), Watch::begin(self.clock.as_ref()));
         let opened = within(self.transport.open(&from)).await;
         if let Err(TransportError::Status(400 | 410)) = opened {
             // The issuer went back in time, or is so old that it cannot say: begin anew, and go on refusing what was
@@ -367,18 +367,22 @@ impl Checker {
         let mut chunks = opened?;
         locked(&self.follower).opened(sent_at);
         while let Some(chunk) = within(chunks.next()).await? {
-            let received = self.received(&chunk);
+            let received = self.received(&chunk, &watch);
             received.map_err(|error: Broken| TransportError::Failed(error.to_string()))?;
         }
         Ok(())
     }
 
-    fn received(&self, chunk: &[u8]) -> Result<(), Broken> {
+    /// `watch`: since the stream was asked for.
+    fn received(&self, chunk: &[u8], watch: &Watch) -> Result<(), Broken> {
         let mut settling = locked(&self.settling);
         if settling.look(self.clock.as_ref()).is_some_and(|jump| jump < 0) {
             // What was heard while the clock was ahead may have been forgotten as over.
             locked(&self.follower).begin_anew();
             return Err(Broken::ClockSetBack);
+        }
+        if watch.has_stepped(self.clock.as_ref()) {
+            return Err(Broken::ClockStepped);
         }
         let settled = settling.has_settled(self.clock.as_ref());
         let mut follower = locked(&self.follower);

@@ -372,7 +372,7 @@ async fn l2_a_role_that_was_taken_away_is_gone_at_the_next_click() {
         .submit_and_follow("set_roles", &[("person_id", &id), ("roles[]", "member")])
         .await
         .expect(200);
-    browser.get("/admin/roles").await.expect(403);
+    browser.open("/admin/roles").await.expect(403);
     let page = browser.open("/").await.expect(200).page();
     assert!(page.contains("Your devices"), "the session itself goes on");
 }

@@ -131,6 +131,15 @@ async fn f12_of_keys_that_were_altered_recovery_makes_others_if_the_key_encrypti
         again.pass(60);
         Program::signed_in(&again, &person).await.sessions().await.expect(200);
     }
+    // All of it is done, or nothing.
+    alter("state = 'active' AND purpose = 'edge'").await;
+    let before = keys().await;
+    let checkpoint = server::startup::checkpoint_path(&app.settings(&[]));
+    let _ = std::fs::remove_file(&checkpoint);
+    std::fs::create_dir(&checkpoint).expect("made");
+    let (done, said) = recover(&[]).await;
+    assert!(!done, "{said}");
+    assert_eq!(keys().await, before, "left alone");
     let damaged = "SELECT COUNT(*) FROM audit_events WHERE kind = 'key_removed' AND reason = 'damaged'";
     assert_eq!(app.number(damaged).await, 4);
 }

@@ -12,6 +12,7 @@ mod browser;
 mod database;
 mod holder;
 mod node;
+mod node_clock_races;
 mod node_clocks;
 mod people;
 mod process;

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use server::domain::audit::Circumstances;
 use server::domain::client::{ClientId, ClientName, LONGEST_ACCESS, Scopes};
-use server::domain::clock::SystemClock;
+use server::domain::clock::{Clock, SystemClock};
 use server::services::oauth::{AddClientOutcome, ClientProof, IssueOutcome, NewClient};
 use server::startup::Application;
 use server::verify::{Checker, Expected};
@@ -74,8 +74,13 @@ impl Node {
 
     /// The same with other settings.
     pub async fn beside_with(app: &TestApp, name: &str, changes: &[(&str, &str)]) -> Self {
+        Self::beside_by(app, name, changes, Arc::new(SystemClock)).await
+    }
+
+    /// The same by another clock.
+    pub async fn beside_by(app: &TestApp, name: &str, changes: &[(&str, &str)], clock: Arc<dyn Clock>) -> Self {
         let random = Arc::new(SeededRandom::new(&format!("node {name}")));
-        let application = Application::build(app.settings(changes), Arc::new(SystemClock), random)
+        let application = Application::build(app.settings(changes), clock, random)
             .await
             .expect("the node starts");
         let (url, serving) = serve(application.router()).await;

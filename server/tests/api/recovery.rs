@@ -1,8 +1,12 @@
 //! Restored backups: after `mayfly recover` nothing that was handed out since is worth anything, and nobody is accused.
 
+use std::path::Path;
+
 use serde_json::json;
 use server::domain::keys::KeyPurpose;
 use server::domain::revocation::Target;
+use server::services::ServiceError;
+use server::services::recovery::Recovery;
 use server::startup::checkpoint_path;
 
 use crate::app::TestApp;
@@ -17,6 +21,12 @@ fn reason(reply: &Reply) -> String {
 }
 
 const LIVING: &str = "SELECT count(*) FROM sessions WHERE ended_at IS NULL";
+
+/// As the command does it.
+pub async fn recover(app: &TestApp, checkpoint: &Path) -> Result<Recovery, ServiceError> {
+    let tx = app.backend().store().write().await?;
+    app.backend().recover(tx, checkpoint).await
+}
 
 #[tokio::test]
 async fn f10_after_a_restored_backup_nothing_lives_that_was_handed_out_since_and_nobody_is_accused() {
@@ -68,7 +78,7 @@ async fn f10_after_a_restored_backup_nothing_lives_that_was_handed_out_since_and
     let checkpoint = checkpoint_path(&app.settings(&[]));
     let report = app.backend().verify_audit(&checkpoint).await.expect("verified");
     assert!(!report.is_intact(), "the log lost its end");
-    let done = app.backend().recover(&checkpoint).await.expect("recovered");
+    let done = recover(&app, &checkpoint).await.expect("recovered");
     assert_eq!((done.sessions, done.keys, done.links, done.devices), (3, 1, 1, 3));
     assert!(
         done.log.lost().expect("a checkpoint was there") > 5 && done.put_aside.is_some(),
@@ -147,7 +157,7 @@ async fn f10_a_backup_a_day_old_signs_everybody_out_and_what_a_key_unknown_to_it
         2,
         "bob's session lives again: that is the danger"
     );
-    let done = app.backend().recover(&checkpoint_path(&app.settings(&[]))).await;
+    let done = recover(&app, &checkpoint_path(&app.settings(&[]))).await;
     let done = done.expect("recovered");
     assert_eq!((done.sessions, done.keys), (2, 1));
     let [mut alice, mut bob] = [alice, bob].map(|program| anew_on(&app, &program));
@@ -180,7 +190,7 @@ async fn sign_in_again(app: &TestApp, erin: Person) {
     dora.renew().await.expect(200);
     let report = app.backend().verify_audit(&checkpoint).await.expect("verified");
     assert!(report.is_intact() && report.checkpoint, "{report}");
-    let done = app.backend().recover(&checkpoint).await.expect("recovered");
+    let done = recover(&app, &checkpoint).await.expect("recovered");
     assert_eq!(
         (done.sessions, done.keys, done.links, done.log.lost()),
         (1, 1, 0, Some(0))
@@ -235,7 +245,7 @@ async fn f8_a_token_newer_than_the_restored_copy_raises_one_alarm_and_recovery_e
     bob.sessions().await.expect(200);
     bob.renew().await.expect(200);
 
-    let done = app.backend().recover(&checkpoint_path(&app.settings(&[]))).await;
+    let done = recover(&app, &checkpoint_path(&app.settings(&[]))).await;
     assert_eq!(done.expect("recovered").sessions, 1, "alice's had ended");
     assert_eq!(app.number(LIVING).await, 0);
     bob.sessions().await.expect(401);

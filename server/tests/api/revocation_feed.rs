@@ -1,9 +1,11 @@
 //! The feed of revocations: who may read it, what it says, and that a reader can always go on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
+use server::domain::clock::{Clock as _, ManualClock, SystemClock, Timestamp};
 
 use crate::app::TestApp;
 use crate::keys::{kid, revoke};
@@ -332,6 +334,25 @@ async fn j12_a_stream_ends_with_the_key_that_signed_its_token() {
     let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end()).await;
     assert!(ended.is_ok(), "it goes on");
     until_answered(&node, &token, StatusCode::UNAUTHORIZED).await;
+}
+
+/// Readers reckon when they knew everything by one clock from the beginning of a stream to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f17_a_stream_ends_when_the_clock_of_its_node_is_set() {
+    let app = TestApp::start("f17 stream").await;
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let node = Node::beside_by(&app, "a", &[], clock.clone()).await;
+    let (_, token) = node.service_token("reader", "revocations").await;
+    for step in [5_000, -5_000] {
+        let stream = Reader::open(&node, &token, "/oauth/revocations/stream").await;
+        clock.advance(Duration::from_secs(10));
+        let ending = tokio::spawn(stream.read_to_end());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!ending.is_finished(), "time that passes is no reason");
+        clock.set(Timestamp::from_millis(clock.now().as_millis() + step));
+        let ended = tokio::time::timeout(Duration::from_secs(5), ending).await;
+        assert!(matches!(ended, Ok(Ok(_))), "it goes on: {step}");
+    }
 }
 
 /// As after a failover that lost the last commits, with nodes that were started since: nobody remembers them.

@@ -12,6 +12,7 @@ use server::storage::audit::append_events;
 use uuid::Uuid;
 
 use crate::app::TestApp;
+use crate::recovery::recover;
 
 /// Commits now so many events that happened at the moment.
 async fn commit(app: &TestApp, at: Timestamp, ids: std::ops::Range<u128>) {
@@ -125,7 +126,7 @@ async fn l7_a_checkpoint_does_not_follow_a_log_that_got_shorter() {
     assert!(seal(&app).await > 0);
     assert_kept(&app).await;
     // Until somebody says that the loss is known; what proved it is kept.
-    let done = app.backend().recover(&path).await.expect("recovered");
+    let done = recover(&app, &path).await.expect("recovered");
     assert_eq!(done.log, LogEnd::Replaced);
     let aside = done.put_aside.expect("it was put aside");
     assert_eq!(std::fs::read_to_string(aside).expect("it is there"), kept);
@@ -147,7 +148,7 @@ async fn l7_a_checkpoint_that_is_damaged_stays_until_it_is_put_aside() {
         assert_eq!(std::fs::read(&path).expect("there"), damaged);
         let report = app.backend().verify_audit(&path).await.expect("verified");
         assert_eq!(report.tampering, Some(Tampering::CheckpointForged));
-        let done = app.backend().recover(&path).await.expect("recovered");
+        let done = recover(&app, &path).await.expect("recovered");
         assert_eq!(done.log, LogEnd::CheckpointForged);
         assert_whole(&app).await;
     }

@@ -109,6 +109,20 @@ async fn r1_what_comes_with_a_refresh_token_right_after_it_was_given_out_is_not_
     let reply = copy.fetch_empty(Method::DELETE, sessions).await.expect(409);
     assert!(reply.body.contains("superseded"), "{}", reply.body);
     browser.fetch_empty(Method::GET, sessions).await.expect(200);
+    // Whoever wants to be signed out is, in those seconds too.
+    for by_form in [true, false] {
+        let mut copy = browser.clone();
+        copy.open("/").await.expect(200);
+        copy.jar.remove(ACCESS);
+        if by_form {
+            copy.submit_and_follow("sign_out", &[]).await.expect(200);
+        } else {
+            copy.fetch_empty(Method::POST, "/auth/logout").await.expect(204);
+        }
+        is_dead(&browser).await;
+        app.pass(31);
+        browser.sign_in(&person).await;
+    }
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub struct Row {
 
 impl Row {
     /// The access token of this generation is good.
-    pub const fn is_accepted(&self) -> bool {
+    pub const fn is_accepted(self) -> bool {
         self.access_lives && self.has_grants
     }
 }

@@ -246,7 +246,10 @@ impl KeyRing {
 pub fn opens(record: &KeyRecord, kek: &KeyEncryptionKey) -> bool {
     match record.purpose {
         KeyPurpose::Signing => open_signing(record, kek).is_ok(),
-        KeyPurpose::Edge => open_edge(record, kek).is_ok(),
+        KeyPurpose::Edge => {
+            let is_used = record.state == KeyState::Active;
+            open_edge(record, kek).is_ok() && (!is_used || record.activated_at.is_some())
+        }
     }
 }
 

@@ -278,6 +278,9 @@ impl Backend {
         touches: bool,
         confirms: bool,
     ) -> Result<(), StorageError> {
+        if confirms {
+            self.tell_of_a_step().await?;
+        }
         let now = self.now();
         let mut tx = self.store.write().await?;
         if tight.changed {
