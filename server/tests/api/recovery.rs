@@ -190,7 +190,7 @@ async fn sign_in_again(app: &TestApp, erin: Person) {
     dora.renew().await.expect(200);
     let report = app.backend().verify_audit(&checkpoint).await.expect("verified");
     assert!(report.is_intact() && report.checkpoint, "{report}");
-    let done = recover(&app, &checkpoint).await.expect("recovered");
+    let done = recover(app, &checkpoint).await.expect("recovered");
     assert_eq!(
         (done.sessions, done.keys, done.links, done.log.lost()),
         (1, 1, 0, Some(0))
