@@ -126,8 +126,9 @@ pub async fn revocations(
     let State(state) = state;
     let client = admit_service(&state, &headers, REVOCATIONS, &from).await?.client;
     let place = state.streams.take(&client.id)?;
+    let watch = state.backend.watch();
     let first = state.backend.read_revocations(0).await?.ok_or_else(begin_anew)?;
-    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access), state.backend.watch());
+    let (outlet, body) = Outlet::new(state.backend.now().plus(client.access), watch);
     tokio::spawn(async move {
         if !write_snapshot(&state, &outlet, first).await {
             outlet.break_off().await;
@@ -206,6 +207,9 @@ async fn write_snapshot(state: &AppState, outlet: &Outlet, first: News) -> bool 
             Ok(_) | Err(_) => return false,
         };
     };
+    if outlet.has_ended(state) {
+        return false;
+    }
     let (cursor, as_of, at) = (page.cursor, as_of.as_millis(), state.backend.now().as_millis());
     let end = format!(r#"],"cursor":{cursor},"as_of":{as_of},"at":{at}}}"#);
     outlet.send(text + &end).await

@@ -95,6 +95,12 @@ fn is_api(path: &str) -> bool {
     path.starts_with("/api/") || path.starts_with("/auth/")
 }
 
+/// A browser that does not say what its requests are sends forms for a person.
+fn is_of_a_script(headers: &HeaderMap) -> bool {
+    let mode = headers.get("sec-fetch-mode");
+    mode.is_some_and(|mode| mode != "navigate")
+}
+
 fn is_sign_out(path: &str) -> bool {
     matches!(path, "/auth/logout" | "/actions/sign_out")
 }
@@ -182,7 +188,7 @@ pub async fn identify(State(state): State<AppState>, request: Request, next: Nex
             // Another tab is further: nothing is done on the strength of a token that should be gone, or that was good for
             // new ones a moment ago (TOKENS.md §5). Any of a session's tokens is good for ending it, as in RFC 7009.
             if !parts.method.is_safe() && !is_sign_out(parts.uri.path()) {
-                if api || !kind.navigation {
+                if api || is_of_a_script(&parts.headers) {
                     let said = "Another tab was quicker: do it again with its cookies.";
                     return Refusal::new(StatusCode::CONFLICT, "superseded", said).into_response();
                 }

@@ -470,7 +470,11 @@ pub(super) async fn make_missing_keys(
     lost: LostKeys,
 ) -> Result<(), ServiceError> {
     let mut records = keys::list_keys(tx).await?;
-    if lost == LostKeys::Refuse && !records.is_empty() {
+    let is_allowed = match lost {
+        LostKeys::Refuse => records.is_empty(),
+        LostKeys::Replace => is_proven_right(tx, &records, &parts.kek).await?,
+    };
+    if !is_allowed {
         return Ok(());
     }
     let workshop = Workshop {
@@ -479,10 +483,7 @@ pub(super) async fn make_missing_keys(
         now: parts.clock.now(),
     };
     let damaged = lifecycle::damaged(&records, |key| opens(key, &parts.kek));
-    // With another key-encryption key nothing opens, and all is there.
-    let is_proven = !damaged.is_empty()
-        && (damaged.len() < lifecycle::living(&records).count() || opens_a_session(tx, &parts.kek).await?);
-    if is_proven {
+    if !damaged.is_empty() {
         workshop.carry_out(tx, &damaged, &records, &OWN).await?;
         records = keys::list_keys(tx).await?;
     }
@@ -490,12 +491,15 @@ pub(super) async fn make_missing_keys(
     workshop.carry_out(tx, &steps, &records, &OWN).await
 }
 
-/// Whether any of the newest sessions' secrets was sealed with this key.
-async fn opens_a_session(tx: &mut Tx, kek: &KeyEncryptionKey) -> Result<bool, ServiceError> {
+/// Whether it is proved that this is the key that the database was sealed with: with another one nothing opens, and all is
+/// there. A stored key proves it, or the secret of one of the newest sessions; in an empty database there is nothing to lose.
+async fn is_proven_right(tx: &mut Tx, records: &[KeyRecord], kek: &KeyEncryptionKey) -> Result<bool, ServiceError> {
+    if lifecycle::living(records).any(|key| opens(key, kek)) {
+        return Ok(true);
+    }
     let sealed = recovery::newest_secrets(tx, 100).await?;
-    Ok(sealed
-        .iter()
-        .any(|(id, sealed)| open_session_secret(kek, *id, sealed).is_ok()))
+    let opens = |(id, sealed): &(_, Vec<u8>)| open_session_secret(kek, *id, sealed).is_ok();
+    Ok(sealed.iter().any(opens) || (sealed.is_empty() && records.is_empty()))
 }
 
 /// What keys are made with.

@@ -48,8 +48,44 @@ pub(super) struct NodeClock {
 struct Seen {
     /// Those of the last [`REMEMBERED_FOR`].
     differences: Vec<Difference>,
-    /// Since when there has been a slower clock that is wrong, by time that no clock's setting changes.
-    slow_one_since: Option<Duration>,
+    slow_one: Option<SlowOne>,
+}
+
+/// A clock that is wrong and behind. Since when it is known of, and when it was last seen, by time that no clock's setting
+/// changes.
+#[derive(Clone, Copy, Debug)]
+struct SlowOne {
+    since: Duration,
+    last_seen_at: Duration,
+    /// How far this clock was ahead of it at first, in milliseconds.
+    ahead: u64,
+}
+
+impl SlowOne {
+    /// What becomes of the knowledge of one, if this clock is `ahead` of such a one now.
+    fn next(known: Option<Self>, ahead: Option<u64>, now: Duration) -> Option<Self> {
+        let is_gone = |one: Self| now.saturating_sub(one.last_seen_at) >= REMEMBERED_FOR;
+        let known = known.filter(|one| !is_gone(*one));
+        let Some(ahead) = ahead else { return known };
+        let is_another = |one: Self| ahead > one.ahead.saturating_add(millis(APART).unsigned_abs());
+        let begun = Self {
+            since: now,
+            last_seen_at: now,
+            ahead,
+        };
+        Some(match known {
+            Some(one) if !is_another(one) => Self {
+                last_seen_at: now,
+                ..one
+            },
+            _ => begun,
+        })
+    }
+
+    /// By now it gets no requests, and must not hide a theft for as long as it runs.
+    fn is_out(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) >= REMEMBERED_FOR
+    }
 }
 
 /// How far this clock was from those of the others that are right.
@@ -66,9 +102,10 @@ struct Difference {
 }
 
 impl Difference {
-    fn is_the_same_as(self, other: Self) -> bool {
-        let values = |of: Self| (of.ahead, of.behind, of.ahead_of_all);
-        values(self) == values(other)
+    fn take_larger(&mut self, other: &Self) {
+        self.ahead = self.ahead.max(other.ahead);
+        self.behind = self.behind.max(other.behind);
+        self.ahead_of_all = self.ahead_of_all.max(other.ahead_of_all);
     }
 }
 
@@ -184,11 +221,9 @@ impl Backend {
         let ahead_of_all = this.abs_diff(*slowest);
         let clock = &self.node_clock;
         let mut seen = clock.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_slow_one = ahead_of_all > ahead;
-        seen.slow_one_since = is_slow_one.then(|| seen.slow_one_since.unwrap_or(seen_at));
-        // By now it gets no requests, and must not hide a theft for as long as it runs.
-        let is_out = |since| seen_at.saturating_sub(since) >= REMEMBERED_FOR;
-        let ahead_of_all = if seen.slow_one_since.is_some_and(is_out) {
+        let of_a_slow_one = (ahead_of_all > ahead).then_some(ahead_of_all);
+        seen.slow_one = SlowOne::next(seen.slow_one, of_a_slow_one, seen_at);
+        let ahead_of_all = if seen.slow_one.is_some_and(|one| one.is_out(seen_at)) {
             ahead
         } else {
             ahead_of_all
@@ -202,9 +237,11 @@ impl Backend {
             ahead_of_all,
             seen_at,
         };
-        // Who is refused again and again has them looked at as often.
+        // Who is refused again and again has them looked at as often: one entry a second is enough.
         match differences.last_mut() {
-            Some(last) if difference.is_the_same_as(*last) => *last = difference,
+            Some(last) if seen_at.saturating_sub(last.seen_at) < Duration::from_secs(1) => {
+                last.take_larger(&difference);
+            }
             _ => differences.push(difference),
         }
         let most = |of: fn(&Difference) -> u64| differences.iter().map(of).max().unwrap_or_default();
@@ -386,6 +423,36 @@ mod tests {
                 "{this} {others:?}"
             );
         }
+    }
+
+    #[test]
+    fn f18_a_slow_clock_counts_for_two_minutes_however_often_it_comes_and_goes_and_a_slower_one_anew() {
+        let at = Duration::from_secs;
+        let hour = 3_600_000;
+        let (mut known, mut told) = (None, Vec::new());
+        for (second, ahead) in [
+            (0, Some(hour)),
+            (30, None),
+            (60, Some(hour + 100_000)),
+            (119, None),
+            (120, Some(hour)),
+            (200, None),
+            // Another one.
+            (210, Some(2 * hour)),
+            (329, Some(2 * hour)),
+            (330, Some(hour)),
+            // Gone for so long that it is another.
+            (450, Some(hour)),
+            (600, None),
+        ] {
+            known = SlowOne::next(known, ahead, at(second));
+            told.push(known.map(|one| one.is_out(at(second))));
+        }
+        let [counts, is_out] = [Some(false), Some(true)];
+        let expected = [
+            counts, counts, counts, counts, is_out, is_out, counts, counts, is_out, counts, None,
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Backend {
         // No other recovery, and no change of keys, at the same time.
         users::lock_bootstrap(&mut tx).await?;
         let mut done = Recovery {
-            last_written: recovery::last_written(&mut tx).await?,
+            // What this transaction has written so far does not count.
+            last_written: recovery::last_written(&mut self.store.read().await?).await?,
             log: self.compare_with(&mut tx, &shown).await?,
             put_aside: None,
             sessions: 0,

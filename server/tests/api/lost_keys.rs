@@ -112,9 +112,15 @@ async fn f12_of_keys_that_were_altered_recovery_makes_others_if_the_key_encrypti
     let (done, said) = recover(&[]).await;
     assert!(!done && said.contains("another key-encryption key"), "{said}");
     assert_eq!(keys().await, intact, "left alone");
-    // A session's secret tells it.
+    // A session's secret tells it, also if no key is left.
     let (person, _) = app.add_program("max").await;
     assert!(!recover(&other).await.0);
+    app.execute("CREATE TABLE kept AS SELECT * FROM keys").await;
+    app.execute("DELETE FROM keys").await;
+    assert!(!recover(&other).await.0);
+    assert_eq!(keys().await.len(), 0, "none is made with it");
+    app.execute("INSERT INTO keys SELECT * FROM kept").await;
+    app.execute("DROP TABLE kept").await;
     assert_eq!(keys().await, intact, "left alone");
     for which in [
         "state <> 'removed'",
